@@ -1,0 +1,62 @@
+# Needs Python 3.11 or newer, and this file; everything else is installed into .venv.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
+VENV := .venv
+RUN := $(VENV)/bin/python
+WEIGHTS := runs/weights/faces.safetensors
+
+# A copy of the lock inside .venv, made last, says that this lock is installed there: where the copy
+# equals the lock nothing is installed and no network is asked.
+define install
+if ! cmp -s $(1) $(VENV)/$(1); then \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make: expected Python 3.11 or newer; got '$(PYTHON)';" \
+			"run: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }; \
+	echo "Installing $(1) into $(VENV) (about a minute, and 1 GB of disk, the first time)."; \
+	$(PYTHON) -m venv $(VENV) && \
+	$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r $(1) && \
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-index \
+		--no-build-isolation --editable . && \
+	cp $(2) $(VENV)/; \
+fi
+endef
+
+.PHONY: help demo test lint types format clean install install-dev
+.NOTPARALLEL:
+
+help:
+	@echo "make demo     find and show directions of a small face generator (into runs/demo)"
+	@echo "make test     run all tests"
+	@echo "make lint     check style and formatting"
+	@echo "make types    check types"
+	@echo "make format   mend style and formatting"
+	@echo "make clean    remove caches and .venv, but no results"
+
+demo: install
+	test -f $(WEIGHTS) || $(RUN) -m tools.convert_weights dcgan faces --out $(WEIGHTS)
+	$(RUN) -m navigan_jax.main --config=configs/demo.py --workdir=runs/demo
+
+test: install-dev
+	$(RUN) -m pytest
+
+lint: install-dev
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+types: install-dev
+	$(RUN) -m mypy
+
+format: install-dev
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+clean:
+	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+install:
+	@$(call install,requirements.lock,requirements.lock)
+
+# Holds all that requirements.lock holds, in the same versions, so it counts for both.
+install-dev:
+	@$(call install,requirements-dev.lock,requirements.lock requirements-dev.lock)

@@ -1,0 +1,262 @@
+"""Configs: loading a file, checking every key, freezing, saving as text, telling two apart.
+
+A config is a `ConfigDict` of numbers, texts, truth values and tuples of these, nested by topic.
+Keys are named by their path, as on the command line: `generator.layer` is set with
+`--config.generator.layer=conv1`. A key whose value the user has to give, or that may stay None, is
+a `config_dict.placeholder(type)`; which of the two it is, the task says in the keys it expects.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import json
+import math
+import pathlib
+import re
+import runpy
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from ml_collections import config_dict
+
+from navigan_jax.errors import InputError
+
+Config: TypeAlias = config_dict.ConfigDict  # a FrozenConfigDict is one too
+Kind: TypeAlias = Any  # bool, int, float, str, tuple, tuple[int, ...] and unions of these with None
+Keys: TypeAlias = Mapping[str, Kind]  # path of a key: what its value must be
+
+_EXAMPLES = {bool: "true", int: "1", float: "0.1", str: "TEXT", tuple: "'(1, 2)'"}
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
+
+
+def load(argument: str) -> Config:
+    """Returns what `get_config` of a config file returns.
+
+    argument: "path.py", or "path.py:word" to call `get_config("word")`.
+    Raises: InputError if there is no such file, if it is not Python, or if its config holds what
+      the command line could not set or a text file could not keep.
+    """
+    path, *words = argument.split(":", 1)
+    if not pathlib.Path(path).is_file():
+        folder = pathlib.Path(path).parent
+        beside = sorted(file.name for file in folder.glob("*.py"))
+        raise InputError(
+            f"--config: expected a Python file with get_config(); got {path!r}, which is no file; "
+            f"allowed: any such file, {folder} holds {', '.join(beside) or 'none'}; "
+            f"{_near(pathlib.Path(path).name, beside)}set --config=FILE.py"
+        )
+    try:
+        get_config = runpy.run_path(path).get("get_config")
+    except SyntaxError as error:
+        raise InputError(
+            f"{error.filename}:{error.lineno}: expected Python; got {(error.text or '').strip()!r} "
+            f"({error.msg}); mend that line"
+        ) from error
+    if not callable(get_config):
+        raise InputError(f"{path}: expected a function get_config(); got none; add it")
+    try:
+        inspect.signature(get_config).bind(*words)
+    except TypeError as error:
+        raise InputError(
+            f"--config: expected {path}{'' if words else ':WORD'} for its "
+            f"get_config{inspect.signature(get_config)}; got {argument!r}; "
+            f"{'leave the part after the colon out' if words else 'add the word it asks for'}"
+        ) from error
+    try:
+        config = get_config(*words)
+    except ValueError as error:  # what get_config says of the word
+        raise InputError(f"--config={argument}: {error}") from error
+    if not isinstance(config, config_dict.ConfigDict):
+        raise InputError(
+            f"{path}: expected get_config() to return a ConfigDict; got {type(config).__name__}; "
+            "return ml_collections.ConfigDict(...)"
+        )
+    for leaf in _leaves(config):
+        if leaf.kind not in _EXAMPLES or not _is_plain(leaf.value):
+            raise _no_plain_value(leaf)
+    return config
+
+
+def check_overrides(config: Config, arguments: Iterable[str]) -> None:
+    """Checks that each `--config.path=value` among command-line arguments names a key.
+
+    Raises: InputError for the first that does not, with the keys most like it.
+    """
+    known = [leaf.path for leaf in _leaves(config)]
+    for argument in arguments:
+        override = _OVERRIDE.match(argument)
+        if override and override[1] not in known:
+            raise _unknown_key(override[1], known)
+
+
+def misfit(config: Config, path: str, value: str) -> InputError:
+    """Returns the error for a text on the command line that is no value of the key at `path`."""
+    kinds = {leaf.path: leaf.kind for leaf in _leaves(config)}
+    return InputError(_misfit_message(path, kinds[path], repr(value)))
+
+
+def validate(config: Config, keys: Keys, *, others: bool = False) -> None:
+    """Checks a whole config against the keys that its reader expects.
+
+    keys: each path with what its value must be: a type, `tuple[int, ...]`, or a union such as
+      `int | None`. An int passes for a float; True does not pass for an int.
+    others: whether keys that are not in `keys` are allowed.
+    Raises: InputError for the first key that is unknown, missing, not set, or of another type.
+    """
+    leaves = {leaf.path: leaf for leaf in _leaves(config)}
+    for path, leaf in leaves.items():
+        if not _is_plain(leaf.value):
+            raise _no_plain_value(leaf)
+        if path not in keys and not others:
+            raise _unknown_key(path, keys)
+    for path, kind in keys.items():
+        if path not in leaves:
+            raise InputError(
+                f"config.{path}: expected {_name(kind)}; got a config without this key; "
+                f"allowed: the keys {', '.join(sorted(keys))}; add the key to the config file"
+            )
+        value = leaves[path].value
+        if not _fits(value, kind):
+            raise InputError(
+                _misfit_message(path, kind, "nothing" if value is None else repr(value))
+            )
+
+
+def freeze(config: Config) -> Config:
+    """Returns a copy that refuses changes."""
+    return config_dict.FrozenConfigDict(config)
+
+
+def to_text(config: Config) -> str:
+    """Returns a config as JSON with sorted keys: equal configs give equal texts."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def from_text(text: str) -> Config:
+    """Returns the frozen config that `to_text` wrote.
+
+    Raises: InputError if the text is not such a text.
+    """
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"saved config: expected the JSON that a run writes; got {text[:40]!r} ({error}); "
+            "remove that file, or choose another --workdir"
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(
+            f"saved config: expected a JSON object; got {text[:40]!r}; "
+            "remove that file, or choose another --workdir"
+        )
+    return config_dict.FrozenConfigDict(_with_tuples(content))
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """Returns a line "path: old -> new" for each key whose values differ, sorted by path."""
+    before, after = ({leaf.path: repr(leaf.value) for leaf in _leaves(side)} for side in (old, new))
+    return [
+        f"{path}: {before.get(path, '(no such key)')} -> {after.get(path, '(no such key)')}"
+        for path in sorted(before.keys() | after.keys())
+        if before.get(path) != after.get(path)
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Leaf:
+    path: str
+    value: Any  # None: a placeholder that is not set
+    kind: type  # of a placeholder, what it holds once it is set
+
+
+def _leaves(config: Config, prefix: str = "") -> Iterator[_Leaf]:
+    for name, value in config.items(preserve_field_references=True):
+        path = f"{prefix}{name}"
+        if isinstance(value, config_dict.ConfigDict):
+            yield from _leaves(value, f"{path}.")
+        elif isinstance(value, config_dict.FieldReference):
+            try:
+                yield _Leaf(path, value.get(), value.get_type())
+            except config_dict.RequiredValueError:
+                kind = value.get_type().__name__
+                raise InputError(
+                    f"config.{path}: expected placeholder({kind}); got required_placeholder, "
+                    "which the command line cannot set; change it in the config file"
+                ) from None
+        else:
+            yield _Leaf(path, value, type(value))
+
+
+def _with_tuples(content: Any) -> Any:
+    """Returns decoded JSON with its lists as the tuples they were; equality sees the difference."""
+    if isinstance(content, dict):
+        return {name: _with_tuples(value) for name, value in content.items()}
+    if isinstance(content, list):
+        return tuple(_with_tuples(value) for value in content)
+    return content
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(_is_plain(item) for item in value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or type(value) in _EXAMPLES
+
+
+def _no_plain_value(leaf: _Leaf) -> InputError:
+    return InputError(
+        f"config.{leaf.path}: expected a finite number, a text, a truth value, a tuple of these or "
+        f"a placeholder of such a type; got {leaf.value!r}; choose such a value"
+    )
+
+
+def _fits(value: Any, kind: Kind) -> bool:
+    if isinstance(kind, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(kind))
+    if item := _item(kind):
+        return isinstance(value, tuple) and all(_fits(entry, item) for entry in value)
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _item(kind: Kind) -> Kind:
+    """Returns int for tuple[int, ...], and None for what is no such type."""
+    return typing.get_args(kind)[0] if isinstance(kind, types.GenericAlias) else None
+
+
+def _name(kind: Kind) -> str:
+    if isinstance(kind, types.UnionType):
+        return " or ".join(_name(option) for option in typing.get_args(kind))
+    if item := _item(kind):
+        return f"tuple of {_name(item)}"
+    return "None" if kind is types.NoneType else kind.__name__
+
+
+def _misfit_message(path: str, kind: Kind, came: str) -> str:
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    plain = next(option for option in options if option is not types.NoneType)
+    example = _EXAMPLES[tuple if _item(plain) else plain]
+    return (
+        f"config.{path}: expected {_name(kind)}; got {came}; "
+        f"set it in the config file or with --config.{path}={example}"
+    )
+
+
+def _unknown_key(path: str, known: Iterable[str]) -> InputError:
+    known = sorted(known)
+    return InputError(
+        f"config.{path}: expected a known key; got {path!r}; "
+        f"allowed: {', '.join(known)}; {_near(path, known)}correct or remove it"
+    )
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    """Returns "did you mean ...? " or nothing; a key at the wrong depth counts as near."""
+    near = difflib.get_close_matches(name, known, n=1)
+    last = name.rpartition(".")[2]
+    near += [path for path in known if path.rpartition(".")[2] == last and path not in near]
+    return f"did you mean {' or '.join(near)}? " if near else ""

@@ -1,0 +1,140 @@
+"""The one place that knows of pmap, psum, processes and microbatches.
+
+Latents are spread over all devices of all processes, each device goes through its share one
+microbatch at a time, and sums are taken over everything. Shares are padded with copies of weight
+zero, so any number of latents fits any number of devices and any microbatch.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from navigan_jax.errors import InputError
+
+_AXIS = "devices"
+
+
+def initialize_distributed() -> None:
+    """Joins the processes of a pod; must come before any other use of JAX.
+
+    Reads JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID where they are set, and
+    leaves the rest to JAX, which knows TPU pods and Slurm.
+    Raises: InputError if the processes cannot find each other.
+    """
+    settings: dict[str, Any] = {}
+    for argument, variable, kind in (
+        ("coordinator_address", "JAX_COORDINATOR_ADDRESS", str),
+        ("num_processes", "JAX_NUM_PROCESSES", int),
+        ("process_id", "JAX_PROCESS_ID", int),
+    ):
+        if variable in os.environ:
+            settings[argument] = kind(os.environ[variable])
+    try:
+        jax.distributed.initialize(**settings)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"distributed: the processes could not be joined ({error}); on a cluster that JAX does "
+            "not know set JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID, "
+            "or set config.distributed=False"
+        ) from error
+
+
+def is_main_process() -> bool:
+    """Whether this process writes files and shows progress."""
+    return jax.process_index() == 0
+
+
+def describe() -> str:
+    """Returns a line for people: how many devices of which kind in how many processes."""
+    kind = jax.devices()[0].device_kind
+    processes = jax.process_count()
+    text = f"{jax.device_count()} x {kind}"
+    return text if processes == 1 else f"{text} in {processes} processes"
+
+
+@dataclasses.dataclass(frozen=True)
+class Shards:
+    """Per-sample data, spread: one tree for each microbatch, leaves [local devices, samples, ...].
+
+    weights: for each microbatch [local devices, samples]: 1/M for each of the M samples, 0 for
+    padding; they sum to 1 over all processes.
+    """
+
+    batches: tuple[Any, ...]
+    weights: tuple[jax.Array, ...]
+
+
+def shard(data: Any, *, microbatch: int) -> Shards:
+    """Spreads a tree of arrays [samples, ...] over all devices.
+
+    Every process passes the same data and keeps what belongs to its own devices.
+    """
+    samples = jax.tree.leaves(data)[0].shape[0]
+    devices = jax.devices()
+    share = -(-samples // len(devices))
+    size = min(microbatch, share)
+    count = -(-share // size)
+    # Slot `samples` stands for padding: behind each device's share, and behind the last sample.
+    slots = np.full((len(devices), count * size), samples)
+    slots[:, :share] = np.minimum(np.arange(len(devices) * share), samples).reshape(-1, share)
+    mine = slots[[i for i, device in enumerate(devices) if device in jax.local_devices()]]
+    batches, weights = [], []
+    for chosen in np.split(mine, count, axis=1):
+        index = np.where(chosen < samples, chosen, 0)
+        batches.append(_place(jax.tree.map(lambda x, at=index: np.asarray(x)[at], data)))
+        weights.append(_place(np.where(chosen < samples, 1 / samples, 0).astype(np.float32)))
+    return Shards(tuple(batches), tuple(weights))
+
+
+def _place(tree: Any) -> Any:
+    """Puts row i of each leaf on local device i."""
+    return jax.pmap(lambda x: x, axis_name=_AXIS)(tree)
+
+
+def replicate(tree: Any) -> Any:
+    """Returns the tree with a copy of each leaf on every local device."""
+    rows = np.zeros(jax.local_device_count(), np.float32)
+    return jax.pmap(lambda _, leaf: leaf, axis_name=_AXIS, in_axes=(0, None))(rows, tree)
+
+
+def map_microbatches(function: Callable[[Any, Any], Any], shared: Any, shards: Shards) -> Shards:
+    """Returns the shards with function(shared, microbatch) in place of each microbatch.
+
+    `shared` is replicated.
+    """
+    mapped = jax.pmap(function, axis_name=_AXIS)
+    return dataclasses.replace(
+        shards, batches=tuple(mapped(shared, batch) for batch in shards.batches)
+    )
+
+
+def sum_over_samples(
+    function: Callable[[Any, Any, jax.Array, Any], Any],
+) -> Callable[[Any, Shards, Any], Any]:
+    """Returns (replicated, shards, argument) -> sum over all microbatches of all devices.
+
+    function(shared, microbatch, weights, argument) returns a tree of sums over the microbatch.
+    `argument` is the same on all devices. The result is on the first device. The loop over
+    microbatches is Python's: inside a compiled loop XLA on CPU uses one core and is 3 times
+    slower (benchmarks/products.py), and elsewhere calls are asynchronous anyway.
+    """
+
+    def on_device(shared: Any, data: Any, weights: jax.Array, argument: Any) -> Any:
+        return lax.psum(function(shared, data, weights, argument), _AXIS)
+
+    mapped = jax.pmap(on_device, axis_name=_AXIS, in_axes=(0, 0, 0, None), out_axes=None)
+
+    def over_all(shared: Any, shards: Shards, argument: Any) -> Any:
+        total = None
+        for data, weights in zip(shards.batches, shards.weights, strict=True):
+            part = mapped(shared, data, weights, argument)
+            total = part if total is None else jax.tree.map(jnp.add, total, part)
+        return total
+
+    return over_all

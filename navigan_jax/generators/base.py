@@ -1,0 +1,132 @@
+"""The generator interface: a frozen value with pure functions of (params, latent).
+
+A network is a chain of stages from z to the image: first those of the mapping, if it has one,
+then those of the synthesis. A layer that can be edited belongs to the stage that reads its
+weight, so the network is cut before that stage into a prefix, which no edit there changes, and a
+suffix. Both images of a pair, all shifts and all derivatives share one prefix.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from navigan_jax.array_types import Float, Images, Key, Params
+from navigan_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class EditableLayer:
+    """A weight that can be shifted.
+
+    path: in the parameter tree, e.g. "conv1/kernel".
+    shape: of that weight; resolution: side of the layer's output in pixels.
+    stage: the first stage that reads the weight.
+    original_name: the weight's name in the checkpoints of its authors.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    resolution: int
+    stage: int
+    original_name: str
+
+    def is_called(self, name: str) -> bool:
+        """Whether a user may mean this layer by `name`: either name, its last part left out or not."""
+        names = {self.path, self.original_name}
+        return name in names | {self.path.rpartition("/")[0], self.original_name.rpartition(".")[0]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Generator:
+    """An image generator without its parameters; hashable, so it can be static under `jit`.
+
+    z_dim: size of z ~ N(0, I). resolution: side of the image in pixels. Images are NHWC,
+    nominally in [-1, 1]. The network's method `run(carry, start, stop)` goes through stages:
+    stage 0 reads z, stage `mapping_stages` the latent, the last one returns the image. Its field
+    `by_matmul` names the submodules that are computed as matrix products.
+    """
+
+    architecture: str
+    network: nn.Module
+    z_dim: int
+    resolution: int
+    image_channels: int
+    mapping_stages: int
+    stages: int
+    layers: tuple[EditableLayer, ...]
+
+    def init(self, key: Key) -> Params:
+        """Returns fresh random parameters."""
+        z = jnp.zeros((1, self.z_dim))
+        return self.network.init(key, z, 0, self.stages, method="run")["params"]
+
+    def sample_latents(self, key: Key, count: int) -> Float[Array, "batch latent"]:
+        """Returns `count` draws of z ~ N(0, I)."""
+        return jax.random.normal(key, (count, self.z_dim))
+
+    def map_latent(self, params: Params, z: Float[Array, "batch latent"]) -> Any:
+        """Returns the latent that `synthesize` takes; z itself where there is no mapping."""
+        return self._run(params, z, 0, self.mapping_stages)
+
+    def synthesize(self, params: Params, latent: Any) -> Images:
+        """Returns images in [-1, 1]."""
+        return self._run(params, latent, self.mapping_stages, self.stages)
+
+    def prefix(
+        self,
+        params: Params,
+        z: Float[Array, "batch latent"],
+        layers: Sequence[EditableLayer],
+    ) -> Any:
+        """Returns what the first of the `layers` reads; no weight of `layers` matters for it."""
+        return self._run(params, z, 0, _first_stage(layers))
+
+    def suffix(self, params: Params, carry: Any, layers: Sequence[EditableLayer]) -> Images:
+        """Returns the images from the prefix's result; `layers` are computed as matrix products."""
+        by_matmul = tuple(layer.path.rpartition("/")[0] for layer in layers)
+        return self._run(params, carry, _first_stage(layers), self.stages, by_matmul)
+
+    def find_layers(self, names: Sequence[str]) -> tuple[EditableLayer, ...]:
+        """Returns the layers called by those names, in the network's order.
+
+        Raises: InputError for an unknown or repeated name; the message lists the layers.
+        """
+        found = [self._find_layer(name) for name in names]
+        if not found or len(set(found)) != len(found):
+            raise InputError(
+                f"layer: expected one or several different layers; got {list(names)}; "
+                f"allowed: {self._names()}"
+            )
+        return tuple(layer for layer in self.layers if layer in found)
+
+    def _find_layer(self, name: str) -> EditableLayer:
+        for layer in self.layers:
+            if layer.is_called(name):
+                return layer
+        known = [layer.path for layer in self.layers] + [x.original_name for x in self.layers]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(
+            f"layer: expected a layer of this {self.architecture}; got {name!r}{hint}; "
+            f"allowed: {self._names()}; set config.layer"
+        )
+
+    def _names(self) -> str:
+        return ", ".join(f"{layer.path} ({layer.original_name})" for layer in self.layers)
+
+    def _run(
+        self, params: Params, carry: Any, start: int, stop: int, by_matmul: tuple[str, ...] = ()
+    ) -> Any:
+        if start == stop:
+            return carry
+        network = self.network.clone(by_matmul=by_matmul)
+        return network.apply({"params": params}, carry, start, stop, method="run")
+
+
+def _first_stage(layers: Sequence[EditableLayer]) -> int:
+    return min(layer.stage for layer in layers)

@@ -1,0 +1,97 @@
+"""Generator files: an architecture, its sizes and its parameters in one safetensors file."""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from navigan_jax import checkpoints, generators
+from navigan_jax import params as params_lib
+from navigan_jax.array_types import Params
+from navigan_jax.errors import InputError
+from navigan_jax.generators.base import Generator
+
+
+def make_generator(architecture: str, config: Mapping[str, Any]) -> Generator:
+    """Returns the generator of that architecture and those sizes.
+
+    Raises: InputError for an unknown architecture or sizes that do not fit it.
+    """
+    if architecture not in generators.ARCHITECTURES:
+        raise InputError(
+            f"architecture: got {architecture!r}; allowed: {', '.join(generators.ARCHITECTURES)}"
+        )
+    # JSON has lists where a hashable generator needs tuples.
+    sizes: dict[str, Any] = {
+        key: tuple(v) if isinstance(v, list) else v for key, v in config.items()
+    }
+    try:
+        return generators.ARCHITECTURES[architecture](**sizes)
+    except TypeError as error:
+        raise InputError(f"{architecture}: sizes {dict(config)} do not fit: {error}") from error
+
+
+def write_generator(
+    path: str | os.PathLike[str],
+    architecture: str,
+    config: Mapping[str, Any],
+    params: Params,
+    source: Mapping[str, Any],
+) -> None:
+    """Writes a generator file, atomically.
+
+    config: the keywords of the architecture's constructor. source: where the weights are from.
+    Raises: InputError if the parameters do not fit the architecture or hold NaN; nothing is
+      written then.
+    """
+    _check(str(path), make_generator(architecture, config), params)
+    metadata = {
+        "format": "navigan_jax.generator",
+        "format_version": "1",
+        "architecture": architecture,
+        "config": json.dumps(dict(config)),
+        "digest": params_lib.digest(params),
+        "source": json.dumps(dict(source)),
+    }
+    checkpoints.write_arrays(path, params_lib.flatten(params), metadata)
+
+
+def read_generator(path: str | os.PathLike[str]) -> tuple[Generator, Params]:
+    """Returns a generator and its parameters (NumPy arrays).
+
+    Raises: InputError if the file is missing, damaged, of another kind, or its weights do not fit.
+    """
+    if str(path).endswith((".pt", ".pth", ".pkl", ".tar", ".whl", ".bin")) and os.path.exists(path):
+        raise InputError(
+            f"{path}: expected a converted generator; got a {pathlib.Path(path).suffix} file; "
+            f"convert it: python -m tools.convert_weights KIND {path} --out FILE.safetensors"
+        )
+    arrays, metadata = checkpoints.read_arrays(path)
+    checkpoints.require_format(path, metadata, "generator")
+    config = checkpoints.read_json(path, metadata, "config")
+    generator = make_generator(metadata.get("architecture", ""), config)
+    params = params_lib.unflatten(arrays)
+    _check(str(path), generator, params)
+    if params_lib.digest(params) != metadata.get("digest"):
+        raise InputError(
+            f"{path}: the weights do not match the digest stored with them; "
+            "the file was changed or damaged: convert it anew"
+        )
+    return generator, params
+
+
+def _check(path: str, generator: Generator, params: Params) -> None:
+    expected = jax.eval_shape(generator.init, jax.random.key(0))
+    if differences := params_lib.describe_differences(expected, params):
+        raise InputError(
+            f"{path}: the weights do not fit the architecture {generator.architecture}:\n  "
+            + "\n  ".join(differences)
+        )
+    if bad := params_lib.non_finite_paths(params):
+        raise InputError(
+            f"{path}: expected finite weights; got NaN or infinity in {', '.join(bad)}; "
+            "the source is damaged or its training diverged: take another checkpoint"
+        )

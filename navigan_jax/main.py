@@ -1,0 +1,135 @@
+"""Runs one task, described by a config file.
+
+  python -m navigan_jax.main --config=configs/hessian.py --workdir=runs/hessian
+
+The config file holds every setting of the run, each with a comment; any of them can be changed on
+the command line, after --config:
+
+  python -m navigan_jax.main --config=configs/hessian.py --config.seed=1 --workdir=runs/seed1
+
+"--config=FILE.py:WORD" gives the file a word to choose by, where its text says so. Results and the
+config they came from are written to --workdir; the same command again goes on where it stopped.
+
+Exit codes: 0 done; 2 a mistake in the command, the config or a file, told in one message;
+130 (Ctrl-C) or 143 (SIGTERM) interrupted; 1 a fault of the program, with its traceback.
+"""
+
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from navigan_jax import checkpoints
+from navigan_jax import config as config_lib
+from navigan_jax.errors import InputError
+
+# What main itself reads of every config.
+_KEYS = {"task": str, "distributed": bool}
+
+# Not locked: a placeholder is set by the command line after the file is read.
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file: FILE.py, or FILE.py:WORD.", lock_config=False
+)
+_WORKDIR = flags.DEFINE_string("workdir", "", "Directory for the results; made if missing.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Validates the config and runs its task."""
+    del argv  # nothing is left of it: see parse_flags
+    config_lib.validate(_CONFIG.value, _KEYS, others=True)
+    config = config_lib.freeze(_CONFIG.value)
+    workdir = checkpoints.make_folder(_WORKDIR.value)
+
+    # JAX is imported only here: --help and mistakes in the config are answered without it.
+    from navigan_jax import devices, tasks
+
+    if config.task not in tasks.TASKS:
+        raise InputError(
+            f"config.task: expected the name of a task; got {config.task!r}; "
+            f"allowed: {', '.join(sorted(tasks.TASKS))}; set it with --config.task=NAME"
+        )
+    if config.distributed:
+        devices.initialize_distributed()
+    try:
+        tasks.TASKS[config.task](config, workdir)
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        what = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(
+            f"memory: expected the run to fit; got {what}; "
+            "lower config.microbatch with --config.microbatch=N, down to 1, and run again"
+        ) from error
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parses the command line into the flags of this module.
+
+    Raises: InputError for whatever cannot be understood, with what was expected instead.
+    """
+    if not {"--help", "-help", "-h", "-?"}.isdisjoint(argv):
+        app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
+    # A first pass that knows --config alone: the overrides can be checked only against the file.
+    first_pass = flags.FlagValues()
+    first_pass.set_gnu_getopt(True)
+    path = flags.DEFINE_string("config", "", "", flag_values=first_pass)
+    flags.FLAGS.set_gnu_getopt(True)
+    try:
+        arguments = first_pass(argv, known_only=True)
+        config = config_lib.load(path.value) if path.value else None
+        if config is not None:
+            config_lib.check_overrides(config, arguments)
+        left_over = flags.FLAGS(argv)[1:]
+    except flags.IllegalFlagValueError as error:
+        override = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
+        if config is None or override is None:
+            raise InputError(f"command line: {error}; see --help") from error
+        raise config_lib.misfit(config, *override.groups()) from error
+    except flags.Error as error:
+        raise InputError(f"command line: {error}; see --help") from error
+    if left_over:
+        raise InputError(
+            "command line: expected --config, --workdir and --config.key=value; got "
+            f"{left_over[0]!r}; quote a value that has blanks; see --help"
+        )
+    for name, value, example in (
+        ("config", path.value, "configs/hessian.py"),
+        ("workdir", _WORKDIR.value, "runs/hessian"),
+    ):
+        if not value:
+            raise InputError(
+                f"--{name}: expected a path; got nothing; add one, for example --{name}={example}; "
+                "see --help"
+            )
+    return []
+
+
+def run() -> NoReturn:
+    """Entry point: `main` with the exit codes that the module's docstring lists."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        app.run(main, flags_parser=parse_flags)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as error:
+        print("interrupted; run the same command again to resume", file=sys.stderr)
+        sys.exit(128 + (error.args[0] if error.args else signal.SIGINT))
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    del frame
+    raise KeyboardInterrupt(number)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,125 @@
+"""Distances between images that are squared norms of features.
+
+Every distance here has the form d(a, b) = Σ_leaves ‖φ(a) − φ(b)‖². At a = b the residual is zero,
+so the Hessian of d in b is exactly 2 JᵀJ with J the Jacobian of φ: one product with J and one with
+its transpose, never a second derivative.
+"""
+
+import abc
+import dataclasses
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from navigan_jax.array_types import Array, Float, Images
+from navigan_jax.errors import InputError
+
+Features: TypeAlias = tuple[Float[Array, "batch ..."], ...]
+
+RESIZE_METHODS = ("nearest", "antialiased")
+
+
+class Distance(abc.ABC):
+    """An immutable pytree: weights are its leaves, so that they reach jit as arguments."""
+
+    @abc.abstractmethod
+    def features(self, images: Images) -> Features:
+        """Returns φ of images in [-1, 1]; each leaf starts with the batch axis."""
+
+
+def squared_norms(features: Features) -> Float[Array, "leaves batch"]:
+    """Returns the squared norm of each leaf for each sample."""
+    return jnp.stack([jnp.sum(leaf**2, axis=range(1, leaf.ndim)) for leaf in features])
+
+
+def distance_per_layer(metric: Distance, a: Images, b: Images) -> Float[Array, "leaves batch"]:
+    """Returns what each leaf of the features contributes to the distance.
+
+    Raises: ValueError if the shapes differ.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"distance: expected images of one shape; got {a.shape} and {b.shape}")
+    differences = [x - y for x, y in zip(metric.features(a), metric.features(b), strict=True)]
+    return squared_norms(tuple(differences))
+
+
+def distance(metric: Distance, a: Images, b: Images) -> Float[Array, "batch"]:
+    """Returns d(a, b) of each pair of images in [-1, 1].
+
+    Raises: as `distance_per_layer`.
+    """
+    return jnp.sum(distance_per_layer(metric, a, b), axis=0)
+
+
+def signed(images: Images) -> Images:
+    """Returns images in [0, 1] mapped to [-1, 1]."""
+    return 2 * images - 1
+
+
+def require_images(
+    images: Images, metric: str, *, channels: tuple[int, ...], smallest: int
+) -> None:
+    """Checks rank, number type, channels and size.
+
+    metric: its name, for the message.
+    Raises: InputError if the shape does not fit; TypeError if the numbers are no floats.
+    """
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(f"{metric}: expected floating-point images in [-1, 1]; got {images.dtype}")
+    fits = images.ndim == 4 and images.shape[3] in channels and min(images.shape[1:3]) >= smallest
+    if not fits:
+        allowed = " or ".join(str(count) for count in channels)
+        raise InputError(
+            f"{metric}: expected images [batch, height, width, channels] with {allowed} channels "
+            f"and sides of {smallest} pixels or more; got shape {tuple(images.shape)}; choose "
+            "another metric, or resize the images (metric size) if they are too small"
+        )
+
+
+def _pick_nearest(images: Images, axis: int, size: int) -> Images:
+    old = images.shape[axis]
+    if old % size == 0:  # a strided slice: its transpose is a padding, far cheaper than a scatter
+        return jax.lax.slice_in_dim(images, 0, old, old // size, axis)
+    return jnp.take(
+        images,
+        np.arange(size) * old // size,
+        axis=axis,
+        mode="clip",
+        indices_are_sorted=True,
+        unique_indices=size <= old,
+    )
+
+
+def resize(images: Images, size: int, method: str) -> Images:
+    """Returns images of size × size; the same array if they have that size.
+
+    method: "nearest" takes index floor(i · old / new), which is PyTorch's rule and not that of
+        `jax.image.resize`; "antialiased" is bilinear, widened to average when shrinking.
+    Raises: InputError for another method or a size below 1.
+    """
+    if method not in RESIZE_METHODS or size < 1:
+        raise InputError(
+            f"metric size: expected a side of at least 1 pixel and a known method; got {size} and "
+            f"{method!r}; allowed methods: {', '.join(RESIZE_METHODS)}"
+        )
+    batch, height, width, channels = images.shape
+    if (height, width) == (size, size):
+        return images
+    if method == "nearest":
+        return _pick_nearest(_pick_nearest(images, 1, size), 2, size)
+    return jax.image.resize(images, (batch, size, size, channels), "linear", antialias=True)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class AtSize(Distance):
+    """A distance of the images resized to `size` × `size`, as the paper does (64, nearest)."""
+
+    metric: Distance
+    size: int = dataclasses.field(metadata={"static": True})
+    method: str = dataclasses.field(metadata={"static": True})
+
+    def features(self, images: Images) -> Features:
+        return self.metric.features(resize(images, self.size, self.method))

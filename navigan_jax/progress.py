@@ -1,0 +1,205 @@
+"""How far a run has come: bars for people, metrics for TensorBoard and for other programs.
+
+Only the main process of a run reports. Without a terminal there are no bars: a stage writes a line
+when it starts and one when it ends, so logs of batch jobs stay short.
+"""
+
+import json
+import math
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from navigan_jax.checkpoints import atomic_output, make_folder
+from navigan_jax.errors import InputError
+
+METRICS_FILE = "metrics.jsonl"
+_RESERVED = ("step", "non_finite")
+
+
+class Progress:
+    """One stage of a run: rate, time left and the latest numbers, in a `with` block.
+
+    label: the stage, e.g. "Lanczos". unit: what is counted, in the plural, e.g. "products".
+    done: what an earlier run already did.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        total: int,
+        *,
+        unit: str,
+        is_main: bool,
+        done: int = 0,
+        stream: TextIO | None = None,
+    ) -> None:
+        self._label, self._total, self._unit = label, total, unit
+        self._start, self._done, self._is_main = done, done, is_main
+        self._stream = sys.stderr if stream is None else stream
+        self._fields: dict[str, str] = {}
+        self._bar: tqdm | None = None
+
+    def __enter__(self) -> Self:
+        self._began = time.perf_counter()
+        if self._is_main and self._stream.isatty():
+            self._bar = tqdm(
+                desc=self._label,
+                total=self._total,
+                initial=self._done,
+                unit=f" {self._unit}",
+                file=self._stream,
+                dynamic_ncols=True,
+            )
+        elif self._is_main:
+            resumed = f", {self._done} of them done" if self._done else ""
+            self._print(f"{self._total} {self._unit}{resumed}")
+        return self
+
+    def advance(self, count: int = 1, **fields: float) -> None:
+        """Counts what was done; the fields, e.g. residual=1e-3, are shown until the next call."""
+        self._done += count
+        self._fields = {name: f"{float(value):.3g}" for name, value in fields.items()}
+        if self._bar is not None:
+            self._bar.set_postfix(self._fields, refresh=False)
+            self._bar.update(count)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif self._is_main:
+            seconds = time.perf_counter() - self._began
+            rate = (self._done - self._start) / max(seconds, 1e-9)
+            told = "".join(f", {name} {value}" for name, value in self._fields.items())
+            verb = "done" if kind is None else "stopped"
+            self._print(
+                f"{verb}: {self._done} of {self._total} {self._unit} in {seconds:.1f} s "
+                f"({rate:.3g} per second){told}"
+            )
+
+    def _print(self, text: str) -> None:
+        print(f"{self._label}: {text}", file=self._stream, flush=True)
+
+
+def encode_metrics(step: int, values: Mapping[str, Any]) -> str:
+    """Returns one line of JSON. None and non-finite numbers become null; the latter are also named.
+
+    >>> encode_metrics(3, {"residual": 0.5, "loss": math.nan})
+    '{"step": 3, "residual": 0.5, "loss": null, "non_finite": {"loss": "nan"}}'
+
+    Raises: ValueError if a name is one of the line's own.
+    """
+    clashes = [name for name in values if name in _RESERVED]
+    if clashes:
+        raise ValueError(f"metrics: the names {_RESERVED} are taken; got {clashes}")
+    row: dict[str, Any] = {"step": step}
+    non_finite: dict[str, str] = {}
+    for name, value in values.items():
+        number = None if value is None else float(value)
+        if number is not None and not math.isfinite(number):
+            non_finite[name] = str(number)
+            number = None
+        row[name] = number
+    if non_finite:
+        row["non_finite"] = non_finite
+    return json.dumps(row, allow_nan=False)
+
+
+def read_metrics(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """Yields the lines of a metrics file; a last line that was cut off is passed over.
+
+    Raises: InputError if another line is damaged.
+    """
+    *lines, _ = pathlib.Path(path).read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            yield row
+        elif number < len(lines):
+            raise InputError(
+                f"{path}: expected an object with a step on line {number}; got {line[:80]!r}; "
+                "the file is damaged: move it away to start anew"
+            )
+
+
+class MetricWriter:
+    """Writes numbers by step to `metrics.jsonl` and to TensorBoard files beside it.
+
+    first_step: the first step this run will write. Lines of an earlier run before it are kept;
+    later ones, which this run repeats, are dropped; 0 starts anew.
+    Raises: InputError if the folder cannot be written to, or the kept lines are damaged.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, first_step: int) -> None:
+        path = make_folder(folder) / METRICS_FILE
+        kept: list[str] = []
+        if first_step > 0 and path.exists():
+            kept = [json.dumps(row) for row in read_metrics(path) if row["step"] < first_step]
+        with atomic_output(path) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        self._path = path
+        self._lines = path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(path.parent), purge_step=first_step)
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Writes the values of a step; the line is handed to the system before this returns.
+
+        values: numbers by name; None for what is not known. TensorBoard gets the finite ones.
+        Raises: ValueError as `encode_metrics`; InputError if the disk is full.
+        """
+        line = encode_metrics(step, values)
+        try:
+            self._lines.write(line + "\n")
+            self._lines.flush()
+        except OSError as error:
+            raise InputError(
+                f"{self._path}: could not be written ({error.strerror}); free some space"
+            ) from error
+        for name, value in json.loads(line).items():
+            if name not in _RESERVED and value is not None:
+                self._board.add_scalar(name, value, step)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._lines.close()
+        self._board.close()
+
+
+class NullMetricWriter:
+    """Writes nothing: for every process but the main one."""
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+def open_metrics(
+    folder: str | os.PathLike[str], *, first_step: int, is_main: bool
+) -> MetricWriter | NullMetricWriter:
+    """Returns the writer for this process, to use in a `with` block.
+
+    Raises: as `MetricWriter`.
+    """
+    return MetricWriter(folder, first_step=first_step) if is_main else NullMetricWriter()

@@ -1,0 +1,197 @@
+"""What there is to show: rendered frames, one record per direction, and where they come from.
+
+Everything here is a plain array or a number; the other files of this package turn it into pictures.
+1. Pixels are clamped before they become bytes: a bright pixel never wraps round to a dark one.
+2. Eigenvalues travel with their directions, signs and residuals included.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from navigan_jax.errors import InputError
+
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_SAME_STEPS = 1e-6  # shifts come out of float32 arithmetic, relative to the shift scale
+REQUIRED_PROVENANCE = ("layer", "metric", "latents")
+
+
+@dataclasses.dataclass(frozen=True)
+class DirectionRecord:
+    """What is known about one direction; NaN stands for a number that was not measured."""
+
+    index: int  # k, the place in the spectrum
+    name: str  # given by a person; empty if nobody did
+    eigenvalue: float
+    residual: float  # ‖Hξ − λξ‖ / |λ|
+    shifts: tuple[float, ...]  # t of each step, in units of ‖ξ‖; ascending, 0 in the middle
+    distance: float  # mean perceptual distance to the original at the largest shift
+
+    @property
+    def shift_scale(self) -> float:
+        """The bound of |t|."""
+        return max(abs(self.shifts[0]), abs(self.shifts[-1]))
+
+    @property
+    def fractions(self) -> Float[np.ndarray, "steps"]:
+        """The shifts in units of the shift scale."""
+        return np.asarray(self.shifts) / self.shift_scale
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Showcase:
+    """Frames along each direction, in [-1, 1], with the original in the middle.
+
+    provenance: names and values to print as they are; it must tell the layer, metric and latents.
+    Raises: ValueError if the parts do not belong together, InputError for non-finite frames.
+    """
+
+    frames: Float[np.ndarray, "directions samples steps height width channels"]
+    directions: tuple[DirectionRecord, ...]
+    provenance: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        if self.frames.ndim != 6 or 0 in self.frames.shape:
+            raise ValueError(
+                "frames: expected [directions, samples, steps, height, width, channels], none of "
+                f"them 0; got shape {self.frames.shape}"
+            )
+        count, _, steps, _, _, channels = self.frames.shape
+        if channels not in (1, 3):
+            raise ValueError(f"frames: expected 1 or 3 channels; got {channels}")
+        if len(self.directions) != count:
+            raise ValueError(f"directions: expected {count} records; got {len(self.directions)}")
+        for record in self.directions:
+            _check_shifts(record, steps)
+            if not np.allclose(
+                record.fractions, self.directions[0].fractions, rtol=0, atol=_SAME_STEPS
+            ):
+                raise ValueError(
+                    "shifts: expected the same fractions of the shift scale for all directions; "
+                    f"got {record.fractions} for direction {record.index} and "
+                    f"{self.directions[0].fractions} for direction {self.directions[0].index}"
+                )
+        missing = [key for key in REQUIRED_PROVENANCE if key not in self.provenance]
+        if missing:
+            raise ValueError(f"provenance: missing {missing}; got {list(self.provenance)}")
+        _require_finite(self.frames)
+
+    @property
+    def fractions(self) -> Float[np.ndarray, "steps"]:
+        """The shifts in units of the shift scale, which all directions share."""
+        return self.directions[0].fractions
+
+
+def _check_shifts(record: DirectionRecord, steps: int) -> None:
+    shifts = np.asarray(record.shifts)
+    if steps < 3 or steps % 2 == 0 or shifts.shape != (steps,):
+        raise ValueError(
+            "shifts: expected an odd number of steps, 3 at least, and one shift for each; "
+            f"got {steps} steps and {len(record.shifts)} shifts for direction {record.index}"
+        )
+    if not np.isfinite(shifts).all() or not (np.diff(shifts) > 0).all() or shifts[steps // 2] != 0:
+        raise ValueError(
+            "shifts: expected ascending finite numbers with 0 in the middle; "
+            f"got {record.shifts} for direction {record.index}"
+        )
+
+
+def _require_finite(images: np.ndarray) -> None:
+    finite = np.isfinite(images)
+    if not finite.all():
+        first = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise InputError(
+            f"images: expected finite pixels; got {np.count_nonzero(~finite)} that are NaN or "
+            f"infinite, the first at {first} of {images.shape}; "
+            "do: check the generator's weights, or use a smaller shift"
+        )
+
+
+def to_uint8(images: Float[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
+    """Returns pixels in [-1, 1] as bytes, rounded to the nearest; what lies outside is clamped.
+
+    Raises: TypeError if the pixels are no floats, InputError if one is NaN or infinite.
+    """
+    if not np.issubdtype(images.dtype, np.floating):
+        raise TypeError(f"images: expected floats in [-1, 1]; got {images.dtype}")
+    _require_finite(images)
+    clamped = np.clip(images.astype(np.float32), -1.0, 1.0)
+    return np.floor((clamped + 1.0) * 127.5 + 0.5).astype(np.uint8)
+
+
+def to_rgb(images: Float[np.ndarray, "*batch channels"]) -> UInt8[np.ndarray, "*batch 3"]:
+    """Returns bytes with three channels; grey images repeat theirs.
+
+    Raises: as `to_uint8`.
+    """
+    pixels = to_uint8(images)
+    return np.broadcast_to(pixels, (*pixels.shape[:-1], 3))
+
+
+def spread_shifts(scale: float, steps: int) -> tuple[float, ...]:
+    """Returns evenly spaced shifts from -scale to scale whose middle one is exactly 0.
+
+    steps: odd, 3 at least.
+    """
+    half = steps // 2
+    return tuple(scale * step / half for step in range(-half, half + 1))
+
+
+def thin_steps(steps: int, limit: int) -> list[int]:
+    """Returns at most `limit` of the steps, evenly spread: both ends and the middle are kept.
+
+    steps, limit: odd, 3 at least.
+    """
+    half = steps // 2
+    offsets = np.rint(np.linspace(0, half, min(half, limit // 2) + 1)).astype(int).tolist()
+    return [half - offset for offset in reversed(offsets[1:])] + [half + o for o in offsets]
+
+
+def display_size(height: int, width: int, *, smallest: int, largest: int) -> tuple[int, int]:
+    """Returns the size to show an image at: a whole multiple of it, or less if it is too large.
+
+    smallest: the longer side reaches this by a whole factor.
+    largest: a longer side above this is reduced to it.
+    """
+    longest = max(height, width)
+    if longest > largest:
+        return max(1, round(height * largest / longest)), max(1, round(width * largest / longest))
+    factor = math.ceil(smallest / longest)
+    return height * factor, width * factor
+
+
+def format_number(value: float, *, signed: bool = False) -> str:
+    """Returns three significant digits as a reader likes them, "–" for NaN.
+
+    >>> [format_number(v) for v in (0.0, 0.01234, 12.0, 48123.4, -1.5e-7)]
+    ['0', '0.0123', '12', '48100', '−1.5×10⁻⁷']
+    """
+    if math.isnan(value):
+        return "–"
+    sign = "−" if value < 0 else "+" if signed and value > 0 else ""
+    size = abs(value)
+    if math.isinf(size):
+        return sign + "∞"
+    if size == 0 or 1e-3 <= float(f"{size:.2e}") < 1e5:
+        return sign + f"{float(f'{size:.2e}'):.10f}".rstrip("0").rstrip(".")
+    mantissa, exponent = f"{size:.2e}".split("e")
+    power = str(int(exponent)).translate(_SUPERSCRIPTS)
+    return f"{sign}{mantissa.rstrip('0').rstrip('.')}×10{power}"
+
+
+def describe(provenance: Mapping[str, str]) -> str:
+    """Returns the layer, the metric and the number of latents in one line."""
+    layer, metric, latents = (provenance[key] for key in REQUIRED_PROVENANCE)
+    return f"{layer}  ·  {metric}  ·  {latents} latents"
+
+
+def describe_fractions(fractions: Float[np.ndarray, "steps"]) -> list[str]:
+    """Returns the names of columns: −s, −0.5 s, original, 0.5 s, s."""
+    names = []
+    for fraction in fractions:
+        number = format_number(round(fraction, 2), signed=True)
+        names.append({"+1": "+s", "−1": "−s", "0": "original"}.get(number, f"{number} s"))
+    return names

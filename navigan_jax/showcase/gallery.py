@@ -1,0 +1,218 @@
+"""`gallery.html`: one file to look through all directions, with nothing to load from elsewhere.
+
+Each direction's frames are one JPEG sheet (samples down, steps across) inside the page; the script
+copies cells of it to a canvas. Full colour resolution: at 64 pixels, halving it costs more than a
+lower quality does. The page holds a content security policy that admits this page's script and
+style by their digests and no network at all, so no text in it can run or load anything.
+
+The file stays under `MAX_BYTES`: lower quality first, then fewer steps, then smaller images; the
+foot of the page says what was chosen.
+"""
+
+import base64
+import dataclasses
+import hashlib
+import html
+import importlib.resources
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from navigan_jax.checkpoints import write_text
+from navigan_jax.errors import InputError
+from navigan_jax.showcase import base
+
+MAX_BYTES = 15_000_000
+MAX_DECODED_PIXELS = 80_000_000  # of all sheets; a browser takes 4 bytes for each
+LARGEST_CELL = 256
+_SMALLEST_CELL = 32
+_QUALITIES = (90, 80, 65)
+_LONGEST_SHEET = 65_500  # pixels, the limit of the format
+
+_MARK = re.compile(r"\{\{(\w+)\}\}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+    """How the frames are stored."""
+
+    height: int
+    width: int
+    columns: tuple[int, ...]  # the steps that are kept
+    quality: int
+
+
+def list_encodings(shape: tuple[int, ...]) -> Iterator[Encoding]:
+    """Yields the ways to store frames of a shape, best first."""
+    count, samples, steps, height, width, _ = shape
+    longest = min(max(height, width), LARGEST_CELL)
+    while True:
+        size = base.display_size(height, width, smallest=1, largest=longest)
+        limit = steps
+        while True:
+            columns = tuple(base.thin_steps(steps, limit))
+            cells = samples * len(columns)
+            fits = max(samples * size[0], len(columns) * size[1]) <= _LONGEST_SHEET
+            if fits and count * cells * math.prod(size) <= MAX_DECODED_PIXELS:
+                yield from (Encoding(*size, columns, quality) for quality in _QUALITIES)
+            if limit <= 5:
+                break
+            limit = limit // 4 * 2 + 1
+        if longest <= _SMALLEST_CELL:
+            break
+        longest = max(longest // 2, _SMALLEST_CELL)
+
+
+def encode_sheet(
+    frames: Float[np.ndarray, "samples steps height width channels"], encoding: Encoding
+) -> bytes:
+    """Returns the frames of a direction, samples by steps, as one JPEG sheet."""
+    pixels = base.to_rgb(frames[:, list(encoding.columns)])
+    samples, steps, height, width, _ = pixels.shape
+    sheet = Image.fromarray(
+        pixels.transpose(0, 2, 1, 3, 4).reshape(samples * height, steps * width, 3)
+    )
+    size = (steps * encoding.width, samples * encoding.height)
+    if sheet.size != size:
+        sheet = sheet.resize(size, Image.Resampling.BOX)  # a box never reaches into the next cell
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="JPEG", quality=encoding.quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def _encode_all(showcase: base.Showcase, encoding: Encoding) -> list[str] | None:
+    """Returns the sheets as text, or None as soon as they are too large."""
+    sheets: list[str] = []
+    total = 0
+    for frames in showcase.frames:
+        sheets.append(base64.b64encode(encode_sheet(frames, encoding)).decode("ascii"))
+        total += len(sheets[-1])
+        if total > MAX_BYTES:
+            return None
+    return sheets
+
+
+def _known(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _data(showcase: base.Showcase, encoding: Encoding, sheets: list[str]) -> dict[str, Any]:
+    """Returns what the script reads; numbers come twice, to sort by and to show."""
+    columns = list(encoding.columns)
+    fractions = showcase.fractions[columns]
+    return {
+        "height": encoding.height,
+        "width": encoding.width,
+        "samples": showcase.frames.shape[1],
+        "fractions": [round(float(fraction), 6) for fraction in fractions],
+        "fractionNames": base.describe_fractions(fractions),
+        "directions": [
+            {
+                "index": record.index,
+                "name": record.name,
+                "eigenvalue": _known(record.eigenvalue),
+                "residual": _known(record.residual),
+                "scale": record.shift_scale,
+                "texts": {
+                    "eigenvalue": base.format_number(record.eigenvalue),
+                    "residual": base.format_number(record.residual),
+                    "scale": base.format_number(record.shift_scale),
+                    "distance": base.format_number(record.distance),
+                },
+                "shifts": [
+                    base.format_number(record.shifts[column], signed=True) for column in columns
+                ],
+                "sheet": sheet,
+            }
+            for record, sheet in zip(showcase.directions, sheets, strict=True)
+        ],
+    }
+
+
+def _note(showcase: base.Showcase, encoding: Encoding, sheets: list[str]) -> str:
+    """Returns what the reader must know about the stored pictures."""
+    _, _, steps, height, width, _ = showcase.frames.shape
+    size = sum(len(sheet) for sheet in sheets) / 1e6
+    note = (
+        f"{encoding.width} × {encoding.height} pixels each, JPEG quality {encoding.quality}, "
+        f"{size:.1f} MB in all"
+    )
+    reduced = []
+    if (encoding.height, encoding.width) != (height, width):
+        reduced.append(f"reduced from {width} × {height} pixels")
+    if len(encoding.columns) != steps:
+        reduced.append(f"{len(encoding.columns)} of {steps} shifts kept")
+    return "; ".join([note, *reduced])
+
+
+def _digest(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode('ascii')}"
+
+
+def _json(data: dict[str, Any]) -> str:
+    """Returns JSON that is safe inside a script element."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
+
+
+def _part(name: str) -> str:
+    return (importlib.resources.files(__package__) / name).read_text(encoding="utf-8")
+
+
+def _page(showcase: base.Showcase, encoding: Encoding, sheets: list[str]) -> str:
+    style, script = _part("gallery.css"), _part("gallery.js")
+    count, samples = len(sheets), showcase.frames.shape[1]
+    facts = dict(showcase.provenance) | {"pictures": _note(showcase, encoding, sheets)}
+    values = {
+        "style": style,
+        "script": script,
+        "style_digest": _digest(style),
+        "script_digest": _digest(script),
+        "layer": html.escape(showcase.provenance["layer"]),
+        "metric": html.escape(showcase.provenance["metric"]),
+        "latents": html.escape(showcase.provenance["latents"]),
+        "count": f"{count} direction{'' if count == 1 else 's'}",
+        "samples": f"{samples} sample{'' if samples == 1 else 's'}",
+        "last_step": str(len(encoding.columns) - 1),
+        "data": _json(_data(showcase, encoding, sheets)),
+        "provenance": "\n".join(
+            f"<div><dt>{html.escape(key)}</dt><dd>{html.escape(value)}</dd></div>"
+            for key, value in facts.items()
+        ),
+    }
+    return _MARK.sub(lambda mark: values[mark[1]], _part("gallery.html"))
+
+
+def build_gallery(showcase: base.Showcase) -> str:
+    """Returns the page; equal input gives equal text.
+
+    Raises: InputError if it is too large however it is stored.
+    """
+    for encoding in list_encodings(showcase.frames.shape):
+        sheets = _encode_all(showcase, encoding)
+        if sheets is not None:
+            page = _page(showcase, encoding, sheets)
+            if len(page.encode()) <= MAX_BYTES:
+                return page
+    count, samples = showcase.frames.shape[:2]
+    raise InputError(
+        f"gallery: expected to fit {MAX_BYTES / 1e6:g} MB; got {count} directions of {samples} "
+        "samples, too many at the lowest quality; do: show fewer directions or samples"
+    )
+
+
+def write_gallery(path: str | os.PathLike[str], showcase: base.Showcase) -> None:
+    """Writes the page.
+
+    Raises: as `build_gallery`; InputError if the file cannot be written.
+    """
+    write_text(path, build_gallery(showcase))

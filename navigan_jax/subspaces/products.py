@@ -1,0 +1,261 @@
+"""Products with the Hessian of E_z d(G_θ(z), G_{θ+δ}(z)) by δ, at δ = 0.
+
+d is a squared norm of features, d(a, b) = ||φ(a) - φ(b)||². Three ways to the same product:
+
+exact               forward over reverse: the derivative of the gradient along v.
+gauss_newton        2 E J'J v with J the Jacobian of the features. At δ = 0 the residuals vanish,
+                    so this is the Hessian, not an approximation; it is positive semidefinite to
+                    the last bit and needs no second derivatives. The linear map J is made once
+                    and kept if it fits the cache.
+central_difference  (g(εv) - g(-εv)) / 2ε, the paper's equation 4.
+
+Departures from the official code: 1. the part of the network before the edited layers is
+computed once, not per gradient; 2. the unshifted images carry no gradient; 3. latents may have
+any number, the last microbatch is padded with samples of weight zero; 4. several layers at once.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from navigan_jax import devices
+from navigan_jax import params as params_lib
+from navigan_jax.array_types import Array, Block, Float, Images, Params
+from navigan_jax.generators.base import EditableLayer, Generator
+
+
+class Metric(Protocol):
+    """A distance that is a squared norm of features; its weights are leaves of the pytree."""
+
+    def features(self, images: Images) -> Any: ...
+
+
+Deltas = dict[str, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """E_z d(G_θ(z), G_{θ+δ}(z)) as a function of the weights' change δ at some layers.
+
+    shared: (θ, metric) on every device. shards: the latents, or, if `starts_at_layers`, what the
+    edited layers read.
+    """
+
+    generator: Generator
+    layers: tuple[EditableLayer, ...]
+    shared: tuple[Params, Metric]
+    shards: devices.Shards
+    starts_at_layers: bool
+
+    @property
+    def entries(self) -> int:
+        """The number of weights that can change: the length of a vector."""
+        return sum(math.prod(layer.shape) for layer in self.layers)
+
+
+def make_objective(
+    generator: Generator,
+    params: Params,
+    metric: Metric,
+    latents: Float[Array, "samples latent"],
+    layers: Sequence[EditableLayer],
+    *,
+    microbatch: int,
+    cache_bytes: int,
+) -> Objective:
+    """Returns the objective over all the latents z, spread over all devices.
+
+    The input of the edited layers is computed here, once, if it fits `cache_bytes` per device.
+    """
+    layers = tuple(layers)
+    shared = devices.replicate((params_lib.to_device(params), metric))
+    shards = devices.shard(latents, microbatch=microbatch)
+    objective = Objective(generator, layers, shared, shards, starts_at_layers=False)
+
+    def prefix(shared: tuple[Params, Metric], z: Array) -> Any:
+        return generator.prefix(shared[0], z, layers)
+
+    if _bytes_per_device(prefix, objective) > cache_bytes:
+        return objective
+    carries = devices.map_microbatches(prefix, shared, shards)
+    return dataclasses.replace(objective, shards=carries, starts_at_layers=True)
+
+
+def _bytes_per_device(function: Callable[[Any, Any], Any], objective: Objective) -> int:
+    """Returns the size of function(shared, microbatch) over all microbatches of a device."""
+    first = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype),
+        (objective.shared, objective.shards.batches[0]),
+    )
+    shapes = jax.tree.leaves(jax.eval_shape(function, *first))
+    each = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in shapes)
+    return each * len(objective.shards.batches)
+
+
+def split(layers: Sequence[EditableLayer], block: Float[Array, "... entries"]) -> Deltas:
+    """Returns {path: [..., *shape of the weight]} of vectors that hold all layers in order."""
+    deltas, start = {}, 0
+    for layer in layers:
+        stop = start + math.prod(layer.shape)
+        deltas[layer.path] = block[..., start:stop].reshape(*block.shape[:-1], *layer.shape)
+        start = stop
+    return deltas
+
+
+def join(layers: Sequence[EditableLayer], deltas: Deltas, axes: int = 0) -> Array:
+    """Returns the vectors that `split` takes apart; `axes` leading axes are kept."""
+    return jnp.concatenate(
+        [deltas[layer.path].reshape(*deltas[layer.path].shape[:axes], -1) for layer in layers],
+        axis=-1,
+    )
+
+
+def _features_of_change(
+    objective: Objective, shared: tuple[Params, Metric], data: Any
+) -> Callable[[Deltas], Any]:
+    """Returns δ -> φ(G_{θ+δ}(z)) for one microbatch."""
+    params, metric = shared
+    generator, layers = objective.generator, objective.layers
+    carry = data if objective.starts_at_layers else generator.prefix(params, data, layers)
+
+    def features(deltas: Deltas) -> Any:
+        changed = params
+        for path, delta in deltas.items():
+            changed = params_lib.add(changed, path, delta)
+        return metric.features(generator.suffix(changed, carry, layers))
+
+    return features
+
+
+def _zero(objective: Objective, params: Params) -> Deltas:
+    return {
+        layer.path: jnp.zeros_like(params_lib.get(params, layer.path)) for layer in objective.layers
+    }
+
+
+def _weighted_squared_norm(features: Any, weights: Float[Array, "batch"]) -> Array:
+    norms = [
+        jnp.sum(leaf.reshape(len(weights), -1) ** 2, axis=1) for leaf in jax.tree.leaves(features)
+    ]
+    return jnp.vdot(sum(norms[1:], norms[0]), weights)
+
+
+def _gradient_of_change(
+    objective: Objective, shared: tuple[Params, Metric], data: Any, weights: Array
+) -> Callable[[Deltas], Deltas]:
+    """Returns δ -> gradient of the weighted sum of distances over one microbatch."""
+    features = _features_of_change(objective, shared, data)
+    original = features(_zero(objective, shared[0]))
+
+    def objective_value(deltas: Deltas) -> Array:
+        difference = jax.tree.map(jnp.subtract, features(deltas), original)
+        return _weighted_squared_norm(difference, weights)
+
+    return jax.grad(objective_value)
+
+
+def distance_of(objective: Objective) -> Callable[[Float[Array, "entries"]], Array]:
+    """Returns δ -> E_z d(G_θ(z), G_{θ+δ}(z)), compiled."""
+
+    def on_batch(shared: Any, data: Any, weights: Array, vector: Array) -> Array:
+        features = _features_of_change(objective, shared, data)
+        deltas = split(objective.layers, vector)
+        original = features(_zero(objective, shared[0]))
+        difference = jax.tree.map(jnp.subtract, features(deltas), original)
+        return _weighted_squared_norm(difference, weights)
+
+    return _over_all(objective, on_batch)
+
+
+def gradient(objective: Objective) -> Callable[[Float[Array, "entries"]], Array]:
+    """Returns δ -> gradient of E_z d(G_θ(z), G_{θ+δ}(z)), compiled."""
+
+    def on_batch(shared: Any, data: Any, weights: Array, vector: Array) -> Array:
+        gradient_of = _gradient_of_change(objective, shared, data, weights)
+        return join(objective.layers, gradient_of(split(objective.layers, vector)))
+
+    return _over_all(objective, on_batch)
+
+
+def exact(objective: Objective, at: Array | None = None) -> Callable[[Block], Block]:
+    """Returns block -> H block by forward-over-reverse, at δ = `at` (0 if left out).
+
+    Cost a block: one gradient and its linearisation, then about two gradients a vector.
+    """
+
+    def on_batch(
+        shared: Any, data: Any, weights: Array, argument: tuple[Block, Array | None]
+    ) -> Block:
+        block, point = argument
+        gradient_of = _gradient_of_change(objective, shared, data, weights)
+        deltas = _zero(objective, shared[0]) if point is None else split(objective.layers, point)
+        _, derivative = jax.linearize(gradient_of, deltas)
+        products = jax.vmap(derivative)(split(objective.layers, block))
+        return join(objective.layers, products, axes=1)
+
+    apply = _over_all(objective, on_batch)
+    return lambda block: apply((block, at))
+
+
+def gauss_newton(objective: Objective, *, cache_bytes: int) -> Callable[[Block], Block]:
+    """Returns block -> 2 E J'J block, J the Jacobian of the features at δ = 0.
+
+    Cost a vector: one forward and one backward pass of the linearised suffix. The linearisation
+    of all microbatches is kept if it fits `cache_bytes` per device, else made anew each time.
+    """
+
+    def linearise(shared: Any, data: Any) -> Any:
+        features = _features_of_change(objective, shared, data)
+        return jax.linearize(features, _zero(objective, shared[0]))[1]
+
+    def apply(jacobian: Any, weights: Array, block: Block) -> Block:
+        tangents = jax.vmap(jacobian)(split(objective.layers, block))
+        weighted = jax.tree.map(
+            lambda leaf: leaf * (2 * weights).reshape(1, -1, *[1] * (leaf.ndim - 2)), tangents
+        )
+        example = jax.tree.map(lambda leaf: leaf[0], split(objective.layers, block))
+        transpose = jax.linear_transpose(jacobian, example)
+        (products,) = jax.vmap(transpose)(weighted)
+        return join(objective.layers, products, axes=1)
+
+    if _bytes_per_device(linearise, objective) <= cache_bytes:
+        kept = devices.map_microbatches(linearise, objective.shared, objective.shards)
+        nothing = devices.replicate(())
+        run = devices.sum_over_samples(
+            lambda _, jacobian, weights, block: apply(jacobian, weights, block)
+        )
+        # One vector at a time keeps the activations in the cache of a CPU, and nothing is
+        # computed twice; elsewhere the block is one pass.
+        if jax.default_backend() == "cpu":
+            return lambda block: jnp.concatenate([run(nothing, kept, row[None]) for row in block])
+        return lambda block: run(nothing, kept, block)
+    return _over_all(
+        objective,
+        lambda shared, data, weights, block: apply(linearise(shared, data), weights, block),
+    )
+
+
+def central_difference(objective: Objective, *, epsilon: float) -> Callable[[Block], Block]:
+    """Returns block -> (g(εv) - g(-εv)) / 2ε, row by row; the paper's equation 4.
+
+    v is taken as it is: a step of ε‖v‖ in the weights. Cost a vector: two gradients.
+    """
+    gradient_of = gradient(objective)
+
+    def product(block: Block) -> Block:
+        rows = [
+            (gradient_of(epsilon * vector) - gradient_of(-epsilon * vector)) / (2 * epsilon)
+            for vector in block
+        ]
+        return jnp.stack(rows)
+
+    return product
+
+
+def _over_all(objective: Objective, on_batch: Callable[..., Any]) -> Callable[[Any], Any]:
+    run = devices.sum_over_samples(on_batch)
+    return lambda argument: run(objective.shared, objective.shards, argument)

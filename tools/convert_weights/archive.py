@@ -1,0 +1,91 @@
+"""Zip archives of strangers: PyTorch files, wheels, NumPy archives; read in memory, never unpacked.
+
+Refused before anything is decompressed: encrypted or oddly compressed members, members that would
+expand to too much, members that overlap, two members of one name, names that leave the archive.
+"""
+
+import io
+import struct
+import zipfile
+import zlib
+
+from navigan_jax.errors import InputError
+
+# Checkpoints of the largest known generators have 0.6 GB.
+MAX_BYTES = 8 << 30
+# Weights hardly compress; NumPy's compressed zeros reach some 1000, and are few.
+MAX_RATIO = 200
+MAX_SPARE_BYTES = 64 << 20
+
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    OverflowError,
+    ValueError,
+)
+
+
+class Archive:
+    """The members of a zip archive, checked; `names` in the order of the archive."""
+
+    def __init__(self, data: bytes, name: str):
+        """data: the whole archive; name: what messages call it.
+
+        Raises: InputError if it is damaged or hostile.
+        """
+        self._name = name
+        try:
+            self._zip = zipfile.ZipFile(io.BytesIO(data))
+        except _ZIP_ERRORS as error:
+            raise self._damaged(str(error)) from error
+        members = self._zip.infolist()
+        self.names = [member.filename for member in members]
+        self._known = frozenset(self.names)
+        self._check(members, len(data))
+
+    def read(self, name: str) -> bytes:
+        """Returns the bytes of a member, whose checksum was compared.
+
+        Raises: InputError if there is no such member or it is damaged.
+        """
+        if name not in self._known:
+            raise self._damaged(f"no member {name!r}")
+        try:
+            return self._zip.read(name)
+        except _ZIP_ERRORS as error:
+            raise self._damaged(f"member {name!r}: {error}") from error
+
+    def _check(self, members: list[zipfile.ZipInfo], size: int) -> None:
+        for member in members:
+            parts = member.filename.replace("\\", "/").split("/")
+            if ".." in parts or parts[0] == "" or ":" in parts[0]:
+                raise self._hostile(f"a member that lies outside, {member.filename!r}")
+            if member.flag_bits & 1:
+                raise self._hostile(f"an encrypted member, {member.filename!r}")
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise self._hostile(f"compression method {member.compress_type}")
+        if len(self._known) < len(self.names):
+            raise self._hostile("two members of one name")
+        if sum(member.compress_size for member in members) > size:
+            raise self._hostile("members that overlap")
+        expanded = sum(member.file_size for member in members)
+        if expanded > min(MAX_BYTES, MAX_RATIO * size + MAX_SPARE_BYTES):
+            raise self._hostile(f"{size} bytes that expand to {expanded}")
+
+    def _damaged(self, got: str) -> InputError:
+        return InputError(
+            f"{self._name}: expected a whole zip archive; got {got}; "
+            "the file is truncated or damaged: download or write it again"
+        )
+
+    def _hostile(self, got: str) -> InputError:
+        return InputError(
+            f"{self._name}: expected an archive of weights; got {got}; allowed: stored or deflated "
+            f"members inside the archive, {MAX_BYTES} bytes, ratio {MAX_RATIO}; "
+            "get the file from its source"
+        )

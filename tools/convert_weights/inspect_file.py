@@ -1,0 +1,181 @@
+"""Says what a file is, whoever wrote it: format, architecture, layers, digest; executes nothing."""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from navigan_jax.checkpoints import read_arrays
+from navigan_jax.errors import InputError
+from navigan_jax.generators.files import read_generator
+from tools.convert_weights import architectures, signatures
+from tools.convert_weights.archive import Archive
+from tools.convert_weights.npz import is_npz, read_npy, read_npz
+from tools.convert_weights.nvidia_file import (
+    NVIDIA_NAMES,
+    is_tf_network,
+    network_arrays,
+    networks_in,
+)
+from tools.convert_weights.structure import named_arrays
+from tools.convert_weights.torch_file import read_bytes, read_torch_bytes
+from tools.convert_weights.unpickle import ForbiddenName, read_pickle
+from tools.convert_weights.wheel import is_wheel
+
+_WEIGHT_MEMBER = re.compile(r".+\.(tar|pth|pt|bin|pkl|npz|safetensors)")
+# What StyleGAN2's constructors are given, in a module's state and in a TensorFlow network's.
+_SETTINGS = ("_init_kwargs", "static_kwargs")
+
+_LONGEST_SETTINGS = 1000
+_GENERATOR = "navigan_jax.generator"
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """What the bytes of a file turned out to be.
+
+    arrays: by name. facts: further lines, text by label.
+    """
+
+    format: str
+    arrays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def describe_file(path: str | os.PathLike[str]) -> str:
+    """Returns lines that say what the file is; a damaged or hostile one is described as such.
+
+    Raises: InputError only if there is no readable file.
+    """
+    data = read_bytes(path)
+    contents = _contents(data, pathlib.Path(path))
+    head = {
+        "file": str(path),
+        "bytes": f"{len(data):,}",
+        "SHA-256": hashlib.sha256(data).hexdigest(),
+        "format": contents.format,
+        **_architecture(contents),
+        **contents.facts,
+        **_totals(contents.arrays),
+    }
+    width = max(map(len, head))
+    lines = [f"{label:<{width}}  {text}" for label, text in head.items()]
+    return "\n".join([*lines, *_table(contents.arrays)])
+
+
+def _contents(data: bytes, path: pathlib.Path) -> Contents:
+    kind = signatures.kind_of(data)
+    if kind not in _OPENERS:
+        return Contents(kind)
+    try:
+        return _OPENERS[kind](data, path)
+    except ForbiddenName as error:
+        danger = f"asks for {error.name!r}, which is no data type of weights; nothing was executed"
+        return Contents(kind, facts={"HOSTILE": danger})
+    except InputError as error:
+        return Contents(kind, facts={"UNREADABLE": str(error)})
+
+
+def _open_zip(data: bytes, path: pathlib.Path) -> Contents:
+    archive = Archive(data, str(path))
+    if is_wheel(data, str(path)):
+        members = [member for member in archive.names if _WEIGHT_MEMBER.fullmatch(member)]
+        return Contents("Python wheel", facts={"weights": ", ".join(members) or "none"})
+    if is_npz(archive):
+        return Contents("NumPy archive", read_npz(archive, str(path)))
+    return Contents("PyTorch zip archive", named_arrays(read_torch_bytes(data, str(path))))
+
+
+def _open_stream(data: bytes, path: pathlib.Path) -> Contents:
+    return Contents(signatures.TORCH_LEGACY, named_arrays(read_torch_bytes(data, str(path))))
+
+
+def _open_array(data: bytes, path: pathlib.Path) -> Contents:
+    return Contents(signatures.NPY, {"array": read_npy(data, str(path))})
+
+
+def _open_safetensors(data: bytes, path: pathlib.Path) -> Contents:
+    arrays, metadata = read_arrays(path)
+    facts = dict(sorted(metadata.items()))
+    ours = facts.pop("format", "")
+    if ours == _GENERATOR:
+        facts["resolution"] = str(read_generator(path)[0].resolution)
+    return Contents(f"safetensors, {ours}" if ours else "safetensors", arrays, facts)
+
+
+def _open_pickle(data: bytes, path: pathlib.Path) -> Contents:
+    content, _ = read_pickle(data, NVIDIA_NAMES, name=str(path))
+    networks = networks_in(content)
+    if not networks:
+        return Contents("pickle of other data", named_arrays(content))
+    tensorflow = any(map(is_tf_network, networks.values()))
+    arrays, facts = {}, {}
+    for name, network in networks.items():
+        for key, array in network_arrays(network).items():
+            arrays[f"{name}{'/' if tensorflow else '.'}{key}"] = array
+        facts[name] = f"{network.name}({_settings(network.state)})"
+    kind = f"pickle of NVIDIA, {'TensorFlow' if tensorflow else 'PyTorch'}"
+    return Contents(kind, arrays, facts)
+
+
+def _settings(state: Mapping[str, Any]) -> str:
+    found: dict[Any, Any] = {}
+    for key in _SETTINGS:
+        group = state.get(key)
+        found |= group if isinstance(group, dict) else {}
+    return ", ".join(f"{key}={value}" for key, value in found.items())[:_LONGEST_SETTINGS]
+
+
+_OPENERS: Mapping[str, Callable[[bytes, pathlib.Path], Contents]] = {
+    signatures.ZIP: _open_zip,
+    signatures.TORCH_LEGACY: _open_stream,
+    signatures.PICKLE: _open_pickle,
+    signatures.SAFETENSORS: _open_safetensors,
+    signatures.NPY: _open_array,
+}
+
+
+def _architecture(contents: Contents) -> dict[str, str]:
+    if not contents.arrays or "architecture" in contents.facts:
+        return {}
+    shapes = {name: array.shape for name, array in contents.arrays.items()}
+    architecture = architectures.guess(shapes)
+    side = architectures.resolution(architecture, shapes)
+    return {"architecture": architecture} | ({} if side is None else {"resolution": str(side)})
+
+
+def _is_number(array: np.ndarray) -> bool:
+    """Whether NaN and infinity exist in the array's dtype; bfloat16 is foreign to NumPy."""
+    return array.dtype.kind in "fc" or array.dtype.name == "bfloat16"
+
+
+def _totals(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    if not arrays:
+        return {}
+    numbers = sum(array.size for array in arrays.values())
+    return {"arrays": f"{len(arrays)} with {numbers:,} numbers"}
+
+
+def _table(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """Lines of names, shapes, dtypes and counts of NaN and infinity, in columns."""
+    if not arrays:
+        return []
+    rows = [("array", "shape", "dtype", "NaN", "Inf")]
+    for name, array in arrays.items():
+        shape = " x ".join(map(str, array.shape)) or "scalar"
+        nan = str(np.count_nonzero(np.isnan(array))) if _is_number(array) else "-"
+        inf = str(np.count_nonzero(np.isinf(array))) if _is_number(array) else "-"
+        rows.append((name, shape, array.dtype.name, nan, inf))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    return ["", *(_row(row, widths) for row in rows)]
+
+
+def _row(row: tuple[str, ...], widths: list[int]) -> str:
+    texts = [text.ljust(width) for text, width in zip(row[:3], widths[:3], strict=True)]
+    counts = [text.rjust(width) for text, width in zip(row[3:], widths[3:], strict=True)]
+    return "  ".join(texts + counts)

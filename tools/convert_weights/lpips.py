@@ -1,0 +1,94 @@
+"""LPIPS weights from the state dicts of torchvision backbones and of the original program."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from navigan_jax import params as params_lib
+from navigan_jax.errors import InputError
+from navigan_jax.perceptual import lpips
+
+# Layers by their index in torchvision's `features`, which the LPIPS module keeps.
+LAYERS = {
+    "vgg": {
+        index: f"conv{i}"
+        for i, index in enumerate((0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28))
+    },
+    "alex": {index: f"conv{i}" for i, index in enumerate((0, 3, 6, 8, 10))},
+    "squeeze": {0: "conv0"}
+    | {index: f"fire{i}" for i, index in enumerate((3, 4, 6, 7, 9, 10, 11, 12))},
+}
+
+_BACKBONE_KEY = re.compile(r"(?:features|net\.slice\d+)\.(\d+)\.(?:(\w+)\.)?(weight|bias)")
+_LINEAR_KEY = re.compile(r"(?:lin|lins\.)(\d+)\.model\.1\.weight")
+
+
+def _reject(key: str, expected: str, got: str) -> InputError:
+    return InputError(
+        f"lpips weights: {key!r}: expected {expected}; got {got}; check that the files belong to "
+        "the chosen net and are whole"
+    )
+
+
+def _backbone(net: str, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    flat: dict[str, np.ndarray] = {}
+    for key, array in state.items():
+        match = _BACKBONE_KEY.fullmatch(key)
+        if not match:
+            continue  # classifier, scaling layer, linear weights
+        index, part, kind = match.groups()
+        layer = LAYERS[net].get(int(index))
+        if layer is None:
+            raise _reject(key, f"layers {', '.join(map(str, LAYERS[net]))} of {net}", index)
+        if array.ndim != (4 if kind == "weight" else 1):
+            raise _reject(key, f"a {kind} of a convolution", f"shape {array.shape}")
+        names = ("backbone", layer, part, "kernel" if kind == "weight" else "bias")
+        path = "/".join(name for name in names if name)
+        if path in flat:
+            raise _reject(key, "each layer once", "it twice")
+        flat[path] = array.transpose(2, 3, 1, 0) if kind == "weight" else array
+    return flat
+
+
+def _linear(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    flat: dict[str, np.ndarray] = {}
+    for key, array in state.items():
+        match = _LINEAR_KEY.fullmatch(key)
+        if not match:
+            continue
+        if array.ndim != 4 or array.shape != (1, array.size, 1, 1):
+            raise _reject(key, "shape (1, channels, 1, 1)", f"{array.shape}")
+        path, weights = f"linear/{match[1]}", array.reshape(-1)
+        if path in flat and not np.array_equal(flat[path], weights):
+            raise _reject(key, "the same weights under both of its names", "different ones")
+        flat[path] = weights
+    return flat
+
+
+def from_state_dicts(
+    net: str,
+    backbone_state: Mapping[str, np.ndarray],
+    linear_state: Mapping[str, np.ndarray] | None,
+    version: str,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns (config, params) of `navigan_jax.perceptual.lpips`, in float32.
+
+    backbone_state: keys "features.N..." (torchvision) or "net.sliceK.N..." (LPIPS module), kernels
+        OIHW; keys of other parts are ignored, so a whole module's state will do.
+    linear_state: keys "linN.model.1.weight" or "lins.N.model.1.weight"; None for LPIPS without
+        linear weights.
+    Raises: InputError if a weight is missing, unexpected, misshapen, not finite or negative.
+    """
+    config = {"net": net, "version": version, "linear": linear_state is not None}
+    if net not in LAYERS:
+        raise InputError(
+            f"lpips weights: expected a known net; got {net!r}; allowed: {', '.join(LAYERS)}"
+        )
+    flat = _backbone(net, backbone_state) | _linear(linear_state or {})
+    params = params_lib.unflatten(
+        {path: np.ascontiguousarray(array, np.float32) for path, array in flat.items()}
+    )
+    lpips.create(params, **config)
+    return config, params
