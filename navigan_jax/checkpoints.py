@@ -111,7 +111,7 @@ def write_arrays(
 
     Raises: as `atomic_output`.
     """
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     with atomic_output(path) as temporary:
         try:
             safetensors.numpy.save_file(contiguous, temporary, metadata=dict(metadata))
@@ -177,7 +177,7 @@ def read_json(path: str | os.PathLike[str], metadata: Mapping[str, str], key: st
 
 
 def write_state(path: str | os.PathLike[str], state: Any) -> None:
-    """Writes a tree of arrays with Orbax; the folder `path` holds the whole state or the one before.
+    """Writes a tree of arrays with Orbax; the folder `path` holds this state whole, or the last.
 
     Raises: InputError if the system refuses to write.
     """
@@ -213,7 +213,8 @@ def read_state(path: str | os.PathLike[str]) -> Any | None:
             return checkpointer.restore(found)
     except (ValueError, OSError, KeyError) as error:
         raise InputError(
-            f"{found}: expected a state to resume from; got {error}; delete that folder to start anew"
+            f"{found}: expected a state to resume from; got {error}; "
+            "delete that folder to start anew"
         ) from error
 
 

@@ -7,6 +7,7 @@ zero, so any number of latents fits any number of devices and any microbatch.
 
 import dataclasses
 import os
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -108,7 +109,7 @@ def map_microbatches(function: Callable[[Any, Any], Any], shared: Any, shards: S
 
     `shared` is replicated.
     """
-    mapped = jax.pmap(function, axis_name=_AXIS)
+    mapped = _Compiled(jax.pmap(function, axis_name=_AXIS))
     return dataclasses.replace(
         shards, batches=tuple(mapped(shared, batch) for batch in shards.batches)
     )
@@ -128,7 +129,7 @@ def sum_over_samples(
     def on_device(shared: Any, data: Any, weights: jax.Array, argument: Any) -> Any:
         return lax.psum(function(shared, data, weights, argument), _AXIS)
 
-    mapped = jax.pmap(on_device, axis_name=_AXIS, in_axes=(0, 0, 0, None), out_axes=None)
+    mapped = _Compiled(jax.pmap(on_device, axis_name=_AXIS, in_axes=(0, 0, 0, None), out_axes=None))
 
     def over_all(shared: Any, shards: Shards, argument: Any) -> Any:
         total = None
@@ -138,3 +139,54 @@ def sum_over_samples(
         return total
 
     return over_all
+
+
+class _Compiled:
+    """A pmapped function, compiled once for each shape of its arguments and checked for memory."""
+
+    def __init__(self, mapped: Any) -> None:
+        self._mapped = mapped
+        self._programs: dict[Any, Any] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        leaves, structure = jax.tree.flatten(arguments)
+        signature = (structure, tuple((jnp.shape(leaf), leaf.dtype) for leaf in leaves))
+        if signature not in self._programs:
+            program = self._mapped.lower(*arguments).compile()
+            _require_memory(program)
+            self._programs[signature] = program
+        return self._programs[signature](*arguments)
+
+
+def _require_memory(program: Any) -> None:
+    """Refuses a program whose temporaries and results do not fit what is free.
+
+    Asked beforehand because a system that promises more memory than it has kills the process.
+    Raises: InputError naming the key to lower.
+    """
+    analysis = program.memory_analysis()
+    free = _free_bytes()
+    if analysis is None or free is None:
+        return
+    needed = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+    if jax.default_backend() == "cpu":  # there the devices of a process share one memory
+        needed *= jax.local_device_count()
+    if needed > free:
+        raise InputError(
+            f"memory: a microbatch needs {needed / 2**30:.1f} GiB a device; {free / 2**30:.1f} GiB "
+            "are free; lower config.microbatch with --config.microbatch=N, down to 1"
+        )
+
+
+def _free_bytes() -> int | None:
+    """Returns the free memory of a device, or None where the system does not tell."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    try:
+        lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    available = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return 1024 * int(available[0]) if available else None

@@ -45,15 +45,18 @@ def conv_transpose_by_matmul(
 ) -> Float[Array, "batch height_out width_out out"]:
     """Returns the same as `conv_transpose`: each pixel times the kernel, then overlap and add.
 
-    Needs a side that is a multiple of the stride: the kernel falls into side/stride tiles a
-    side, and tiles of equal position lie next to each other without a gap.
+    The kernel falls into tiles as wide as the stride, the last ones filled up with zeros; tiles of
+    equal position lie next to each other without a gap.
     """
-    side, stripes = kernel.shape[0], kernel.shape[0] // stride
+    side = kernel.shape[0]
+    stripes = -(-side // stride)
     batch, height, width, _ = x.shape
     out = kernel.shape[-1]
     patches = jnp.einsum("bhwi,klio->bhwklo", x, kernel)
+    spare = (0, stripes * stride - side)
+    patches = jnp.pad(patches, ((0, 0), (0, 0), (0, 0), spare, spare, (0, 0)))
     tiles = patches.reshape(batch, height, width, stripes, stride, stripes, stride, out)
-    full_height, full_width = (height - 1) * stride + side, (width - 1) * stride + side
+    full_height, full_width = (height - 1 + stripes) * stride, (width - 1 + stripes) * stride
     total = jnp.zeros((batch, full_height, full_width, out), x.dtype)
     for row in range(stripes):
         for column in range(stripes):
@@ -63,7 +66,36 @@ def conv_transpose_by_matmul(
             bottom = full_height - height * stride - top
             right = full_width - width * stride - left
             total += jnp.pad(tile, ((0, 0), (top, bottom), (left, right), (0, 0)))
-    return total[:, padding : full_height - padding, padding : full_width - padding]
+    bottom, right = full_height - spare[1] - padding, full_width - spare[1] - padding
+    return total[:, padding:bottom, padding:right]
+
+
+def conv(
+    x: Float[Array, "batch height width in"], kernel: Float[Array, "side side in out"]
+) -> Float[Array, "batch height width out"]:
+    """Returns the correlation with a kernel of odd side; what lies outside counts as zero."""
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def conv_by_matmul(
+    x: Float[Array, "batch height width in"], kernel: Float[Array, "side side in out"]
+) -> Float[Array, "batch height width out"]:
+    """Returns the same as `conv`: the window around each pixel times the kernel."""
+    side, _, inputs, out = kernel.shape
+    height, width = x.shape[1:3]
+    margin = (side // 2, side // 2)
+    padded = jnp.pad(x, ((0, 0), margin, margin, (0, 0)))
+    windows = jnp.concatenate(
+        [
+            padded[:, row : row + height, column : column + width]
+            for row in range(side)
+            for column in range(side)
+        ],
+        axis=-1,
+    )
+    return windows @ kernel.reshape(side * side * inputs, out)
 
 
 class ConvTranspose(nn.Module):

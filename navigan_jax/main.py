@@ -20,7 +20,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from navigan_jax import checkpoints
@@ -112,6 +112,7 @@ def run() -> NoReturn:
     """Entry point: `main` with the exit codes that the module's docstring lists."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    logging.set_verbosity(logging.WARNING)  # libraries tell of every file they touch
     try:
         app.run(main, flags_parser=parse_flags)
     except InputError as error:

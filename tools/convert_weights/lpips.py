@@ -81,7 +81,7 @@ def from_state_dicts(
         linear weights.
     Raises: InputError if a weight is missing, unexpected, misshapen, not finite or negative.
     """
-    config = {"net": net, "version": version, "linear": linear_state is not None}
+    config: dict[str, Any] = {"net": net, "version": version, "linear": linear_state is not None}
     if net not in LAYERS:
         raise InputError(
             f"lpips weights: expected a known net; got {net!r}; allowed: {', '.join(LAYERS)}"

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -34,9 +34,9 @@ class Sources:
     origin: dict[str, str]
 
 
-def net_of(state: State) -> str | None:
-    """Returns the net (vgg, alex or squeeze) whose convolutions the state has; None if no one's."""
-    layers = {int(match[1]) for key in state if (match := _BACKBONE_KEY.fullmatch(key))}
+def net_of(names: Iterable[str]) -> str | None:
+    """Returns the net (vgg, alex or squeeze) that has convolutions of these names, or None."""
+    layers = {int(match[1]) for key in names if (match := _BACKBONE_KEY.fullmatch(key))}
     return next((net for net, known in LAYERS.items() if layers == set(known)), None)
 
 

@@ -24,7 +24,7 @@ class PickledDtype:
     byte_order: str = "="
 
     def resolve(self) -> np.dtype[Any]:
-        return np.dtype(self.code).newbyteorder(self.byte_order)
+        return np.dtype(self.byte_order + self.code.lstrip("<>|="))
 
 
 def whole_numbers(values: Any, what: str) -> tuple[int, ...]:
@@ -130,7 +130,8 @@ def _set_array_state(array: np.ndarray, state: Any) -> None:
         raise ValueError("expected version, shape, dtype, order and data")
     shape, dtype, raw = array_shape(state[1]), _resolve(state[2]), _raw(state[4])
     _check_size(dtype, shape, raw)
-    array.__setstate__((1, shape, dtype, bool(state[3]), bytes(raw)))
+    checked: Any = (1, shape, dtype, bool(state[3]), bytes(raw))
+    array.__setstate__(checked)
 
 
 def _array_from_buffer(data: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
@@ -138,7 +139,7 @@ def _array_from_buffer(data: Any, dtype: Any, shape: Any, order: str) -> np.ndar
     _check_size(kind, sizes, raw)
     if order not in ("C", "F"):
         raise ValueError("expected order C or F")
-    return np.frombuffer(raw, kind).reshape(sizes, order=order)
+    return np.frombuffer(raw, kind).reshape(sizes, order="F" if order == "F" else "C")
 
 
 _BUILTINS = ("builtins", "__builtin__")

@@ -26,6 +26,8 @@ MAX_OPCODES = 5_000_000
 # Stand-ins copy the bytes of a pickle once or twice; more means one text decoded again and again.
 MAX_COPIES = 4
 MAX_SPARE_BYTES = 1 << 20
+# Texts of the file in messages are cut to this many characters.
+_LONGEST_REASON = 200
 
 
 class ForbiddenName(InputError):
@@ -71,9 +73,10 @@ def read_pickle(
         except InputError:
             raise
         except (ValueError, TypeError, OverflowError) as error:
+            got = f"{str(error)[:_LONGEST_REASON]} (at byte {position})"
             raise InputError(
-                f"{name}: expected a pickle of plain data; got {error} (at byte {position}); "
-                "nothing was executed; the file is damaged or no weight file: get it anew"
+                f"{name}: expected a pickle of plain data; got {got}; nothing was executed; "
+                "the file is damaged or no weight file: get it anew"
             ) from error
     check_structure(result, name)
     return result, stream.tell()
@@ -134,7 +137,7 @@ class _Machine:
         if not (isinstance(module, str) and isinstance(name, str)):
             raise TypeError("a global whose name is no text")
         if (module, name) not in self.allowed:
-            raise _forbidden(f"{module}.{name}"[:200], self.allowed)
+            raise _forbidden(f"{module}.{name}"[:_LONGEST_REASON], self.allowed)
         return self.allowed[module, name]
 
     def call(self, function: Any, arguments: Any) -> None:
@@ -160,8 +163,8 @@ class _Machine:
 
     def build(self) -> None:
         state, target = self.pop(), self.pop()
-        made, function = self.made.get(id(target), (None, None))
-        if function is None or made is not target or function.build is None:
+        _, function = self.made.get(id(target), (None, None))
+        if function is None or function.build is None:
             raise ValueError(f"a state for an object of type {type(target).__name__}")
         try:
             function.build(target, state)

@@ -1,0 +1,1 @@
+"""Using edits: applying and combining them, images along shifts, comparable shift scales."""

@@ -1,0 +1,121 @@
+"""Applying edits: θ + t·ξ, several at once, one per sample, and images along shifts."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from navigan_jax import params as params_lib
+from navigan_jax.array_types import Array, Float, Images, Int, Params
+from navigan_jax.directions import Edit
+from navigan_jax.generators.base import EditableLayer, Generator
+from navigan_jax.perceptual.base import Distance
+
+
+def apply_edit(params: Params, edit: Edit, shift: float | Float[Array, ""]) -> Params:
+    """Returns θ + t·ξ; leaves off the edit's paths are the same objects as in `params`.
+
+    shift: t, in units of ‖ξ‖; t = 0 gives θ back exactly.
+    Raises: ValueError if a path is unknown or shapes differ (both are named).
+    Source: Cherepkov et al. 2021, the shifted generator G_{θ+tξ}.
+    """
+    for path, delta in edit.deltas.items():
+        params = params_lib.add(params, path, shift * delta)
+    return params
+
+
+def combine(edits: Sequence[Edit], shifts: Sequence[float]) -> Edit:
+    """Returns Σ t_i ξ_i as one edit, to be applied with shift 1."""
+    total: dict[str, Array] = {}
+    for edit, shift in zip(edits, shifts, strict=True):
+        for path, delta in edit.deltas.items():
+            total[path] = total[path] + shift * delta if path in total else shift * delta
+    return Edit(total)
+
+
+def make_batch_editor(
+    generator: Generator, layers: Sequence[EditableLayer]
+) -> Callable[[Params, Float[Array, "batch latent"], Edit, Int[Array, "batch"], Array], Images]:
+    """Returns (params, z, basis, index, shift) -> images, sample b edited by its own t_b ξ_{k_b}.
+
+    basis: an edit with a leading axis of directions. index: k, [batch]. shift: t, [batch].
+    Compiled; the part before the layers runs once for the batch.
+    """
+
+    @jax.jit
+    def edit_batch(params: Params, z: Array, basis: Edit, index: Array, shift: Array) -> Images:
+        carry = generator.prefix(params, z, layers)
+
+        def one(carry: Any, index: Array, shift: Array) -> Array:
+            edit = jax.tree.map(lambda rows: rows[index], basis)
+            single = jax.tree.map(lambda leaf: leaf[None], carry)
+            return generator.suffix(apply_edit(params, edit, shift), single, layers)[0]
+
+        return jax.vmap(one)(carry, index, shift)
+
+    return edit_batch
+
+
+def render_shifts(
+    generator: Generator,
+    params: Params,
+    layers: Sequence[EditableLayer],
+    z: Float[Array, "samples latent"],
+    edits: Sequence[Edit],
+    shifts: Float[np.ndarray, "edits steps"],
+    on_edit: Callable[[], None] = lambda: None,
+) -> Float[np.ndarray, "edits samples steps height width channels"]:
+    """Returns the images of all samples at all shifts of each edit.
+
+    The part before the layers runs once in all; one compiled function renders everything, the
+    originals (t = 0) too, so that a shift of 0 gives the same bits as the original.
+    on_edit: called after each edit, for progress.
+    """
+    carry = jax.jit(lambda params, z: generator.prefix(params, z, layers))(params, z)
+
+    @jax.jit
+    def images_at(params: Params, carry: Any, edit: Edit, shift: Array) -> Images:
+        return generator.suffix(apply_edit(params, edit, shift), carry, layers)
+
+    frames = []
+    for edit, row in zip(edits, shifts, strict=True):
+        steps = [images_at(params, carry, edit, jnp.float32(shift)) for shift in row]
+        frames.append(np.stack([np.asarray(images) for images in steps], axis=1))
+        on_edit()
+    return np.stack(frames)
+
+
+def make_distance(
+    generator: Generator,
+    params: Params,
+    layers: Sequence[EditableLayer],
+    metric: Distance,
+    z: Float[Array, "samples latent"],
+) -> Callable[[Edit, float], float]:
+    """Returns (edit, shift) -> E_z d(G_θ(z), G_{θ+tξ}(z)), compiled.
+
+    The originals and what the layers read are computed once, here.
+    """
+    carry = jax.jit(lambda params, z: generator.prefix(params, z, layers))(params, z)
+
+    @jax.jit
+    def features_at(params: Params, metric: Distance, carry: Any, edit: Edit, shift: Array) -> Any:
+        return metric.features(generator.suffix(apply_edit(params, edit, shift), carry, layers))
+
+    @jax.jit
+    def mean_distance(
+        params: Params, metric: Distance, carry: Any, original: Any, edit: Edit, shift: Array
+    ) -> Array:
+        moved = features_at(params, metric, carry, edit, shift)
+        squares = jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2), moved, original)
+        return sum(jax.tree.leaves(squares), jnp.float32(0)) / z.shape[0]
+
+    nothing = Edit({layer.path: jnp.zeros(layer.shape, z.dtype) for layer in layers})
+    original = features_at(params, metric, carry, nothing, jnp.float32(0))
+
+    def measure(edit: Edit, shift: float) -> float:
+        return float(mean_distance(params, metric, carry, original, edit, jnp.float32(shift)))
+
+    return measure

@@ -1,0 +1,61 @@
+"""FIR filters that double the side of images: zero insertion and convolution as StyleGAN2 has them.
+
+A filter is given by its taps along one axis. It acts along both, scaled to gain 2 each, which
+makes up for the inserted zeros. Each phase of the output is a sum of shifted images, so no zero is
+ever multiplied, and the map and its transpose are elementwise.
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jax import lax
+
+from navigan_jax.array_types import Images
+
+
+def upsample(images: Images, taps: Sequence[float]) -> Images:
+    """Returns the images at twice their side: a zero after each pixel, then the filter.
+
+    What lies outside counts as zero, so a constant image comes out darker at its rim.
+    """
+    padding = ((len(taps) + 1) // 2, (len(taps) - 2) // 2)
+    return _filter(_filter(images, taps, 1, 2, padding), taps, 2, 2, padding)
+
+
+def smooth(images: Images, taps: Sequence[float]) -> Images:
+    """Returns the filtered images, one pixel smaller.
+
+    images: of a transposed convolution of side 3, stride 2 and padding 0, which has inserted the
+      zeros and left one pixel too many.
+    """
+    padding = ((len(taps) - 1) // 2, (len(taps) - 2) // 2)
+    return _filter(_filter(images, taps, 1, 1, padding), taps, 2, 1, padding)
+
+
+def _filter(
+    images: Images, taps: Sequence[float], axis: int, factor: int, padding: tuple[int, int]
+) -> Images:
+    """Inserts factor - 1 zeros after each pixel, pads with zeros, convolves; along one axis."""
+    length = images.shape[axis]
+    size = length * factor + sum(padding) - len(taps) + 1
+    count = -(-size // factor)
+    margin = len(taps) // factor + 1
+    edges = [(0, 0)] * images.ndim
+    edges[axis] = (margin, margin)
+    padded = jnp.pad(images, edges)
+    phases = []
+    for phase in range(factor):
+        # Pixel factor * m + phase reads pixel m + shift by the tap, where the division has no rest;
+        # elsewhere it reads an inserted zero. A convolution goes through the taps backwards.
+        shifts = [divmod(phase + i - padding[0], factor) for i in range(len(taps))]
+        phases.append(
+            sum(
+                (2 / sum(taps) * tap)
+                * lax.slice_in_dim(padded, margin + shift, margin + shift + count, axis=axis)
+                for (shift, rest), tap in zip(shifts, reversed(taps), strict=True)
+                if not rest
+            )
+        )
+    shape = (*images.shape[:axis], count * factor, *images.shape[axis + 1 :])
+    joined = jnp.stack(phases, axis=axis + 1).reshape(shape)
+    return lax.slice_in_dim(joined, 0, size, axis=axis)

@@ -1,0 +1,539 @@
+"""StyleGAN2 (Karras et al. 2020) in all forms in which its weights are published.
+
+A mapping network makes w of z, and of a label where there is one; each layer of the synthesis
+takes its style from its own row of w_plus. A latent z of a generator with labels ends with the
+label: zeros and a one. Style mixing is putting together rows of two w_plus.
+
+Departures from the official programs:
+1. A modulated convolution scales its input by the style and its output by the demodulation, around
+   one convolution for the whole batch; kernels of single samples are never made.
+2. Demodulation adds its 1e-8 to the squares of the scaled kernel, as the TensorFlow program does;
+   NVIDIA's PyTorch program adds it to those of the stored one, which differs by less than rounding.
+3. Noise is constant or absent unless a key is given for fresh noise.
+4. Truncation acts for any factor, also above 1; the rosinality program ignores those.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from navigan_jax.array_types import Array, Float, Images
+from navigan_jax.errors import InputError
+from navigan_jax.generators.base import EditableLayer, Generator
+from navigan_jax.generators.ops import smooth, upsample
+from navigan_jax.layers import conv, conv_by_matmul, conv_transpose, conv_transpose_by_matmul
+
+BLOCKS = ("skip", "resnet", "orig")
+LABELS = ("embedded", "concatenated")
+NOISES = ("constant", "none")
+
+_EPSILON = 1e-8  # in all norms
+_SLOPE = 0.2  # of the leaky ReLU
+_ACTIVATION_GAIN = math.sqrt(2)  # keeps the variance
+_RESIDUAL_GAIN = math.sqrt(0.5)  # of both parts of a sum, to keep its variance
+
+
+class Step(NamedTuple):
+    """A stage of the synthesis.
+
+    block: its number, counted from 4x4 pixels. part: the layer's name there. row: of w_plus.
+    """
+
+    block: int
+    part: str
+    row: int
+
+
+def _steps(count: int, blocks: str) -> tuple[Step, ...]:
+    """Returns the stages of a synthesis of so many blocks, each of twice the side."""
+    steps = []
+    for block in range(count):
+        if block and blocks == "resnet":
+            steps.append(Step(block, "skip", 2 * block - 1))
+        if block:
+            steps.append(Step(block, "conv0", 2 * block - 1))
+        steps.append(Step(block, "conv1", 2 * block))
+        if blocks == "skip" or block == count - 1:
+            steps.append(Step(block, "torgb", 2 * block + 1))
+    return tuple(steps)
+
+
+class State(NamedTuple):
+    """What goes from stage to stage: latents, features, the image so far, the other summand."""
+
+    w_plus: Float[Array, "batch rows w"]
+    x: Images | None = None
+    image: Images | None = None
+    residual: Images | None = None
+
+
+def _activate(x: Array, gain: float = 1.0, clamp: float | None = None) -> Array:
+    x = nn.leaky_relu(x, _SLOPE) * (_ACTIVATION_GAIN * gain)
+    return x if clamp is None else jnp.clip(x, -clamp * gain, clamp * gain)
+
+
+def _normalise(x: Float[Array, "batch features"]) -> Float[Array, "batch features"]:
+    return x * lax.rsqrt(jnp.mean(x**2, axis=1, keepdims=True) + _EPSILON)
+
+
+def modulated(
+    x: Images,
+    kernel: Float[Array, "side side in out"],
+    style: Float[Array, "batch in"],
+    convolve: Callable[[Images, Array], Images],
+    *,
+    demodulate: bool,
+) -> Images:
+    """Returns x convolved with a kernel that each sample's style scales, input by input.
+
+    convolve: linear in both arguments. The kernel has the equalised scale 1/√(in·side²). If
+    `demodulate`, each sample's scaled kernel is divided by its norm, output by output.
+    Source: Karras et al. 2020, equations 1 and 3.
+    """
+    gain = 1 / math.sqrt(math.prod(kernel.shape[:-1]))
+    y = convolve(x * style[:, None, None], kernel)
+    if not demodulate:
+        return y * gain
+    squares = style**2 @ jnp.sum(kernel**2, axis=(0, 1))
+    return y * (gain * lax.rsqrt(gain**2 * squares + _EPSILON))[:, None, None]
+
+
+class Dense(nn.Module):
+    """Dense layer of equalised learning rate; weights `kernel` (in, out) and `bias`.
+
+    rate: factor of kernel and bias in use; they are stored divided by it.
+    """
+
+    features: int
+    rate: float = 1.0
+    first_bias: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch in"]) -> Float[Array, "batch out"]:
+        inputs = x.shape[-1]
+        shape = (inputs, self.features)
+        kernel = self.param("kernel", nn.initializers.normal(1 / self.rate), shape)
+        bias = self.param("bias", nn.initializers.constant(self.first_bias), shape[1:])
+        return (x * (self.rate / math.sqrt(inputs))) @ kernel + (bias * self.rate)[None]
+
+
+class Embedding(nn.Module):
+    """The bare matrix `kernel` that the first TensorFlow program applies to labels."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, labels: Float[Array, "batch label"]) -> Float[Array, "batch out"]:
+        shape = (labels.shape[-1], self.features)
+        return labels @ self.param("kernel", nn.initializers.normal(1), shape)
+
+
+class Mapping(nn.Module):
+    """From z, and a label after it, to w_plus; stage i is layer i."""
+
+    widths: tuple[int, ...]
+    rows: int
+    rate: float
+    z_dim: int
+    label_width: int
+    labels: str
+    truncation: float
+    truncated_rows: int
+
+    def setup(self) -> None:
+        self.fc = [
+            Dense(width, self.rate, name=f"fc{index}") for index, width in enumerate(self.widths)
+        ]
+        if self.label_width:
+            embedding = Dense if self.labels == "embedded" else Embedding
+            self.embed = embedding(self.label_width)
+        self.w_avg = self.param("w_avg", nn.initializers.zeros, self.widths[-1:])
+
+    def __call__(self, x: Array, index: int) -> Array:
+        if index == 0:
+            x = self._join(x)
+        x = _activate(self.fc[index](x))
+        return self._broadcast(x) if index == len(self.widths) - 1 else x
+
+    def _join(self, latent: Float[Array, "batch latent"]) -> Float[Array, "batch features"]:
+        if not self.label_width:
+            return _normalise(latent)
+        z, label = latent[:, : self.z_dim], self.embed(latent[:, self.z_dim :])
+        if self.labels == "embedded":
+            return jnp.concatenate([_normalise(z), _normalise(label)], axis=1)
+        return _normalise(jnp.concatenate([z, label], axis=1))
+
+    def _broadcast(self, w: Float[Array, "batch w"]) -> Float[Array, "batch rows w"]:
+        w_plus = jnp.repeat(w[:, None], self.rows, axis=1)
+        if self.truncation == 1:
+            return w_plus
+        near = self.w_avg[None, None] + self.truncation * (w_plus - self.w_avg[None, None])
+        return jnp.concatenate(
+            [near[:, : self.truncated_rows], w_plus[:, self.truncated_rows :]], axis=1
+        )
+
+
+class StyledConv(nn.Module):
+    """Modulated 3x3 convolution, noise, bias and activation; `up` doubles the side."""
+
+    features: int
+    resolution: int
+    up: bool
+    taps: tuple[float, ...]
+    gain: float
+    clamp: float | None
+    noise: str
+    by_matmul: bool
+
+    @nn.compact
+    def __call__(self, x: Images, w: Float[Array, "batch w"]) -> Images:
+        inputs = x.shape[-1]
+        style = Dense(inputs, first_bias=1.0, name="affine")(w)
+        shape = (3, 3, inputs, self.features)
+        kernel = self.param("kernel", nn.initializers.normal(1), shape)
+        x = modulated(x, kernel, style, self._convolve, demodulate=True)
+        x = self._add_noise(x)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return _activate(x + bias[None, None, None], self.gain, self.clamp)
+
+    def _convolve(self, x: Images, kernel: Array) -> Images:
+        if not self.up:
+            return (conv_by_matmul if self.by_matmul else conv)(x, kernel)
+        double = conv_transpose_by_matmul if self.by_matmul else conv_transpose
+        return smooth(double(x, kernel, stride=2, padding=0), self.taps)
+
+    def _add_noise(self, x: Images) -> Images:
+        shape = (self.resolution, self.resolution)
+        strength = self.param("noise_strength", nn.initializers.zeros, ())
+        noise = self.param("noise", nn.initializers.normal(1), shape)[None]
+        if self.noise == "none":
+            return x
+        if self.has_rng("noise"):
+            noise = jax.random.normal(self.make_rng("noise"), x.shape[:3], x.dtype)
+        return x + strength * noise[..., None]
+
+
+class ToRGB(nn.Module):
+    """Modulated 1x1 convolution without demodulation, and a bias."""
+
+    features: int
+    clamp: float | None
+
+    @nn.compact
+    def __call__(self, x: Images, w: Float[Array, "batch w"]) -> Images:
+        inputs = x.shape[-1]
+        style = Dense(inputs, first_bias=1.0, name="affine")(w)
+        shape = (1, 1, inputs, self.features)
+        kernel = self.param("kernel", nn.initializers.normal(1), shape)
+        x = modulated(x, kernel, style, conv_by_matmul, demodulate=False)
+        x += self.param("bias", nn.initializers.zeros, (self.features,))[None, None, None]
+        return x if self.clamp is None else jnp.clip(x, -self.clamp, self.clamp)
+
+
+class Skip(nn.Module):
+    """The way around a residual block: a plain 1x1 convolution, then twice the side."""
+
+    features: int
+    taps: tuple[float, ...]
+
+    @nn.compact
+    def __call__(self, x: Images) -> Images:
+        inputs = x.shape[-1]
+        shape = (1, 1, inputs, self.features)
+        kernel = self.param("kernel", nn.initializers.normal(1), shape)
+        x = conv_by_matmul(x, kernel) * (_RESIDUAL_GAIN / math.sqrt(inputs))
+        return upsample(x, self.taps)
+
+
+class Block(nn.Module):
+    """The layers of one resolution; a call runs the `part` of that name."""
+
+    features: int
+    resolution: int
+    image_channels: int
+    parts: tuple[str, ...]
+    taps: tuple[float, ...]
+    clamp: float | None
+    noise: str
+    by_matmul: tuple[str, ...]  # parts
+
+    def setup(self) -> None:
+        if "conv0" in self.parts:
+            self.conv0 = self._styled_conv("conv0", 1.0)
+        else:
+            shape = (self.resolution, self.resolution, self.features)
+            self.const = self.param("const", nn.initializers.normal(1), shape)
+        if "skip" in self.parts:
+            self.skip = Skip(self.features, self.taps)
+        self.conv1 = self._styled_conv("conv1", _RESIDUAL_GAIN if "skip" in self.parts else 1.0)
+        if "torgb" in self.parts:
+            self.torgb = ToRGB(self.image_channels, self.clamp)
+
+    def _styled_conv(self, part: str, gain: float) -> StyledConv:
+        return StyledConv(
+            features=self.features,
+            resolution=self.resolution,
+            up=part == "conv0",
+            taps=self.taps,
+            gain=gain,
+            clamp=self.clamp,
+            noise=self.noise,
+            by_matmul=part in self.by_matmul,
+        )
+
+    def __call__(self, state: State, part: str, row: int) -> State:
+        w = state.w_plus[:, row]
+        if part == "skip":
+            return state._replace(residual=self.skip(state.x))
+        if part == "conv0":
+            return state._replace(x=self.conv0(state.x, w))
+        if part == "conv1":
+            x = state.x
+            if x is None:
+                x = jnp.broadcast_to(self.const[None], (len(w), *self.const.shape))
+            x = self.conv1(x, w)
+            return state._replace(
+                x=x if state.residual is None else x + state.residual, residual=None
+            )
+        image = self.torgb(state.x, w)
+        if state.image is not None:
+            image += upsample(state.image, self.taps)
+        return state._replace(image=image)
+
+
+class Synthesis(nn.Module):
+    """From w_plus to the image; a call runs one step."""
+
+    channels: tuple[int, ...]  # of the blocks
+    image_channels: int
+    blocks: str
+    taps: tuple[float, ...]
+    clamp: float | None
+    noise: str
+    by_matmul: tuple[str, ...]  # like b8/conv0
+
+    def setup(self) -> None:
+        steps = _steps(len(self.channels), self.blocks)
+        self.block = [
+            Block(
+                features=features,
+                resolution=4 << index,
+                image_channels=self.image_channels,
+                parts=tuple(step.part for step in steps if step.block == index),
+                taps=self.taps,
+                clamp=self.clamp,
+                noise=self.noise,
+                by_matmul=tuple(
+                    part for part in ("conv0", "conv1") if f"b{4 << index}/{part}" in self.by_matmul
+                ),
+                name=f"b{4 << index}",
+            )
+            for index, features in enumerate(self.channels)
+        ]
+
+    def __call__(self, state: State, step: Step) -> State:
+        return self.block[step.block](state, step.part, step.row)
+
+
+class StyleGAN2(nn.Module):
+    """The network; fields are the keywords of `stylegan2`."""
+
+    z_dim: int
+    label_width: int
+    labels: str
+    mapping_widths: tuple[int, ...]
+    mapping_rate: float
+    channels: tuple[int, ...]
+    image_channels: int
+    blocks: str
+    resample_taps: tuple[float, ...]
+    clamp: float | None
+    noise: str
+    truncation: float
+    truncated_rows: int
+    by_matmul: tuple[str, ...] = ()
+
+    def setup(self) -> None:
+        self.mapping = Mapping(
+            widths=self.mapping_widths,
+            rows=2 * len(self.channels),
+            rate=self.mapping_rate,
+            z_dim=self.z_dim,
+            label_width=self.label_width,
+            labels=self.labels,
+            truncation=self.truncation,
+            truncated_rows=self.truncated_rows,
+        )
+        self.synthesis = Synthesis(
+            channels=self.channels,
+            image_channels=self.image_channels,
+            blocks=self.blocks,
+            taps=self.resample_taps,
+            clamp=self.clamp,
+            noise=self.noise,
+            by_matmul=tuple(path.removeprefix("synthesis/") for path in self.by_matmul),
+        )
+
+    def run(self, carry: Array | State, start: int, stop: int) -> Array | State:
+        layers, steps = len(self.mapping_widths), _steps(len(self.channels), self.blocks)
+        for index in range(start, min(stop, layers)):
+            carry = self.mapping(carry, index)
+        if stop <= layers:
+            return carry
+        state = carry if isinstance(carry, State) else State(carry)
+        for step in steps[max(start - layers, 0) : stop - layers]:
+            state = self.synthesis(state, step)
+        return state.image if stop == layers + len(steps) else state
+
+
+def stylegan2(
+    *,
+    z_dim: int,
+    label_dim: int,
+    label_width: int,
+    labels: str,
+    mapping_widths: tuple[int, ...],
+    mapping_rate: float,
+    channels: tuple[int, ...],
+    image_channels: int,
+    blocks: str,
+    resample_taps: tuple[float, ...],
+    clamp: float | None,
+    noise: str = "constant",
+    truncation: float = 1.0,
+    truncated_rows: int | None = None,
+) -> Generator:
+    """Returns the generator; its side is 4 * 2^(number of channels - 1) pixels.
+
+    label_dim: number of classes, 0 for none. label_width: of what the mapping makes of a label
+      before its first layer. labels: how; "embedded": a dense layer, normalised apart from z;
+      "concatenated": a bare matrix, normalised together with z, as in the first TensorFlow program.
+    mapping_widths: outputs of the mapping's layers; the last is the size of w. mapping_rate: their
+      learning-rate multiplier.
+    channels: at 4x4 pixels, 8x8 and so on. blocks: "skip" sums images of all resolutions, "resnet"
+      features, "orig" nothing.
+    resample_taps: of the filter along one axis, of any sum. clamp: bound of activations, if any.
+    noise: "constant": the one stored with the weights; "none".
+    truncation: factor of w - w_avg; 1 leaves w as it is. truncated_rows: only the first so many
+      rows of w_plus are drawn to the average; None: all.
+
+    Raises: InputError for sizes that are no positive whole numbers or unknown words.
+    """
+    rows = 2 * len(channels)
+    sizes = {"z_dim": (z_dim,), "image_channels": (image_channels,)}
+    sizes |= {"mapping_widths": mapping_widths, "channels": channels}
+    for name, values in sizes.items():
+        _check(name, values, "positive whole numbers", len(values) > 0 and min(map(_is_size, values)))
+    _check(
+        "label_dim, label_width",
+        (label_dim, label_width),
+        "two positive whole numbers, or 0 and 0 without labels",
+        (label_dim, label_width) == (0, 0) or (_is_size(label_dim) and _is_size(label_width)),
+    )
+    _check("labels", labels, f"one of {', '.join(LABELS)}", labels in LABELS)
+    _check("blocks", blocks, f"one of {', '.join(BLOCKS)}", blocks in BLOCKS)
+    _check("noise", noise, f"one of {', '.join(NOISES)}", noise in NOISES)
+    _check(
+        "resample_taps",
+        resample_taps,
+        "two or more numbers whose sum is not 0",
+        len(resample_taps) > 1 and sum(resample_taps) != 0,
+    )
+    _check("mapping_rate", mapping_rate, "a positive number", mapping_rate > 0)
+    _check("clamp", clamp, "a positive number or None", clamp is None or clamp > 0)
+    if truncated_rows is None:
+        truncated_rows = rows
+    _check(
+        "truncated_rows",
+        truncated_rows,
+        f"a whole number from 0 to {rows}, or None",
+        isinstance(truncated_rows, int) and 0 <= truncated_rows <= rows,
+    )
+    mapping_layers = _mapping_layers(z_dim, label_dim, label_width, mapping_widths)
+    synthesis_layers = _synthesis_layers(mapping_widths, channels, image_channels, blocks)
+    return Generator(
+        architecture="stylegan2",
+        network=StyleGAN2(
+            z_dim=z_dim,
+            label_width=label_width,
+            labels=labels,
+            mapping_widths=tuple(mapping_widths),
+            mapping_rate=mapping_rate,
+            channels=tuple(channels),
+            image_channels=image_channels,
+            blocks=blocks,
+            resample_taps=tuple(resample_taps),
+            clamp=clamp,
+            noise=noise,
+            truncation=truncation,
+            truncated_rows=truncated_rows,
+        ),
+        z_dim=z_dim,
+        label_dim=label_dim,
+        resolution=4 << (len(channels) - 1),
+        image_channels=image_channels,
+        mapping_stages=len(mapping_widths),
+        stages=len(mapping_widths) + len(_steps(len(channels), blocks)),
+        layers=mapping_layers + synthesis_layers,
+    )
+
+
+def _mapping_layers(
+    z_dim: int, label_dim: int, label_width: int, widths: tuple[int, ...]
+) -> tuple[EditableLayer, ...]:
+    inputs = (z_dim + label_width, *widths)
+    layers = [
+        EditableLayer(f"mapping/fc{index}/kernel", shape, 1, index, f"style.{index + 1}")
+        for index, shape in enumerate(zip(inputs, widths, strict=False))
+    ]
+    if label_dim:
+        shape = (label_dim, label_width)
+        layers.insert(0, EditableLayer("mapping/embed/kernel", shape, 1, 0, "mapping.embed"))
+    return tuple(layers)
+
+
+def _synthesis_layers(
+    mapping_widths: tuple[int, ...], channels: tuple[int, ...], image_channels: int, blocks: str
+) -> tuple[EditableLayer, ...]:
+    layers = []
+    for stage, step in enumerate(_steps(len(channels), blocks), len(mapping_widths)):
+        path = f"synthesis/b{4 << step.block}/{step.part}"
+        inputs = channels[step.block - 1] if step.part in ("skip", "conv0") else channels[step.block]
+        outputs = image_channels if step.part == "torgb" else channels[step.block]
+        side = 3 if step.part in ("conv0", "conv1") else 1
+        name = _original_name(step)
+        shape = (side, side, inputs, outputs)
+        layers.append(EditableLayer(f"{path}/kernel", shape, 4 << step.block, stage, name))
+        if step.part != "skip":
+            shape, name = (mapping_widths[-1], inputs), f"{name}.modulation"
+            path = f"{path}/affine/kernel"
+            layers.append(EditableLayer(path, shape, 4 << step.block, stage, name))
+    return tuple(layers)
+
+
+def _original_name(step: Step) -> str:
+    """Returns the name of NaviGAN and of the rosinality program; `skip` has only NVIDIA's."""
+    first, after = {
+        "skip": ("", f"b{4 << step.block}.skip"),
+        "conv0": ("", f"convs.{2 * step.block - 2}"),
+        "conv1": ("conv1", f"convs.{2 * step.block - 1}"),
+        "torgb": ("to_rgb1", f"to_rgbs.{step.block - 1}"),
+    }[step.part]
+    return after if step.block else first
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and value > 0
+
+
+def _check(name: str, value: object, expected: str, holds: bool) -> None:
+    if not holds:
+        raise InputError(
+            f"stylegan2: {name}: expected {expected}; got {value!r}; "
+            "correct it where the generator is described"
+        )

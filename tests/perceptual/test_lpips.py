@@ -1,0 +1,125 @@
+"""LPIPS beyond its contract in test_base.py and its golden data in test_lpips_golden.py."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from navigan_jax import params as params_lib
+from navigan_jax import testing
+from navigan_jax.errors import InputError
+from navigan_jax.perceptual import lpips
+from navigan_jax.perceptual.base import distance
+
+
+@pytest.fixture(scope="module")
+def metric():
+    return testing.random_lpips("alex", 0)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return jnp.asarray(np.random.RandomState(2).uniform(-1, 1, (2, 33, 37, 3)), jnp.float32)
+
+
+def create(metric, params, **options):
+    config = {"net": metric.net, "version": metric.version, "linear": True} | options
+    return lpips.create(params, **config)
+
+
+def test_derivatives_are_finite_at_dead_pixels(metric, images):
+    """With all channels at zero, no NaN in forward, reverse and forward over reverse mode."""
+    bias = metric.params["backbone"]["conv0"]["bias"] - 3.0
+    params = params_lib.replace(metric.params, "backbone/conv0/bias", bias)
+    metric = dataclasses.replace(metric, params=params)
+    dead = np.all(np.asarray(metric.taps(images)[0]) == 0, axis=-1)
+    assert 0.05 < dead.mean() < 1
+
+    @jax.jit
+    def derivatives(metric, images, v):
+        def total(b):
+            return jnp.sum(distance(metric, images, b))
+
+        forward = jax.jvp(metric.features, (images,), (v,))[1]
+        reverse = jax.vjp(metric.features, images)[1](forward)[0]
+        away = images + 0.1 * v
+        return forward, reverse, jax.grad(total)(away), jax.jvp(jax.grad(total), (away,), (v,))[1]
+
+    results = derivatives(metric, images, testing.normal_like(1, images))
+    for leaf in jax.tree.leaves(results):
+        assert np.isfinite(leaf).all()
+        assert np.any(leaf)
+
+
+def test_mean_of_the_map_is_near_the_distance(metric, images):
+    """Upsampling hardly moves the mean; the map is largest where the images differ."""
+    other = images.at[:, :12, :12].add(0.5)
+    where = lpips.distance_map(metric, images, other)
+    assert where.shape == images.shape[:3]
+    testing.assert_close(where.mean(axis=(1, 2)), distance(metric, images, other), 0.2, "mean")
+    assert np.all(where[:, :12, :12].mean(axis=(1, 2)) > 2 * where[:, 24:, 24:].mean(axis=(1, 2)))
+
+
+def test_version_0_0_skips_the_scaling_layer(metric, images):
+    """Its taps of scaled images are the taps of version 0.1."""
+    shift, scale = jnp.array([-0.030, -0.088, -0.188]), jnp.array([0.458, 0.448, 0.450])
+    old = create(metric, metric.params, version="0.0")
+    scaled = (images - shift[None, None, None]) / scale[None, None, None]
+    for x, y in zip(old.taps(scaled), metric.taps(images), strict=True):
+        testing.assert_close(x, y, 1e-4)
+
+
+def test_linear_weights_of_one_change_nothing(metric, images):
+    """Leaving the linear weights out is weighing every channel by 1."""
+    ones = {"linear": jax.tree.map(jnp.ones_like, metric.params["linear"])}
+    plain = create(metric, {"backbone": metric.params["backbone"]}, linear=False)
+    weighted = create(metric, metric.params | ones)
+    value = distance(weighted, images, images[::-1])
+    testing.assert_close(distance(plain, images, images[::-1]), value, 1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_of_other_channels_are_refused(metric, channels):
+    """The message says what the net takes."""
+    with pytest.raises(InputError, match=r"lpips alex: expected images .* with 3 channels"):
+        metric.features(jnp.zeros((1, 40, 40, channels)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda flat: flat | {"linear/2": -flat["linear/2"]}, "of at least 0.*for layers 2"),
+        (lambda flat: flat | {"linear/1": flat["linear/1"][1:]}, r"linear/1: expected shape \(192"),
+        (
+            lambda flat: {
+                path: leaf for path, leaf in flat.items() if path != "backbone/conv3/bias"
+            },
+            r"missing backbone/conv3/bias \(256,\)",
+        ),
+        (lambda flat: flat | {"extra": jnp.ones(3)}, r"unexpected extra \(3,\)"),
+        (
+            lambda flat: flat | {"backbone/conv0/bias": flat["backbone/conv0/bias"] * jnp.nan},
+            "finite weights; got others in .*backbone/conv0/bias",
+        ),
+    ],
+)
+def test_wrong_weights_are_refused(metric, change, message):
+    """Every check of the weights names the weight."""
+    flat = change(params_lib.flatten(metric.params))
+    with pytest.raises(InputError, match=message):
+        create(metric, params_lib.unflatten(flat))
+
+
+@pytest.mark.parametrize("options", [{"net": "resnet"}, {"version": "0.2"}])
+def test_unknown_options_are_refused(metric, options):
+    """The message lists what is known."""
+    with pytest.raises(InputError, match=r"allowed nets: vgg, alex, squeeze; .*: 0\.1, 0\.0"):
+        create(metric, metric.params, **options)
+
+
+def test_weights_of_another_net_are_refused(metric):
+    """Weights of AlexNet are none of VGG."""
+    with pytest.raises(InputError, match="lpips vgg: expected its weights with linear ones"):
+        create(metric, metric.params, net="vgg")

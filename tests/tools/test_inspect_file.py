@@ -1,0 +1,277 @@
+"""Inspection: any file is described, whoever wrote it, and none executes anything."""
+
+import hashlib
+import io
+import pathlib
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from navigan_jax.checkpoints import write_arrays
+from navigan_jax.errors import InputError
+from navigan_jax.generators.files import write_generator
+from tests.tools.crafting import (
+    Build,
+    Call,
+    Global,
+    New,
+    dcgan_state,
+    pickled,
+    row_strides,
+    state_dict_file,
+    storage,
+    tensor,
+    torch_stream,
+    torch_zip,
+    zip_archive,
+)
+from tests.tools.test_lpips_sources import backbone, linear
+from tools.convert_weights import architectures
+from tools.convert_weights.dcgan import from_state_dict
+from tools.convert_weights.inspect_file import describe_file
+
+
+def describe(tmp_path: pathlib.Path, data: bytes) -> dict[str, str]:
+    """Returns the described file's lines by their first word."""
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    lines = describe_file(path).split("\n")
+    assert all(line == line.rstrip() for line in lines[:4])
+    return {line.split()[0]: " ".join(line.split()[1:]) for line in lines if line}
+
+
+def test_size_and_digest_are_those_of_the_file(tmp_path: pathlib.Path) -> None:
+    """Whatever the format."""
+    data = b"unknown" * 300
+    got = describe(tmp_path, data)
+    assert (got["bytes"], got["SHA-256"]) == ("2,100", hashlib.sha256(data).hexdigest())
+    assert got["format"] == "bytes of no known format"
+
+
+def _npz(arrays: dict[str, np.ndarray]) -> bytes:
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)
+    return stream.getvalue()
+
+
+def _npy(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+ARRAYS = {"a": np.zeros((2, 3), np.float32)}
+WHEEL = {"p/weights.tar": b"", "p/a.py": b"", "p-1.dist-info/METADATA": b""}
+
+FORMATS = {
+    "PyTorch zip archive": state_dict_file(ARRAYS),
+    "PyTorch stream (before version 1.6)": state_dict_file(ARRAYS, legacy=True),
+    "NumPy archive": _npz(ARRAYS),
+    "NumPy array": _npy(ARRAYS["a"]),
+    "pickle of other data": pickled({"a": 1}),
+    "Python wheel": zip_archive(WHEEL),
+    "a web page, not the file behind it": b"<html>",
+    "an empty file": b"",
+}
+
+
+@pytest.mark.parametrize("words", FORMATS)
+def test_format_is_named(words: str, tmp_path: pathlib.Path) -> None:
+    """Every format that the tools know, and what is often found in its place."""
+    assert describe(tmp_path, FORMATS[words])["format"] == words
+
+
+def test_wheel_lists_its_weights(tmp_path: pathlib.Path) -> None:
+    """Members that are weight files are named, code is not."""
+    assert describe(tmp_path, zip_archive(WHEEL))["weights"] == "p/weights.tar"
+
+
+def test_arrays_are_listed_with_their_bad_numbers(tmp_path: pathlib.Path) -> None:
+    """Name, shape, dtype, counts of NaN and infinity, in aligned columns."""
+    arrays = {
+        "short": np.array([1, np.nan, np.nan, np.inf], np.float32),
+        "a/much/longer/name": np.zeros((2, 3, 4), np.int64),
+        "brain": np.array([np.nan, 1]).astype(ml_dtypes.bfloat16),
+        "scalar": np.array(-np.inf),
+        "complex": np.array([complex(np.nan, 1)], np.complex64),
+    }
+    path = tmp_path / "file"
+    path.write_bytes(state_dict_file(arrays))
+    lines = describe_file(path).split("\n")
+    table = lines[lines.index("") + 1 :]
+    assert [line.split() for line in table] == [
+        ["array", "shape", "dtype", "NaN", "Inf"],
+        ["short", "4", "float32", "2", "1"],
+        ["a/much/longer/name", "2", "x", "3", "x", "4", "int64", "-", "-"],
+        ["brain", "2", "bfloat16", "1", "0"],
+        ["scalar", "scalar", "float64", "0", "1"],
+        ["complex", "1", "complex64", "1", "0"],
+    ]
+    assert len({len(line) for line in table}) == 1
+    assert "5 with 32 numbers" in lines[5]
+
+
+def test_generator_of_ours_is_described(tmp_path: pathlib.Path) -> None:
+    """Architecture, resolution, sizes and digest of a file that the package wrote."""
+    config, params = from_state_dict(dcgan_state(3, (7, 5), 1))
+    path = tmp_path / "g.safetensors"
+    write_generator(path, "dcgan", config, params, {"file": "x"})
+    got = describe(tmp_path, path.read_bytes())
+    assert got["format"] == "safetensors, navigan_jax.generator"
+    assert (got["architecture"], got["resolution"]) == ("dcgan", "16")
+    assert got["config"] == '{"z_dim": 3, "widths": [7, 5], "image_channels": 1}'
+    assert got["conv0/kernel"] == "4 x 4 x 3 x 7 float32 0 0"
+
+
+def test_safetensors_of_others_are_described(tmp_path: pathlib.Path) -> None:
+    """Without a format of ours the metadata is shown as it is."""
+    path = tmp_path / "other.safetensors"
+    write_arrays(path, ARRAYS, {"made": "elsewhere"})
+    got = describe(tmp_path, path.read_bytes())
+    assert (got["format"], got["made"]) == ("safetensors", "elsewhere")
+    write_arrays(path, ARRAYS, {"format": "navigan_jax.directions"})
+    got = describe(tmp_path, path.read_bytes())
+    assert got["format"] == "safetensors, navigan_jax.directions"
+
+
+def _names(*names: str) -> dict[str, np.ndarray]:
+    return {name: np.zeros((1, 1), np.float32) for name in names}
+
+
+SIX_AXES = np.zeros((4, 1, 2, 2, 3, 3), np.float32)
+
+ARCHITECTURES: dict[str, dict[str, np.ndarray]] = {
+    "DCGAN generator": dcgan_state(),
+    "DCGAN discriminator": _names("main.0.weight", "main.2.weight", "main.3.running_mean"),
+    "StyleGAN2, rosinality": _names(
+        "g_ema/input.input", "g_ema/convs.0.conv.weight", "g_ema/style.1.weight"
+    ),
+    "StyleGAN2, NVIDIA PyTorch": _names("G_ema.synthesis.b4.const", "G_ema.mapping.fc0.weight"),
+    "StyleGAN3, NVIDIA PyTorch": _names("G_ema.synthesis.input.freqs", "G_ema.mapping.fc0.weight"),
+    "StyleGAN2, NVIDIA TensorFlow": _names(
+        "Gs/synthesis/4x4/Const/const", "Gs/mapping/Dense0/weight"
+    ),
+    "StyleGAN1 or ProgGAN, NVIDIA TensorFlow": _names("Gs/synthesis/ToRGB_lod0/weight"),
+    "LPIPS linear weights": linear(1),
+    "LPIPS module, backbone and linear weights": linear(1) | _names("net.slice1.0.weight"),
+    "torchvision vgg16": backbone("vgg"),
+    "torchvision alexnet": backbone("alex"),
+    "torchvision squeezenet1_1": backbone("squeeze"),
+    "NaviGAN training checkpoint, SVD directions": _names(
+        "generator/style_gan2.convs.3.conv.direction_to_eigenvalues_delta"
+    ),
+    "NaviGAN training checkpoint, directions in a basis": _names(
+        "generator/style_gan2.convs.3.conv.direction_to_basis_coefs"
+    ),
+    "NaviGAN latent deformator": _names("log_mat_half"),
+    "NaviGAN deformation, one shift of one layer": {"shift": SIX_AXES[:1]},
+    "BigGAN, ajbrock": _names("shared.weight", "blocks.0.0.conv1.weight"),
+    "BigGAN-deep, huggingface": _names("generator.gen_z.weight_orig"),
+    "SNGAN of NaviGAN": _names("model.2.conv1.weight", "model.2.model.3.weight"),
+    "ProgGAN of NaviGAN": _names("features.0.wscale.scale", "output.wscale.b"),
+    "pix2pixHD local enhancer": _names("model1_1.1.weight", "model.1.weight"),
+    "pix2pixHD global generator": _names("model.1.weight", "model.16.conv_block.1.weight"),
+    "unknown": _names("main.weight", "a"),
+}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_architecture_is_told_by_its_names(architecture: str, tmp_path: pathlib.Path) -> None:
+    """Each known network is recognised, and only what is its own."""
+    data = state_dict_file(ARCHITECTURES[architecture])
+    assert describe(tmp_path, data)["architecture"] == architecture
+
+
+def test_tensor_alone_may_be_eigenvectors(tmp_path: pathlib.Path) -> None:
+    """The file of NaviGAN's eigenvectors is one tensor of six axes, without a name."""
+    content = tensor(
+        storage("0", "float32", SIX_AXES.size), SIX_AXES.shape, row_strides(SIX_AXES.shape)
+    )
+    got = describe(tmp_path, torch_zip(content, {"0": SIX_AXES}))
+    assert got["architecture"] == "NaviGAN eigenvectors or basis of one layer"
+    assert architectures.guess({"linear.weight": (2, 2), "linear.bias": (2,)}).startswith("NaviGAN")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "shapes", "side"),
+    [
+        ("DCGAN generator", {"main.0.weight": (), "main.12.weight": (), "main.1.bias": ()}, 64),
+        ("DCGAN generator", {"module.main.0.weight": (), "module.main.15.weight": ()}, 128),
+        (
+            "StyleGAN2, rosinality",
+            {"noises.noise_0": (1, 1, 4, 4), "noises.noise_2": (1, 1, 8, 8)},
+            8,
+        ),
+        ("StyleGAN2, rosinality", {"a": (3,)}, None),
+        ("StyleGAN2, NVIDIA PyTorch", {"G.synthesis.b4.const": (), "G.synthesis.b256.a": ()}, 256),
+        ("StyleGAN2, NVIDIA TensorFlow", {"synthesis/1024x1024/a": (), "lod": ()}, 1024),
+        ("unknown", {"main.0.weight": ()}, None),
+    ],
+)
+def test_resolution_is_told_by_names_and_shapes(
+    architecture: str, shapes: Any, side: int | None
+) -> None:
+    """Where layers are numbered or named by their size."""
+    assert architectures.resolution(architecture, shapes) == side
+
+
+def test_pickle_of_networks_shows_their_settings(tmp_path: pathlib.Path) -> None:
+    """Each network by its class and the settings it was made with."""
+    state = {"version": 4, "variables": [], "components": {}, "static_kwargs": {"resolution": 32}}
+    network = Build(New(Global("dnnlib.tflib.network", "Network")), state)
+    got = describe(tmp_path, pickled((network, network, network)))
+    assert got["format"] == "pickle of NVIDIA, TensorFlow"
+    assert got["Gs"] == "dnnlib.tflib.network.Network(resolution=32)"
+    module = {"_parameters": {}, "_buffers": {}, "_modules": {}, "_init_kwargs": {"z_dim": 5}}
+    meta = {"type": "class", "class_name": "Generator", "state": module}
+    rebuilt = Call(Global("torch_utils.persistence", "_reconstruct_persistent_obj"), (meta,))
+    got = describe(tmp_path, pickled({"G_ema": rebuilt}))
+    assert got["format"] == "pickle of NVIDIA, PyTorch"
+    assert got["G_ema"] == "Generator(z_dim=5)"
+
+
+ATTACK = Call(Global("os", "system"), ("touch mark",))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [torch_zip(ATTACK, {}), torch_stream(ATTACK, {}), pickled(ATTACK)],
+    ids=["zip", "stream", "pickle"],
+)
+def test_hostile_file_is_called_so(
+    data: bytes, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name that it asks for is told; nothing runs; it is no exception."""
+    monkeypatch.chdir(tmp_path)
+    got = describe(tmp_path, data)
+    assert got["HOSTILE"].startswith("asks for 'os.system', which is no data type of weights")
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        state_dict_file(ARRAYS)[:-30],
+        state_dict_file(ARRAYS, legacy=True)[:-3],
+        pickled([1])[:-1],
+        _npz(ARRAYS)[:-9],
+        b"\x93NUMPY\1\0",
+        b"\x02\0\0\0\0\0\0\0{]",
+    ],
+    ids=["zip", "stream", "pickle", "npz", "npy", "safetensors"],
+)
+def test_damaged_file_is_called_unreadable(data: bytes, tmp_path: pathlib.Path) -> None:
+    """The reason follows; it is no exception."""
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    text = describe_file(path)
+    assert "format" in text
+    assert "UNREADABLE" in text or "no known format" in text
+
+
+def test_absent_file_is_an_error(tmp_path: pathlib.Path) -> None:
+    """There is nothing to describe."""
+    with pytest.raises(InputError, match="expected a file; got nothing"):
+        describe_file(tmp_path / "absent")
