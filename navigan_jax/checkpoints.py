@@ -1,7 +1,6 @@
 """Files that are whole or absent: atomic writing, arrays with metadata, state to resume from.
 
-Results are single safetensors files: arrays by name and a flat table of strings, no pickle. What
-a long run resumes from is written by Orbax.
+All are single safetensors files: arrays by name and a flat table of strings, no pickle.
 """
 
 import contextlib
@@ -9,7 +8,8 @@ import errno
 import json
 import os
 import pathlib
-import shutil
+import re
+import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -28,7 +28,7 @@ _ADVICE = {
     errno.EROFS: "the file system is read-only: choose another folder",
     errno.ENOTDIR: "a part of the path is a file: choose another folder",
     errno.EEXIST: "a part of the path is a file: choose another folder",
-    errno.EISDIR: "there is a folder of that name: choose another name",
+    errno.EISDIR: "there is a folder or a device of that name: choose another name",
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
 }
 
@@ -66,32 +66,19 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     Raises: InputError naming the path, the reason and what to do if the system refuses to write.
     """
     target = pathlib.Path(path)
-    temporary: pathlib.Path | None = None
-    try:
-        with _told_as_input_error(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if target.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            handle, name = tempfile.mkstemp(
-                dir=target.parent, prefix=f".{target.name[:80]}.", suffix=target.suffix
-            )
-            os.close(handle)
-            temporary = pathlib.Path(name)
+    temporary = target.parent / f".unfinished-{secrets.token_hex(4)}{target.suffix}"
+    with _told_as_input_error(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and not target.is_file():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        try:
+            # Not by `tempfile`, whose files nobody else may read.
+            open(temporary, "xb").close()
             yield temporary
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
-            # mkstemp makes files private; a result has the permissions of any other new file.
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(temporary, 0o666 & ~mask)
             os.replace(temporary, target)
-            folder = os.open(target.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-    finally:
-        if temporary is not None:
+        finally:
             temporary.unlink(missing_ok=True)
 
 
@@ -116,10 +103,11 @@ def write_arrays(
         try:
             safetensors.numpy.save_file(contiguous, temporary, metadata=dict(metadata))
         except safetensors.SafetensorError as error:
-            # The library wraps the system's refusal; its text still holds the number.
-            if "os error 28" in str(error).lower() or "StorageFull" in str(error):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-            raise OSError(errno.EIO, str(error)) from error
+            # What the system refused comes wrapped; only the text still has its number.
+            code = re.search(r"\(os error (\d+)\)", str(error))
+            if code is None:
+                raise
+            raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
 
 
 def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -137,8 +125,9 @@ def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], di
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(
-            f"{source}: expected a whole safetensors file; got {error}; other formats are converted"
-            " by: python -m tools.convert_weights KIND SOURCE --out FILE"
+            f"{source}: expected a whole safetensors file; got {error}; make it anew if it is "
+            "damaged, or convert it if it has another format: "
+            f"python -m tools.convert_weights KIND {source} --out FILE.safetensors"
         ) from error
     return arrays, metadata
 
@@ -162,64 +151,54 @@ def require_format(path: str | os.PathLike[str], metadata: Mapping[str, str], ki
         )
 
 
-def read_json(path: str | os.PathLike[str], metadata: Mapping[str, str], key: str) -> Any:
-    """Returns a JSON entry of the metadata.
+def read_json(
+    path: str | os.PathLike[str], metadata: Mapping[str, str], key: str, kind: type = dict
+) -> Any:
+    """Returns a JSON entry of the metadata, which has to be of that kind.
 
-    Raises: InputError if it is missing or is no JSON.
+    Raises: InputError if it is missing, no JSON or of another kind.
     """
     try:
-        return json.loads(metadata[key])
-    except (KeyError, json.JSONDecodeError) as error:
+        value = json.loads(metadata[key])
+    except (KeyError, json.JSONDecodeError):
+        value = None
+    if not isinstance(value, kind):
         raise InputError(
-            f"{path}: expected JSON under {key!r} in the metadata; got {metadata.get(key)!r}; "
-            "the file is damaged: make it anew"
-        ) from error
+            f"{path}: expected JSON under {key!r} in the metadata, a {kind.__name__}; got "
+            f"{metadata.get(key)!r}; the file is damaged: make it anew"
+        )
+    return value
 
 
-def write_state(path: str | os.PathLike[str], state: Any) -> None:
-    """Writes a tree of arrays with Orbax; the folder `path` holds this state whole, or the last.
+def write_state(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
+    """Writes what a run resumes from, a nested mapping of arrays, atomically.
 
-    Raises: InputError if the system refuses to write.
+    An empty branch does not come back.
+    Raises: as `atomic_output`.
     """
-    import orbax.checkpoint as ocp  # slow to import, and only long runs need it
+    from navigan_jax import params  # imports JAX, which `main` puts off
 
-    target = pathlib.Path(path).resolve()
-    fresh = target.with_name(target.name + ".new")
-    with _told_as_input_error(target):
-        shutil.rmtree(fresh, ignore_errors=True)
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            checkpointer.save(fresh, state)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(fresh, target)
+    metadata = {"format": "navigan_jax.state", "format_version": "1"}
+    write_arrays(path, params.flatten(state), metadata)
 
 
-def read_state(path: str | os.PathLike[str]) -> Any | None:
-    """Returns the tree written by `write_state` as NumPy arrays, or None if there is none.
+def read_state(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Returns what `write_state` wrote, as NumPy arrays, or None if there is nothing.
 
-    A run killed between removing the old state and renaming the new one leaves the latter, whole,
-    under its other name; it is taken.
-
-    Raises: InputError if the state is damaged.
+    Raises: InputError if the file is damaged or of another kind.
     """
-    import orbax.checkpoint as ocp
+    from navigan_jax import params
 
-    target = pathlib.Path(path).resolve()
-    fresh = target.with_name(target.name + ".new")
-    found = next((folder for folder in (target, fresh) if folder.is_dir()), None)
-    if found is None:
+    if not os.path.lexists(path):
         return None
     try:
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            return checkpointer.restore(found)
-    except (ValueError, OSError, KeyError) as error:
-        raise InputError(
-            f"{found}: expected a state to resume from; got {error}; "
-            "delete that folder to start anew"
-        ) from error
+        arrays, metadata = read_arrays(path)
+        require_format(path, metadata, "state")
+    except InputError as error:
+        raise InputError(f"{error}; or delete {path} to start anew") from error
+    return params.unflatten(arrays)
 
 
 def remove_state(path: str | os.PathLike[str]) -> None:
-    """Removes the state, if there is one."""
-    target = pathlib.Path(path).resolve()
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.rmtree(target.with_name(target.name + ".new"), ignore_errors=True)
+    """Removes what `write_state` wrote, if there is anything."""
+    pathlib.Path(path).unlink(missing_ok=True)

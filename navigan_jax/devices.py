@@ -51,6 +51,11 @@ def is_main_process() -> bool:
     return jax.process_index() == 0
 
 
+def is_single_process() -> bool:
+    """Whether all devices belong to this process."""
+    return jax.process_count() == 1
+
+
 def describe() -> str:
     """Returns a line for people: how many devices of which kind in how many processes."""
     kind = jax.devices()[0].device_kind

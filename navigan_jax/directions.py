@@ -7,7 +7,7 @@ An edit is a change ξ of the weights of some layers; a direction is an edit of 
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -17,6 +17,9 @@ from navigan_jax.array_types import Array
 from navigan_jax.errors import InputError
 
 _REQUIRED = ("architecture", "digest", "method", "metric", "seed", "latents", "config")
+
+# Arrays beside the basis, by the shape of what they hold of one direction.
+_TABLES = {"spectrum": (), "residuals": (), "shift_scales": (2,), "distances": (2,)}
 
 
 @jax.tree_util.register_dataclass
@@ -72,8 +75,7 @@ def write_directions(path: str | os.PathLike[str], directions: Directions) -> No
     if missing:
         raise ValueError(f"directions: the provenance lacks {missing}")
     arrays = {f"basis/{layer}": rows for layer, rows in directions.basis.items()}
-    for name in ("spectrum", "residuals", "shift_scales", "distances"):
-        arrays[name] = getattr(directions, name)
+    arrays |= {name: getattr(directions, name) for name in _TABLES}
     metadata = {
         "format": "navigan_jax.directions",
         "format_version": "1",
@@ -83,46 +85,56 @@ def write_directions(path: str | os.PathLike[str], directions: Directions) -> No
     checkpoints.write_arrays(path, arrays, metadata)
 
 
-def read_directions(
-    path: str | os.PathLike[str], *, digest: str | None, any_generator: bool = False
-) -> Directions:
+def read_directions(path: str | os.PathLike[str], *, digest: str | None) -> Directions:
     """Returns the directions of a file.
 
-    digest: of the weights they are to be used with (`params.digest`); None does not check.
-    any_generator: take them although they were found in other weights.
+    digest: of the weights they are to be used with (`params.digest`); None takes them for any.
     Raises: InputError if the file is damaged or of another kind, or the digests differ.
     """
     arrays, metadata = checkpoints.read_arrays(path)
     checkpoints.require_format(path, metadata, "directions")
-    layers = checkpoints.read_json(path, metadata, "layers")
+    layers = checkpoints.read_json(path, metadata, "layers", list)
     provenance = checkpoints.read_json(path, metadata, "provenance")
-    names = [f"basis/{layer}" for layer in layers]
-    names += ["spectrum", "residuals", "shift_scales", "distances"]
-    missing = [name for name in names if name not in arrays]
-    missing += [key for key in _REQUIRED if key not in provenance]
-    if missing:
-        raise InputError(f"{path}: the file lacks {', '.join(missing)}; make it anew")
-    counts = {name: len(arrays[name]) for name in names}
-    if len(set(counts.values())) != 1:
-        raise InputError(f"{path}: expected one number of directions; got {counts}; make it anew")
-    if bad := [name for name in names if not _is_usable(name, arrays[name])]:
-        raise InputError(f"{path}: {', '.join(bad)} hold NaN; the file is damaged: make it anew")
-    if digest is not None and provenance["digest"] != digest and not any_generator:
+    _check(path, layers, arrays, provenance)
+    if digest not in (None, provenance["digest"]):
         raise InputError(
-            f"{path}: these directions were found in other weights: expected a generator of digest "
-            f"{provenance['digest'][:16]}…; got {digest[:16]}…; give the generator they belong to "
-            "(or any_generator=True to try them anyway)"
+            f"{path}: expected directions of the weights {digest}; got directions of "
+            f"{provenance['digest']}; give the generator they were found in (or, in Python, "
+            "digest=None to try them on any)"
         )
     return Directions(
         basis={layer: arrays[f"basis/{layer}"] for layer in layers},
-        spectrum=arrays["spectrum"],
-        residuals=arrays["residuals"],
-        shift_scales=arrays["shift_scales"],
-        distances=arrays["distances"],
         provenance=provenance,
+        **{name: arrays[name] for name in _TABLES},
     )
 
 
-def _is_usable(name: str, array: np.ndarray) -> bool:
-    # A residual is infinite where the eigenvalue is zero; nothing else may be.
-    return not np.isnan(array).any() if name == "residuals" else bool(np.isfinite(array).all())
+def _check(
+    path: str | os.PathLike[str],
+    layers: Sequence[str],
+    arrays: Mapping[str, np.ndarray],
+    provenance: Mapping[str, str],
+) -> None:
+    """Checks that nothing is missing, of another size or NaN."""
+    names = [*_TABLES, *(f"basis/{layer}" for layer in layers)]
+    missing = [name for name in names if name not in arrays]
+    missing += [key for key in _REQUIRED if key not in provenance]
+    if missing or not layers:
+        raise InputError(
+            f"{path}: expected layers, arrays and provenance; got none of "
+            f"{', '.join(missing or ['layers'])}; the file is damaged: make it anew"
+        )
+    count = arrays["spectrum"].size
+    for name in names:
+        shape, rest = arrays[name].shape, _TABLES.get(name)
+        if shape[:1] != (count,) or rest not in (None, shape[1:]):
+            raise InputError(
+                f"{path}: expected {name} of {count} directions, as many as eigenvalues; got shape "
+                f"{list(shape)}; the file is damaged: make it anew"
+            )
+        # A residual is infinite where the eigenvalue is zero; nothing else may be.
+        if np.isnan(arrays[name]).any() or (name != "residuals" and np.isinf(arrays[name]).any()):
+            raise InputError(
+                f"{path}: expected finite numbers; got NaN or infinity in {name}; "
+                "the file is damaged: make it anew"
+            )

@@ -6,7 +6,9 @@ of the run depends on.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +18,13 @@ from navigan_jax.array_types import Array, Block, Float, Key, Vector
 
 Product = Callable[[Block], Block]
 
-# Below this share of its norm before, what is left of a vector after a projection is rounding.
-_FLOAT32_NOISE = 1e-5
+# A projection reads what it projects once for each block of a basis: few large ones are faster.
 _JOINED_ROWS = 16
+
+
+def _rounding(block: Block) -> float:
+    """Returns the share of its norm below which the rest of a projected vector is rounding."""
+    return 100 * float(jnp.finfo(block.dtype).eps)
 
 
 @jax.jit
@@ -32,54 +38,62 @@ def _combine(coefficients: Float[Array, "out basis"], basis: Block) -> Block:
     return jnp.matmul(coefficients, basis, precision=jax.lax.Precision.HIGHEST)
 
 
+@functools.partial(jax.jit, donate_argnums=0)
+def _accumulate(total: Block, coefficients: Float[Array, "out basis"], basis: Block) -> Block:
+    return total + _combine(coefficients, basis)
+
+
 @jax.jit
 def _project_out(basis: Block, block: Block) -> tuple[Block, Float[Array, "basis block"]]:
     coefficients = _overlap(basis, block)
     return block - _combine(coefficients.T, basis), coefficients
 
 
-def orthonormalise(block: Block) -> tuple[Block, np.ndarray, int]:
-    """Returns (rows Q, lower-triangular R, rank) with block = R Q and orthonormal Q.
+def orthonormalise(block: Block) -> tuple[Block, np.ndarray]:
+    """Returns (rows Q, lower-triangular R) with block = R Q and orthonormal rows.
 
-    Rows of Q that the block does not determine (a dependent row) are zero, and so are their
-    columns of R. Two passes, the small matrix in float64 (CholeskyQR2 with a guard).
+    A row of Q that the block does not determine, because it depends on those before it, is zero,
+    and so is its column of R. Cholesky QR with the small matrix in float64, repeated until no row
+    gets much shorter.
     """
-    count = block.shape[0]
+    count = len(block)
+    resolution = float(jnp.finfo(block.dtype).eps) ** 0.5
+    original: np.ndarray | None = None
     factor = np.eye(count)
-    keep = np.ones(count, dtype=bool)
-    for _ in range(2):
+    while True:
         gram = np.asarray(_overlap(block, block), dtype=np.float64)
-        lower = np.zeros((count, count))
-        inverse = np.zeros((count, count))
-        # Row by row Cholesky: a row that depends on those before it is dropped, not divided by 0.
-        scale = np.sqrt(np.max(np.diag(gram), initial=0.0))
+        lengths = np.sqrt(np.diag(gram))
+        original = lengths if original is None else original
+        lower, inverse = np.zeros((count, count)), np.zeros((count, count))
         for i in range(count):
             lower[i, :i] = inverse[:i, :i] @ gram[i, :i]
             rest = gram[i, i] - lower[i, :i] @ lower[i, :i]
-            norm = np.sqrt(max(rest, 0.0))
-            # A square root of a float32 difference: digits below this are rounding.
-            if not keep[i] or norm <= 3e-4 * np.sqrt(gram[i, i]) or norm <= 1e-30 * scale:
-                keep[i] = False
+            # A difference of squares has half the digits; the next round sees what is really left.
+            length = max(np.sqrt(max(rest, 0.0)), resolution * lengths[i])
+            if factor[i, i] * length <= _rounding(block) * original[i]:
                 continue
-            lower[i, i] = norm
-            inverse[i, :i] = -(lower[i, :i] @ inverse[:i, :i]) / norm
-            inverse[i, i] = 1.0 / norm
+            lower[i, i] = length
+            inverse[i, :i] = -(lower[i, :i] @ inverse[:i, :i]) / length
+            inverse[i, i] = 1.0 / length
         block = _combine(jnp.asarray(inverse, block.dtype), block)
         factor = factor @ lower
-    return block, factor, int(keep.sum())
+        pivots = np.diag(lower)
+        if not np.any((pivots > 0) & (pivots < 0.9 * lengths)):
+            return block, factor
 
 
+@functools.partial(jax.jit, donate_argnums=0)
 def fix_signs(vectors: Block) -> Block:
     """Returns the rows with signs such that the entry of largest magnitude is positive.
 
     The first such entry decides a tie. An eigenvector is defined up to its sign; the rule makes
-    reruns agree.
+    reruns agree. Uses the memory of `vectors`, which are gone afterwards.
     """
 
-    def fix(vector: Vector) -> Vector:
-        return vector * jnp.where(vector[jnp.argmax(jnp.abs(vector))] < 0, -1, 1)
+    def sign(vector: Vector) -> Float[Array, ""]:
+        return jnp.where(vector[jnp.argmax(jnp.abs(vector))] < 0, -1, 1).astype(vector.dtype)
 
-    return jax.lax.map(fix, vectors)
+    return vectors * jax.lax.map(sign, vectors)[:, None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,11 +112,20 @@ class KrylovState:
     products: int = 0
     restarts: int = 0
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether no product so far held a NaN or an infinity."""
+        return bool(np.isfinite(self.projected).all() and np.isfinite(self.coupling).all())
+
     def ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns (values, descending; coefficients of the vectors in V as columns; residuals).
 
         residuals: the norms ||H v - value * v||, exact up to rounding.
+        Values and residuals are NaN once the products are not finite.
         """
+        if not self.is_finite:
+            unknown = np.full(len(self.projected), np.nan)
+            return unknown, np.eye(len(unknown)), unknown
         values, coefficients = np.linalg.eigh(self.projected)
         values, coefficients = values[::-1], coefficients[:, ::-1]
         return values, coefficients, np.linalg.norm(self.coupling.T @ coefficients, axis=0)
@@ -110,18 +133,38 @@ class KrylovState:
     def vectors(self, coefficients: np.ndarray) -> Block:
         """Returns V' combined by the columns of `coefficients` [m, count], as rows."""
         weights = jnp.asarray(coefficients.T, self.candidate.dtype)
-        return sum(
-            (
-                _combine(weights[:, start : start + len(block)], block)
-                for start, block in zip(_starts(self.basis), self.basis, strict=True)
-            ),
-            jnp.zeros((coefficients.shape[1], self.candidate.shape[1]), self.candidate.dtype),
+        total = jnp.zeros((len(weights), self.candidate.shape[1]), self.candidate.dtype)
+        for start, block in zip(_starts(self.basis), self.basis, strict=True):
+            total = _accumulate(total, weights[:, start : start + len(block)], block)
+        return total
+
+    def to_arrays(self) -> dict[str, Any]:
+        """Returns the state as a tree of NumPy arrays, to be saved."""
+        return {
+            "basis": {f"{index:04}": np.asarray(block) for index, block in enumerate(self.basis)},
+            "projected": self.projected,
+            "candidate": np.asarray(self.candidate),
+            "coupling": self.coupling,
+            "counts": np.array([self.products, self.restarts]),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Any]) -> Self:
+        """Returns the state that `to_arrays` took apart."""
+        products, restarts = (int(count) for count in arrays["counts"])
+        return cls(
+            basis=tuple(jnp.asarray(arrays["basis"][name]) for name in sorted(arrays["basis"])),
+            projected=np.asarray(arrays["projected"]),
+            candidate=jnp.asarray(arrays["candidate"]),
+            coupling=np.asarray(arrays["coupling"]),
+            products=products,
+            restarts=restarts,
         )
 
 
 def start_lanczos(key: Key, entries: int, block_size: int, dtype: jnp.dtype) -> KrylovState:
     """Returns the empty decomposition with a random orthonormal block as its first candidate."""
-    candidate, _, _ = orthonormalise(jax.random.normal(key, (block_size, entries), dtype))
+    candidate, _ = orthonormalise(jax.random.normal(key, (block_size, entries), dtype))
     empty = np.zeros((0, 0))
     return KrylovState((), empty, candidate, np.zeros((0, block_size)))
 
@@ -138,24 +181,25 @@ def lanczos(
 
     Block Lanczos with full reorthogonalisation and thick restarts (Wu and Simon 2000; for blocks
     Golub and Underwood 1977). One product of the block a step; nothing else touches H. At most
-    `max_vectors` vectors of full length are held at a time (`smallest_max_vectors` at least).
+    `max_vectors` vectors of full length are held at a time (`smallest_max_vectors` at least),
+    what a caller keeps of the latest state included; a product's own memory is not counted.
     A block finds as many copies of a repeated eigenvalue as it has rows, and clusters at the pace
     of their distance to the rest. The run depends on `key`, `state` and `product` alone.
     """
     block_size = state.candidate.shape[0]
     kept = _kept_at_restart(wanted, block_size)
-    capacity = max_vectors - kept - 3 * block_size
+    # While a basis is contracted, both bases are there, the candidate, and a group of rows twice.
+    capacity = max_vectors - kept - _JOINED_ROWS - 2 * block_size
     while True:
-        rows = len(state.projected)
-        if rows + block_size > capacity and rows > kept:
-            state = _restart(state, kept)
         state = _extend(jax.random.fold_in(key, state.products), product, state)
+        if len(state.projected) + block_size > capacity:
+            state = _restart(state, kept)
         yield state
 
 
 def smallest_max_vectors(wanted: int, block_size: int) -> int:
     """Returns the fewest vectors with which `lanczos` can find `wanted` pairs."""
-    return 2 * _kept_at_restart(wanted, block_size) + 5 * block_size
+    return 2 * _kept_at_restart(wanted, block_size) + _JOINED_ROWS + 4 * block_size
 
 
 def _kept_at_restart(wanted: int, block_size: int) -> int:
@@ -184,19 +228,24 @@ def _extend(key: Key, product: Product, state: KrylovState) -> KrylovState:
         if start == old or coupled[start : start + len(basis[i])].any()
     ]
     column = np.zeros((old + block_size, block_size))
-    rest = _subtract(basis, first, rest, column)
+    factor = np.eye(block_size)
+    rest = _subtract(basis, first, rest, column, factor)
+    fresh = np.zeros(block_size, dtype=bool)
     while True:
         before = _norms(rest)
-        rest = _subtract(basis, range(len(basis)), rest, column)
-        if np.all(_norms(rest) >= 0.5 * before) or np.all(_norms(rest) <= _FLOAT32_NOISE * norms):
+        rest = _subtract(basis, range(len(basis)), rest, column, factor)
+        # A row that is only rounding carries no direction of the Krylov space.
+        alive = fresh | (np.diag(factor) * _norms(rest) > _rounding(rest) * norms)
+        rest, again = orthonormalise(rest * jnp.asarray(alive, rest.dtype)[:, None])
+        factor = factor @ again
+        pivots = np.diag(again)
+        if np.any(pivots == 0):  # the space is invariant: go on with a random row outside of it
+            fresh |= pivots == 0
+            factor[:, pivots == 0] = 0
+            rest = _fill_zero_rows(key, rest)
+        # A row that got much shorter has its rounding enlarged, along the basis too: once more.
+        elif not np.any(pivots < 0.1 * before):
             break
-    # A row that is only rounding carries no direction of the Krylov space: the space is invariant.
-    alive = _norms(rest) > _FLOAT32_NOISE * np.maximum(norms, 1e-30)
-    if not alive.all():
-        rest = rest * jnp.asarray(alive, rest.dtype)[:, None]
-    candidate, factor, rank = orthonormalise(rest)
-    if rank < block_size:
-        candidate, factor = _refill(key, basis, candidate, factor)
     projected = np.zeros((old + block_size, old + block_size))
     projected[:old, :old] = state.projected
     projected[:, old:] = column
@@ -206,20 +255,19 @@ def _extend(key: Key, product: Product, state: KrylovState) -> KrylovState:
     coupling = np.zeros((old + block_size, block_size))
     coupling[old:] = factor
     return KrylovState(
-        basis, projected, candidate, coupling, state.products + block_size, state.restarts
+        basis, projected, rest, coupling, state.products + block_size, state.restarts
     )
 
 
 def _append(basis: tuple[Block, ...], block: Block) -> tuple[Block, ...]:
-    """Returns the basis with one more block; small ones at the end are joined to one of 16 rows.
-
-    A projection reads what it projects once for each block, so few large blocks are faster.
-    """
-    last = [i for i, earlier in enumerate(basis) if len(earlier) >= _JOINED_ROWS]
-    first = last[-1] + 1 if last else 0
-    if sum(len(earlier) for earlier in basis[first:]) + len(block) < _JOINED_ROWS:
+    """Returns the basis with one more block; small ones at the end are joined once they are 16."""
+    first = len(basis)
+    while first and len(basis[first - 1]) < _JOINED_ROWS:
+        first -= 1
+    small = basis[first:]
+    if not small or sum(len(earlier) for earlier in small) + len(block) < _JOINED_ROWS:
         return (*basis, block)
-    return (*basis[:first], jnp.concatenate([*basis[first:], block]))
+    return (*basis[:first], jnp.concatenate([*small, block]))
 
 
 @jax.jit
@@ -232,73 +280,64 @@ def _norms(block: Block) -> np.ndarray:
 
 
 def _subtract(
-    basis: tuple[Block, ...], chosen: Sequence[int] | range, rest: Block, column: np.ndarray
+    basis: tuple[Block, ...],
+    chosen: Sequence[int] | range,
+    rest: Block,
+    column: np.ndarray,
+    factor: np.ndarray,
 ) -> Block:
-    """Removes the chosen blocks' components, newest first; adds the coefficients to `column`."""
+    """Removes the chosen blocks' components, newest first.
+
+    Adds to `column` what is removed from the product, of which `factor` · `rest` is left.
+    """
     starts = _starts(basis)
     pending = []
     for i in reversed(chosen):
         rest, coefficients = _project_out(basis[i], rest)
         pending.append((starts[i], coefficients))
     for start, coefficients in pending:
-        column[start : start + len(coefficients)] += np.asarray(coefficients, dtype=np.float64)
+        removed = np.asarray(coefficients, dtype=np.float64) @ factor.T
+        column[start : start + len(removed)] += removed
     return rest
 
 
-def _refill(
-    key: Key, basis: tuple[Block, ...], candidate: Block, factor: np.ndarray
-) -> tuple[Block, np.ndarray]:
-    """Replaces zero rows by random ones orthogonal to everything; H does not couple to them."""
-    empty = _norms(candidate) < 0.5
-    fresh = jax.random.normal(key, candidate.shape, candidate.dtype)
-    fresh = fresh * jnp.asarray(empty, candidate.dtype)[:, None]
-    for _ in range(2):
-        for block in (*basis, candidate):
-            fresh, _ = _project_out(block, fresh)
-    rows, _, _ = orthonormalise(fresh)
-    factor = factor.copy()
-    factor[:, empty] = 0.0
-    return candidate + rows, factor
+@jax.jit
+def _fill_zero_rows(key: Key, block: Block) -> Block:
+    empty = jnp.all(block == 0, axis=1, keepdims=True)
+    return jnp.where(empty, jax.random.normal(key, block.shape, block.dtype), block)
 
 
 def _restart(state: KrylovState, kept: int) -> KrylovState:
     """Contracts the basis to the leading Ritz vectors; all residuals lie along the candidate."""
     values, coefficients, _ = state.ritz()
-    block_size = state.candidate.shape[0]
-    blocks = []
-    for start in range(0, kept, block_size):
-        rows = state.vectors(coefficients[:, start : start + block_size])
-        blocks.append(jax.block_until_ready(rows))
+    leading = coefficients[:, :kept]
+    groups = [
+        jax.block_until_ready(state.vectors(leading[:, start : start + _JOINED_ROWS]))
+        for start in range(0, kept, _JOINED_ROWS)
+    ]
     return dataclasses.replace(
         state,
-        basis=tuple(blocks),
+        basis=tuple(groups),
         projected=np.diag(values[:kept]),
-        coupling=coefficients[:, :kept].T @ state.coupling,
+        coupling=leading.T @ state.coupling,
         restarts=state.restarts + 1,
     )
 
 
-def power_iteration(
-    product: Callable[[Vector], Vector],
-    found: Sequence[Vector],
-    start: Vector,
-    *,
-    iterations: int,
-) -> Iterator[tuple[Vector, int]]:
-    """Yields (iterate, number) for number 0 .. iterations, deflated against the `found` vectors.
+def power_step(
+    product: Callable[[Vector], Vector], found: Sequence[Vector], vector: Vector
+) -> Vector:
+    """Returns the next iterate P(H v / ||v||) of the power iteration for v = `vector`.
 
-    The paper's section 3.3 as its authors' code has it: v <- P(H v / ||v||), where P removes the
-    component along each found vector in turn, and v itself is never normalised, so that its norm
-    tends to the eigenvalue. `start` is projected too.
+    The paper's section 3.3 as its authors' code has it: P is `deflate` against the `found`
+    vectors, and v is never normalised, so that its norm tends to the eigenvalue. The first v is
+    deflated too.
     """
-    vector = _deflate(found, start)
-    yield vector, 0
-    for number in range(1, iterations + 1):
-        vector = _deflate(found, product(vector) / jnp.linalg.norm(vector))
-        yield vector, number
+    return deflate(found, product(vector) / jnp.linalg.norm(vector))
 
 
-def _deflate(found: Sequence[Vector], vector: Vector) -> Vector:
+def deflate(found: Sequence[Vector], vector: Vector) -> Vector:
+    """Returns the vector without its components along the `found` ones, removed in turn."""
     for other in found:
         vector = _deflate_once(other, vector)
     return vector

@@ -69,17 +69,8 @@ def replace(params: Params, path: str, leaf: Array) -> dict[str, Any]:
 
     Raises: ValueError if the path is unknown or the shapes differ (both are named).
     """
-    old = get(params, path)
-    if jnp.shape(leaf) != jnp.shape(old):
-        raise ValueError(f"params: {path!r} has shape {jnp.shape(old)}; got {jnp.shape(leaf)}")
-    *parents, name = path.split("/")
-    root: dict[str, Any] = dict(params)
-    node = root
-    for parent in parents:
-        node[parent] = dict(node[parent])
-        node = node[parent]
-    node[name] = leaf
-    return root
+    _get_like(params, path, leaf)
+    return unflatten(flatten(params) | {path: leaf})
 
 
 def add(params: Params, path: str, delta: Array) -> dict[str, Any]:
@@ -87,10 +78,15 @@ def add(params: Params, path: str, delta: Array) -> dict[str, Any]:
 
     Raises: as `replace`.
     """
-    old = get(params, path)
-    if jnp.shape(delta) != jnp.shape(old):
-        raise ValueError(f"params: {path!r} has shape {jnp.shape(old)}; got {jnp.shape(delta)}")
-    return replace(params, path, old + delta)
+    return replace(params, path, _get_like(params, path, delta) + delta)
+
+
+def _get_like(params: Params, path: str, array: Array) -> Array:
+    """Returns the leaf at `path` if it has the shape of `array`: nothing is broadcast."""
+    leaf = get(params, path)
+    if jnp.shape(array) != jnp.shape(leaf):
+        raise ValueError(f"params: {path!r} has shape {jnp.shape(leaf)}; got {jnp.shape(array)}")
+    return leaf
 
 
 def digest(params: Params) -> str:
@@ -125,5 +121,5 @@ def describe_differences(expected: Params, got: Params) -> list[str]:
 
 
 def to_device(params: Params) -> Params:
-    """Returns the tree with every leaf as a device array of its own dtype."""
+    """Returns the tree with every leaf as a JAX array."""
     return jax.tree.map(jnp.asarray, params)

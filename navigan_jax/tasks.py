@@ -19,6 +19,7 @@ import numpy as np
 from navigan_jax import checkpoints, devices, linalg
 from navigan_jax import config as config_lib
 from navigan_jax import params as params_lib
+from navigan_jax import spectrum as spectrum_lib
 from navigan_jax.array_types import Params
 from navigan_jax.config import Config
 from navigan_jax.directions import Directions, read_directions, write_directions
@@ -32,7 +33,7 @@ from navigan_jax.perceptual.files import read_perceptual
 from navigan_jax.progress import Progress, open_metrics
 from navigan_jax.showcase import animation, gallery, grid, plots
 from navigan_jax.showcase.base import DirectionRecord, Showcase, spread_shifts
-from navigan_jax.subspaces import hessian, products
+from navigan_jax.subspaces import hessian, products, reduction
 
 HESSIAN_KEYS: config_lib.Keys = {
     "task": str,
@@ -240,21 +241,20 @@ def _find_directions(
     objective = products.make_objective(
         generator, params, metric, z, layers, microbatch=config.microbatch, cache_bytes=cache
     )
-    if config.directions > objective.entries:
-        raise InputError(
-            f"config.directions: expected at most {objective.entries}, the number of weights of "
-            f"{config.layer}; got {config.directions}; lower it"
-        )
-    names = ", ".join(layer.path for layer in layers)
+    spectrum_lib.require_count(config.directions, objective)
+    names = spectrum_lib.describe_layers(layers)
     _say(
         f"{generator.architecture} {generator.resolution} px, {names}: {objective.entries} "
         f"weights; {len(z)} latents; {config.metric.name}; {devices.describe()}"
     )
+    reduced = reduction.Reduction(objective, None)
+    if config.solver.name != "power":  # the paper's iterates are those of the whole layer
+        reduced = reduction.reduce_inputs(objective)
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     saver = _StateSaver(workdir / "state", config, digest)
     solve = {"lanczos": _solve_lanczos, "power": _solve_power}[config.solver.name]
-    spectrum = solve(config, workdir, objective, params, key, saver, cache)
-    _check_spectrum(spectrum, names)
+    spectrum = solve(config, workdir, reduced.objective, params, key, saver, cache)
+    spectrum_lib.require_usable(spectrum, objective)
     seconds = time.perf_counter() - began
     worst = np.max(spectrum.residuals)
     _say(
@@ -268,41 +268,20 @@ def _find_directions(
             "they were, in float32; such products are mostly rounding. Raise config.solver.epsilon "
             "or use config.solver.name=lanczos"
         )
-    basis = products.split(layers, spectrum.vectors)
-    count = len(spectrum.eigenvalues)
-    directions = Directions(
-        basis={path: np.asarray(rows) for path, rows in basis.items()},
-        spectrum=spectrum.eigenvalues,
-        residuals=spectrum.residuals,
-        shift_scales=np.zeros((count, 2)),
-        distances=np.zeros((count, 2)),
-        provenance={
-            "architecture": generator.architecture,
-            "digest": digest,
-            "method": f"hessian, {config.solver.name}",
-            "metric": config.metric.name,
-            "seed": str(config.seed),
-            "latents": str(len(z)),
-            "products": str(spectrum.products),
-            "config": config_lib.to_text(config),
-        },
-    )
+    provenance = {
+        "architecture": generator.architecture,
+        "digest": digest,
+        "method": f"hessian, {config.solver.name}",
+        "metric": config.metric.name,
+        "seed": str(config.seed),
+        "latents": str(len(z)),
+        "products": str(spectrum.products),
+        "config": config_lib.to_text(config),
+    }
+    directions = spectrum_lib.as_directions(spectrum, layers, reduced, provenance)
     if devices.is_main_process():
         write_directions(workdir / "directions.safetensors", directions)
     return directions
-
-
-def _check_spectrum(spectrum: hessian.Spectrum, names: str) -> None:
-    if not np.isfinite(spectrum.eigenvalues).all():
-        raise InputError(
-            f"{names}: products with the Hessian gave NaN or infinity; the images of some latents "
-            "are not finite: check the weights (tools.convert_weights inspect) and the latents"
-        )
-    if spectrum.eigenvalues[0] <= 0:
-        raise InputError(
-            f"{names}: the images do not change with these weights (the gradient is zero); "
-            "choose another config.layer"
-        )
 
 
 class _StateSaver:
@@ -346,7 +325,9 @@ def _solve_lanczos(
     del params
     settings = config.solver
     needed = linalg.smallest_max_vectors(config.directions, settings.block_size)
-    max_vectors = settings.max_vectors or max(160, 3 * config.directions, needed)
+    max_vectors = settings.max_vectors or spectrum_lib.default_max_vectors(
+        config.directions, settings.block_size
+    )
     if max_vectors < needed:
         raise InputError(
             f"config.solver.max_vectors: expected {needed} or more for {config.directions} "

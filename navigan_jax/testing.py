@@ -15,6 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from navigan_jax.array_types import Params
+from navigan_jax.generators import ARCHITECTURES
+from navigan_jax.generators.base import Generator
 from navigan_jax.perceptual import lpips
 
 _DEFAULT_GOLDEN_DIR = pathlib.Path(__file__).resolve().parents[1] / "tests" / "golden"
@@ -164,3 +167,38 @@ class TraceCounter:
     def __call__(self, *arguments: Any) -> Any:
         self.traces += 1
         return self.function(*arguments)
+
+
+def tiny_generators() -> dict[str, Generator]:
+    """Returns one or more small generators of each architecture; all axes have unlike sizes."""
+    return {
+        "dcgan": ARCHITECTURES["dcgan"](z_dim=7, widths=(6, 5), image_channels=3),
+        "stylegan2": ARCHITECTURES["stylegan2"](
+            z_dim=7,
+            label_dim=2,
+            label_width=3,
+            labels="embedded",
+            mapping_widths=(9, 11),
+            mapping_rate=0.01,
+            channels=(6, 5),
+            image_channels=3,
+            blocks="skip",
+            resample_taps=(1, 3, 3, 1),
+            clamp=None,
+        ),
+    }
+
+
+def draw_params(generator: Generator, seed: int) -> Params:
+    """Returns parameters with no leaf at a special value such as 0 or 1, and positive variances."""
+    shapes = jax.eval_shape(generator.init, jax.random.key(0))
+    random = np.random.RandomState(seed)
+
+    def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        spread = 0.3 if leaf.ndim > 1 else 0.1
+        drawn = spread * random.standard_normal(leaf.shape)
+        if path[-1].key in ("scale", "var"):
+            drawn = 1 + np.abs(drawn)
+        return drawn.astype(np.float32)
+
+    return jax.tree.map_with_path(draw, shapes)

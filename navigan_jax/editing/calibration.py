@@ -4,10 +4,10 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-from scipy import optimize
-
-_GROWTH = 2.0  # how far a bracket is opened at a time
-_PRECISION = 0.01  # of log t; the distance grows like t² or slower, so within 2 % of the target
+_PRECISION = 0.02  # of the distance
+_JUMP = 1e-3  # brackets this narrow, as a part of t, hold no crossing: the distance jumps there
+_STEPS = (2.0, 16.0)  # by what factors t is changed, least and most, until there is a bracket
+_MOST_EVALUATIONS = 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,42 +22,54 @@ class Scale:
 def find_scale(
     distance_at: Callable[[float], float], *, target: float, first: float, largest: float
 ) -> Scale:
-    """Returns the shift t > 0 at which distance_at(t) is the target, by a safeguarded search.
+    """Returns a shift t > 0 at which distance_at(t) is the target within 2 %.
 
-    A bracket is opened from `first` by factors of 2, then Brent's method finds the crossing in
-    log t. first: where to begin, sqrt(2 target / λ) for a direction of eigenvalue λ. largest: no
-    shift goes beyond. Where the target is not reached below it, or the distance stops being
-    finite, the farthest finite shift that was tried is returned with `reached` False.
-    Cost: about 6 evaluations from a good start.
+    A bracket is opened from `first`, as far as a distance that grows like t² asks for, and then
+    narrowed by the chord in log t and log distance, on which every power law lies. What is not
+    finite counts as too much.
+    first: where to begin, sqrt(2 target / λ) for a direction of eigenvalue λ. largest: no shift
+    goes beyond. Where the target is not met, the largest shift tried with too small a change, or
+    else 0, is returned with `reached` False.
+    Cost: 2 to 5 evaluations from a good start.
     """
-    seen: dict[float, float] = {}
+    best = Scale(0.0, 0.0, False)
+    # log t and log(distance / target) where the change is too small, and where it is too large.
+    low, low_height = -math.inf, -math.inf
+    high, high_height = math.inf, math.inf
+    end = math.log(largest)
+    position = min(math.log(first), end)
+    for _ in range(_MOST_EVALUATIONS):
+        shift = min(math.exp(position), largest)
+        distance = distance_at(shift)
+        height = _log(distance / target)
+        if abs(height) <= _PRECISION:
+            return Scale(shift, distance, True)
+        if height < 0:
+            best = Scale(shift, distance, False)
+            low, low_height = position, height
+        else:
+            high, high_height = position, height
+        if low == end or high - low < _JUMP:
+            break
+        if math.isinf(high):
+            position = min(low + _step(low_height), end)
+        elif math.isinf(low):
+            position = high - _step(high_height)
+        elif math.isinf(high_height - low_height):
+            position = (low + high) / 2
+        else:
+            part = low_height / (low_height - high_height)
+            position = low + min(max(part, 0.1), 0.9) * (high - low)
+    return best
 
-    def height(log_shift: float) -> float:
-        shift = math.exp(log_shift)
-        seen[shift] = distance_at(shift)
-        return math.log(max(seen[shift], 1e-300) / target) if math.isfinite(seen[shift]) else 1e3
 
-    low = high = math.log(min(first, largest))
-    here = height(low)
-    while here > 0 and low > math.log(first) - 40:
-        high, low = low, low - math.log(_GROWTH)
-        here = height(low)
-    if here > 0:  # even the least shift is too much, or nothing is finite
-        return Scale(0.0, 0.0, False)
-    if high == low:
-        while (above := height(high)) < 0 and high < math.log(largest):
-            low, high = high, min(high + math.log(_GROWTH), math.log(largest))
-        if above < 0:
-            return Scale(math.exp(high), seen[math.exp(high)], False)
-    root = optimize.brentq(height, low, high, xtol=_PRECISION, rtol=1e-12)
-    shift = math.exp(root)
-    if shift not in seen:
-        height(root)
-    reached = abs(seen[shift] - target) <= 0.1 * target
-    finite = {t: d for t, d in seen.items() if math.isfinite(d)}
-    return Scale(shift, seen[shift], True) if reached else _farthest(finite, shift)
+def _log(ratio: float) -> float:
+    if not math.isfinite(ratio):
+        return math.inf
+    return math.log(ratio) if ratio > 0 else -math.inf
 
 
-def _farthest(finite: dict[float, float], below: float) -> Scale:
-    shift = max((t for t in finite if t <= below), default=min(finite, default=0.0))
-    return Scale(shift, finite.get(shift, 0.0), False)
+def _step(height: float) -> float:
+    """Returns by how much log t has to change where the distance grows like t²."""
+    least, most = (math.log(factor) for factor in _STEPS)
+    return min(max(abs(height) / 2, least), most)

@@ -11,7 +11,7 @@ from navigan_jax import params as params_lib
 from navigan_jax.array_types import Array, Float, Images, Int, Params
 from navigan_jax.directions import Edit
 from navigan_jax.generators.base import EditableLayer, Generator
-from navigan_jax.perceptual.base import Distance
+from navigan_jax.perceptual.base import Distance, squared_norms
 
 
 def apply_edit(params: Params, edit: Edit, shift: float | Float[Array, ""]) -> Params:
@@ -35,6 +35,24 @@ def combine(edits: Sequence[Edit], shifts: Sequence[float]) -> Edit:
     return Edit(total)
 
 
+def _images_of_edit(
+    generator: Generator,
+    params: Params,
+    carry: Any,
+    layers: Sequence[EditableLayer],
+    edit: Edit,
+    shift: Array,
+) -> Images:
+    """Returns G_{θ+tξ} from the carry, which is what the first of the `layers` reads.
+
+    Raises: ValueError if the edit changes another layer, which the carry may have left behind.
+    """
+    others = edit.deltas.keys() - {layer.path for layer in layers}
+    if others:
+        raise ValueError(f"edit: changes {sorted(others)}; layers: {[x.path for x in layers]}")
+    return generator.suffix(apply_edit(params, edit, shift), carry, layers)
+
+
 def make_batch_editor(
     generator: Generator, layers: Sequence[EditableLayer]
 ) -> Callable[[Params, Float[Array, "batch latent"], Edit, Int[Array, "batch"], Array], Images]:
@@ -51,7 +69,7 @@ def make_batch_editor(
         def one(carry: Any, index: Array, shift: Array) -> Array:
             edit = jax.tree.map(lambda rows: rows[index], basis)
             single = jax.tree.map(lambda leaf: leaf[None], carry)
-            return generator.suffix(apply_edit(params, edit, shift), single, layers)[0]
+            return _images_of_edit(generator, params, single, layers, edit, shift)[0]
 
         return jax.vmap(one)(carry, index, shift)
 
@@ -77,7 +95,7 @@ def render_shifts(
 
     @jax.jit
     def images_at(params: Params, carry: Any, edit: Edit, shift: Array) -> Images:
-        return generator.suffix(apply_edit(params, edit, shift), carry, layers)
+        return _images_of_edit(generator, params, carry, layers, edit, shift)
 
     frames = []
     for edit, row in zip(edits, shifts, strict=True):
@@ -102,20 +120,18 @@ def make_distance(
 
     @jax.jit
     def features_at(params: Params, metric: Distance, carry: Any, edit: Edit, shift: Array) -> Any:
-        return metric.features(generator.suffix(apply_edit(params, edit, shift), carry, layers))
+        return metric.features(_images_of_edit(generator, params, carry, layers, edit, shift))
 
     @jax.jit
-    def mean_distance(
-        params: Params, metric: Distance, carry: Any, original: Any, edit: Edit, shift: Array
-    ) -> Array:
-        moved = features_at(params, metric, carry, edit, shift)
-        squares = jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2), moved, original)
-        return sum(jax.tree.leaves(squares), jnp.float32(0)) / z.shape[0]
-
-    nothing = Edit({layer.path: jnp.zeros(layer.shape, z.dtype) for layer in layers})
-    original = features_at(params, metric, carry, nothing, jnp.float32(0))
+    def mean_distance(features: Any, original: Any) -> Array:
+        difference = jax.tree.map(jnp.subtract, features, original)
+        return jnp.mean(jnp.sum(squared_norms(difference), axis=0))
 
     def measure(edit: Edit, shift: float) -> float:
-        return float(mean_distance(params, metric, carry, original, edit, jnp.float32(shift)))
+        features = features_at(params, metric, carry, edit, jnp.float32(shift))
+        return float(mean_distance(features, original))
 
+    # By the same program as all others, so that a shift of 0 has a distance of exactly 0.
+    nothing = Edit({layer.path: jnp.zeros(layer.shape, z.dtype) for layer in layers})
+    original = features_at(params, metric, carry, nothing, jnp.float32(0))
     return measure

@@ -34,11 +34,17 @@ class EditableLayer:
     resolution: int
     stage: int
     original_name: str
+    reads_carry: bool = False
 
-    def is_called(self, name: str) -> bool:
-        """Whether a user may mean this layer by `name`; the last part may be left out."""
-        whole = {self.path, self.original_name}
-        return name in whole | {self.path.rpartition("/")[0], self.original_name.rpartition(".")[0]}
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a user may call this layer."""
+        return (
+            self.path,
+            self.path.removesuffix("/kernel"),
+            self.original_name,
+            self.original_name.removesuffix(".weight"),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,9 +123,9 @@ class Generator:
 
     def _find_layer(self, name: str) -> EditableLayer:
         for layer in self.layers:
-            if layer.is_called(name):
+            if name in layer.names:
                 return layer
-        known = [layer.path for layer in self.layers] + [x.original_name for x in self.layers]
+        known = [known for layer in self.layers for known in layer.names]
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise InputError(

@@ -65,6 +65,7 @@ def dcgan(*, z_dim: int, widths: tuple[int, ...], image_channels: int) -> Genera
             resolution=4 * 2**index,
             stage=index,
             original_name=f"main.{3 * index}.weight",
+            reads_carry=index > 0,  # the first one reads z, which has no pixels yet
         )
         for index in range(len(outputs))
     )

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,16 +21,19 @@ def make_generator(architecture: str, config: Mapping[str, Any]) -> Generator:
     """
     if architecture not in generators.ARCHITECTURES:
         raise InputError(
-            f"architecture: got {architecture!r}; allowed: {', '.join(generators.ARCHITECTURES)}"
+            f"architecture: expected a known one; got {architecture!r}; "
+            f"allowed: {', '.join(generators.ARCHITECTURES)}"
         )
     # JSON has lists where a hashable generator needs tuples.
     sizes: dict[str, Any] = {
-        key: tuple(v) if isinstance(v, list) else v for key, v in config.items()
+        key: tuple(value) if isinstance(value, list) else value for key, value in config.items()
     }
     try:
         return generators.ARCHITECTURES[architecture](**sizes)
     except TypeError as error:
-        raise InputError(f"{architecture}: sizes {dict(config)} do not fit: {error}") from error
+        raise InputError(
+            f"{architecture}: expected its sizes; got {dict(config)}, which do not fit ({error})"
+        ) from error
 
 
 def write_generator(
@@ -47,7 +49,7 @@ def write_generator(
     Raises: InputError if the parameters do not fit the architecture or hold NaN; nothing is
       written then.
     """
-    _check(str(path), make_generator(architecture, config), params)
+    _make_fitting(path, architecture, config, params)
     metadata = {
         "format": "navigan_jax.generator",
         "format_version": "1",
@@ -64,34 +66,37 @@ def read_generator(path: str | os.PathLike[str]) -> tuple[Generator, Params]:
 
     Raises: InputError if the file is missing, damaged, of another kind, or its weights do not fit.
     """
-    if str(path).endswith((".pt", ".pth", ".pkl", ".tar", ".whl", ".bin")) and os.path.exists(path):
-        raise InputError(
-            f"{path}: expected a converted generator; got a {pathlib.Path(path).suffix} file; "
-            f"convert it: python -m tools.convert_weights KIND {path} --out FILE.safetensors"
-        )
     arrays, metadata = checkpoints.read_arrays(path)
     checkpoints.require_format(path, metadata, "generator")
     config = checkpoints.read_json(path, metadata, "config")
-    generator = make_generator(metadata.get("architecture", ""), config)
     params = params_lib.unflatten(arrays)
-    _check(str(path), generator, params)
-    if params_lib.digest(params) != metadata.get("digest"):
+    generator = _make_fitting(path, metadata.get("architecture", "none"), config, params)
+    expected, got = metadata.get("digest"), params_lib.digest(params)
+    if got != expected:
         raise InputError(
-            f"{path}: the weights do not match the digest stored with them; "
+            f"{path}: expected weights of digest {expected}; got {got}; "
             "the file was changed or damaged: convert it anew"
         )
     return generator, params
 
 
-def _check(path: str, generator: Generator, params: Params) -> None:
+def _make_fitting(
+    path: str | os.PathLike[str], architecture: str, config: Mapping[str, Any], params: Params
+) -> Generator:
+    """Returns the generator if the parameters fit it; `path` begins the message if not."""
+    try:
+        generator = make_generator(architecture, config)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     expected = jax.eval_shape(generator.init, jax.random.key(0))
     if differences := params_lib.describe_differences(expected, params):
         raise InputError(
-            f"{path}: the weights do not fit the architecture {generator.architecture}:\n  "
-            + "\n  ".join(differences)
+            f"{path}: expected the weights of this {architecture}; got others; convert them anew:"
+            "\n  " + "\n  ".join(differences)
         )
     if bad := params_lib.non_finite_paths(params):
         raise InputError(
             f"{path}: expected finite weights; got NaN or infinity in {', '.join(bad)}; "
             "the source is damaged or its training diverged: take another checkpoint"
         )
+    return generator

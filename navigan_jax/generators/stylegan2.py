@@ -428,7 +428,9 @@ def stylegan2(
     sizes = {"z_dim": (z_dim,), "image_channels": (image_channels,)}
     sizes |= {"mapping_widths": mapping_widths, "channels": channels}
     for name, values in sizes.items():
-        _check(name, values, "positive whole numbers", len(values) > 0 and min(map(_is_size, values)))
+        _check(
+            name, values, "positive whole numbers", len(values) > 0 and min(map(_is_size, values))
+        )
     _check(
         "label_dim, label_width",
         (label_dim, label_width),
@@ -503,7 +505,9 @@ def _synthesis_layers(
     layers = []
     for stage, step in enumerate(_steps(len(channels), blocks), len(mapping_widths)):
         path = f"synthesis/b{4 << step.block}/{step.part}"
-        inputs = channels[step.block - 1] if step.part in ("skip", "conv0") else channels[step.block]
+        inputs = (
+            channels[step.block - 1] if step.part in ("skip", "conv0") else channels[step.block]
+        )
         outputs = image_channels if step.part == "torgb" else channels[step.block]
         side = 3 if step.part in ("conv0", "conv1") else 1
         name = _original_name(step)

@@ -20,7 +20,7 @@ def window_reduction(maps, window, ceil):
 
 
 @pytest.mark.parametrize("values", ["normal", "many ties", "rectified"])
-@pytest.mark.parametrize("size", [(8, 11), (7, 6), (3, 4)])
+@pytest.mark.parametrize("size", [(8, 11), (3, 4)])
 @pytest.mark.parametrize(("window", "ceil"), [(2, False), (3, False), (3, True)])
 def test_max_pool_equals_the_window_reduction(window, ceil, size, values):
     """Value and reverse mode, ties included: the first maximum in row order gets everything.
@@ -33,21 +33,21 @@ def test_max_pool_equals_the_window_reduction(window, ceil, size, values):
 
     def reverse(pool):
         value, pull_back = jax.vjp(pool, jnp.asarray(maps))
-        cotangent = jnp.arange(1.0, 1 + value.size).reshape(value.shape)
-        return value, cotangent, pull_back(cotangent)[0]
+        return value, pull_back(cotangent_like(value))[0]
+
+    def cotangent_like(value):
+        return jnp.arange(1.0, 1 + value.size).reshape(value.shape)
 
     def ours(maps):
         return max_pool(maps, window, ceil=ceil)
 
-    value, cotangent, gradient = reverse(ours)
-    for x, y in zip(
-        (value, cotangent, gradient),
-        reverse(lambda maps: window_reduction(maps, window, ceil)),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(x, y)
+    value, gradient = reverse(ours)
+    expected = reverse(lambda maps: window_reduction(maps, window, ceil))
+    np.testing.assert_array_equal(value, expected[0])
+    np.testing.assert_array_equal(gradient, expected[1])
     tangent = testing.normal_like(1, maps)
     forward = jax.jvp(ours, (jnp.asarray(maps),), (tangent,))[1]
+    cotangent = cotangent_like(value)
     left, right = jnp.vdot(forward, cotangent), jnp.vdot(tangent, gradient)
     scale = jnp.linalg.norm(forward) * jnp.linalg.norm(cotangent)
     testing.assert_close(left, right, 1e-6, "adjoint", scale=scale)

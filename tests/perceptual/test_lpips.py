@@ -53,6 +53,18 @@ def test_derivatives_are_finite_at_dead_pixels(metric, images):
         assert np.any(leaf)
 
 
+def test_the_norm_is_raised_by_1e_10_outside_the_root(metric):
+    """A feature vector as long as that constant is normalised to half its length, and 0 to 0."""
+    ones = {"linear": jax.tree.map(jnp.ones_like, metric.params["linear"])}
+    taps = tuple(
+        jnp.zeros((1, 1, 2, len(weights))).at[0, 0, 0, 3].set(1e-10)
+        for _, weights in sorted(metric.params["linear"].items())
+    )
+    for leaf in create(metric, metric.params | ones).normalise(taps):
+        testing.assert_close(leaf[0, 0, 0, 3], 0.5 / np.sqrt(2), 1e-5, "two pixels")
+        np.testing.assert_array_equal(leaf[0, 0, 1], 0)
+
+
 def test_mean_of_the_map_is_near_the_distance(metric, images):
     """Upsampling hardly moves the mean; the map is largest where the images differ."""
     other = images.at[:, :12, :12].add(0.5)

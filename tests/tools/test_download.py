@@ -1,7 +1,9 @@
 """Known files: taken from the cache or fetched, only ever with the digest that is listed."""
 
 import hashlib
+import io
 import pathlib
+import tarfile
 
 import pytest
 
@@ -102,6 +104,24 @@ def test_wheel_that_pip_does_not_find_is_told(shelf: pathlib.Path, tmp_path: pat
         InputError, match=r"by pip download --no-deps toy==1\.0; got pip said: ERROR: .*put it at"
     ):
         fetch(NAME, tmp_path / "cache")
+
+
+def test_source_package_is_not_built(
+    shelf: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Building one would run its setup.py; where there is no wheel, there is nothing."""
+    mark = tmp_path / "mark"
+    shelf.unlink()
+    setup = f"import pathlib\nimport setuptools\npathlib.Path({str(mark)!r}).touch()\n"
+    setup += "setuptools.setup(name='toy', version='1.0')\n"
+    with tarfile.open(shelf.parent / "toy-1.0.tar.gz", "w:gz") as archive:
+        member = tarfile.TarInfo("toy-1.0/setup.py")
+        member.size = len(setup)
+        archive.addfile(member, io.BytesIO(setup.encode()))
+    monkeypatch.setenv("PIP_NO_BUILD_ISOLATION", "1")
+    with pytest.raises(InputError, match=r"pip said: ERROR: No matching distribution"):
+        fetch(NAME, tmp_path / "cache")
+    assert not mark.exists()
 
 
 def test_unknown_name_lists_the_known_ones() -> None:

@@ -47,7 +47,7 @@ def read_npy(data: bytes, name: str) -> np.ndarray:
     except TypeError as error:
         raise _damaged(name, f"the type {header[1].decode()}") from error
     shape = tuple(map(int, re.findall(rb"\d+", header[3])))
-    if math.prod(shape) * dtype.itemsize != len(data) - end or dtype.itemsize == 0:
+    if math.prod(shape) * dtype.itemsize != len(data) - end:
         raise _damaged(name, f"{len(data) - end} bytes for {dtype} {list(shape)}")
     flat = np.frombuffer(data, dtype, offset=end) if len(data) > end else np.empty(0, dtype)
     try:

@@ -80,6 +80,8 @@ def check_structure(root: Any, name: str) -> None:
         visit = visits[-1]
         for child in visit.remaining:
             if id(child) in finished:
+                if len(visits) + finished[id(child)][0] > MAX_DEPTH:
+                    raise _refusal(name, f"containers nested more than {MAX_DEPTH} deep")
                 visit.absorb(*finished[id(child)])
             elif isinstance(child, dict | list | tuple | set | frozenset | Record):
                 if id(child) in within:
@@ -95,8 +97,6 @@ def check_structure(root: Any, name: str) -> None:
             visits.pop()
             within.discard(id(visit.value))
             finished[id(visit.value)] = (visit.depth, visit.values, visit.size)
-            if visit.depth > MAX_DEPTH:
-                raise _refusal(name, f"containers nested more than {MAX_DEPTH} deep")
             if visit.values > MAX_VALUES or visit.size > MAX_BYTES:
                 raise _refusal(name, f"{visit.values} values and {visit.size} bytes of data")
             if visits:

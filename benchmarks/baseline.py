@@ -1,0 +1,46 @@
+"""The other side of the comparisons: the paper's method written plainly.
+
+The way of the official code, in JAX: the distance between G(z) and G_{θ+δ}(z) for all latents of
+a batch, both images computed from z in every evaluation, `jax.grad` by the weight, two gradients a
+product. Convolutions are those of XLA. It knows nothing of prefixes, matrix products or
+Gauss-Newton.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from navigan_jax import params as params_lib
+from navigan_jax.array_types import Array, Params
+from navigan_jax.generators.base import Generator
+from navigan_jax.perceptual.base import Distance, distance
+
+
+def plain_gradient(
+    generator: Generator, params: Params, metric: Distance, batches: Sequence[Array], path: str
+) -> Callable[[Array], Array]:
+    """Returns δ -> gradient of the mean distance over all the batches."""
+
+    def mean_distance(delta: Array, params: Params, z: Array) -> Array:
+        original = generator.synthesize(params, generator.map_latent(params, z))
+        moved = params_lib.add(params, path, delta)
+        shifted = generator.synthesize(moved, generator.map_latent(moved, z))
+        return jnp.mean(distance(metric, original, shifted))
+
+    one = jax.jit(jax.grad(mean_distance))
+    shape = params_lib.get(params, path).shape
+
+    def gradient(vector: Array) -> Array:
+        delta = vector.reshape(shape)
+        parts = [one(delta, params, z) for z in batches]
+        return sum(parts[1:], parts[0]).reshape(-1) / len(batches)
+
+    return gradient
+
+
+def plain_central_difference(
+    gradient: Callable[[Array], Array], epsilon: float
+) -> Callable[[Array], Array]:
+    """Returns v -> (g(εv) - g(-εv)) / 2ε, the paper's equation 4."""
+    return lambda vector: (gradient(epsilon * vector) - gradient(-epsilon * vector)) / (2 * epsilon)

@@ -1,0 +1,59 @@
+"""What the benchmarks share: the real generator, a clock, and how a ratio is printed."""
+
+import os
+import pathlib
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from navigan_jax.array_types import Params
+from navigan_jax.generators.base import Generator
+from navigan_jax.generators.files import read_generator
+
+FACES = pathlib.Path("runs/weights/faces.safetensors")
+
+
+def read_faces() -> tuple[Generator, Params]:
+    """Returns the DCGAN of faces that `make demo` converts."""
+    if not FACES.exists():
+        sys.exit(f"{FACES} is missing: run make demo once")
+    return read_generator(FACES)
+
+
+def say_where() -> None:
+    """Prints the machine, so that a figure can be read later."""
+    device = jax.devices()[0]
+    kind = platform.processor() or platform.machine()
+    print(
+        f"# {jax.device_count()} x {device.device_kind} ({kind}, {os.cpu_count()} cores), "
+        f"jax {jax.__version__}, python {platform.python_version()}"
+    )
+
+
+def seconds(function: Callable[..., Any], *arguments: Any, repeats: int) -> tuple[float, float]:
+    """Returns (median seconds of a call, seconds of the first one, which compiles)."""
+    began = time.perf_counter()
+    jax.block_until_ready(function(*arguments))
+    first = time.perf_counter() - began
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        jax.block_until_ready(function(*arguments))
+        times.append(time.perf_counter() - began)
+    return float(np.median(times)), first
+
+
+def peak_bytes() -> int:
+    """Returns the largest resident size this process has had."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def ratio(name: str, value: float) -> None:
+    """Prints a line `ratio NAME NUMBER`."""
+    print(f"ratio {name} {value:.2f}", flush=True)

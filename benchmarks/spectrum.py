@@ -1,0 +1,155 @@
+"""Leading eigenpairs: the default solver against the paper's, on the DCGAN of faces.
+
+  python -m benchmarks.spectrum            16 latents, 32 pairs: both sides run whole (10 minutes)
+  python -m benchmarks.spectrum --full     and 512 latents, 64 pairs (30 minutes more): there the
+                                           paper's time is its fixed count of products times the
+                                           measured time of one
+
+The paper's solver is power iteration by central differences, 10 iterations a direction: once
+written plainly as in the official code (`baseline.py`), and once on this package's own central
+differences, which share the prefix and use matrix products (`ratio ..._same_products`).
+Compilation is left out on all sides and told apart.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import baseline, common
+from navigan_jax import linalg
+from navigan_jax import params as params_lib
+from navigan_jax.perceptual import METRICS
+from navigan_jax.subspaces import hessian, products
+
+LAYER = "main.3"
+MICROBATCH = 16
+ITERATIONS = 10
+EPSILON = 0.1
+TOLERANCE = 1e-3
+CACHE = 4 * 2**30
+
+
+def true_residuals(product: Callable[..., Any], spectrum: hessian.Spectrum) -> np.ndarray:
+    """Returns ||Hv - λv|| / λ with λ the Rayleigh quotient of v, by products of their own."""
+    residuals = []
+    for vector in spectrum.vectors:
+        image = product(vector[None])[0]
+        value = jnp.vdot(vector, image)
+        residuals.append(float(jnp.linalg.norm(image - value * vector) / value))
+    return np.array(residuals)
+
+
+def run_power(
+    product: Callable[[Any], Any], weights: Any, count: int
+) -> tuple[hessian.Spectrum, float]:
+    """Returns the vectors of the paper's solver and its seconds."""
+    state = hessian.PowerState((), None, 0)
+    began = time.perf_counter()
+    for state in hessian.power_steps(
+        jax.random.key(2),
+        product,
+        weights,
+        count=count,
+        iterations=ITERATIONS,
+        epsilon=EPSILON,
+        state=state,
+    ):
+        pass
+    vectors = jax.block_until_ready(jnp.stack(state.found))
+    spent = time.perf_counter() - began
+    norms = np.linalg.norm(np.asarray(vectors), axis=1)
+    units = vectors / jnp.asarray(norms)[:, None]
+    unknown = np.full(count, np.nan)
+    return hessian.Spectrum(units, norms, unknown, count * ITERATIONS, True), spent
+
+
+def compare(samples: int, count: int, *, block_size: int, whole: bool, name: str) -> None:
+    """Runs both sides on one problem and prints their ratio first."""
+    generator, params = common.read_faces()
+    params = params_lib.to_device(params)
+    metric = METRICS["nlpd"]()
+    layers = generator.find_layers([LAYER])
+    z = generator.sample_latents(jax.random.key(0), samples)
+    objective = products.make_objective(
+        generator, params, metric, z, layers, microbatch=MICROBATCH, cache_bytes=CACHE
+    )
+    weights = params_lib.get(params, layers[0].path).reshape(-1)
+
+    began = time.perf_counter()
+    product = products.gauss_newton(objective, cache_bytes=CACHE)
+    warm = linalg.start_lanczos(jax.random.key(9), objective.entries, block_size, jnp.float32)
+    jax.block_until_ready(product(warm.candidate))
+    compile_ours = time.perf_counter() - began
+
+    batches = [jnp.asarray(part) for part in np.split(np.asarray(z), samples // MICROBATCH)]
+    gradient = baseline.plain_gradient(generator, params, metric, batches, layers[0].path)
+    plain = baseline.plain_central_difference(gradient, EPSILON)
+    shared = products.central_difference(objective, epsilon=EPSILON)
+    probe = 1e-2 * warm.candidate[0]
+    plain_second, compile_plain = common.seconds(plain, probe, repeats=3)
+    shared_second, _ = common.seconds(lambda v: shared(v[None])[0], probe, repeats=3)
+
+    began = time.perf_counter()
+    ours = hessian.lanczos_spectrum(
+        jax.random.key(1),
+        product,
+        objective.entries,
+        count=count,
+        tolerance=TOLERANCE,
+        block_size=block_size,
+        max_vectors=max(160, 3 * count),
+        max_products=4000,
+    )
+    jax.block_until_ready(ours.vectors)
+    ours_seconds = time.perf_counter() - began
+
+    evaluations = count * ITERATIONS
+    if whole:
+        paper, plain_seconds = run_power(plain, weights, count)
+        _, shared_seconds = run_power(lambda v: shared(v[None])[0], weights, count)
+        how = "measured whole"
+    else:
+        plain_seconds, shared_seconds = evaluations * plain_second, evaluations * shared_second
+        how = f"{evaluations} products x the measured time of one"
+    common.ratio(name, plain_seconds / ours_seconds)
+    common.ratio(f"{name}_same_products", shared_seconds / ours_seconds)
+    residuals = true_residuals(product, ours)
+    print(f"{samples} latents, {count} pairs of {LAYER}, {objective.entries} weights, nlpd")
+    print(
+        f"  ours   {ours_seconds:8.1f} s  {ours.products} products, blocks of {block_size}, "
+        f"largest residual {residuals.max():.1e} (compiled in {compile_ours:.1f} s)"
+    )
+    print(
+        f"  paper  {plain_seconds:8.1f} s  {evaluations} products, {how} "
+        f"({plain_second:.2f} s each; compiled in {compile_plain:.1f} s)"
+    )
+    print(f"  paper on our central differences {shared_seconds:.1f} s ({shared_second:.2f} s each)")
+    if whole:
+        theirs = true_residuals(product, paper)
+        cosines = np.abs(np.sum(np.asarray(paper.vectors) * np.asarray(ours.vectors), axis=1))
+        overlap = np.linalg.norm(np.asarray(paper.vectors @ ours.vectors.T)) ** 2 / count
+        print(
+            f"  paper's vectors: median residual {np.median(theirs):.1%}, mean |cos| with ours by "
+            f"index {cosines.mean():.2f}, overlap of the subspaces {overlap:.2f}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--full", action="store_true", help="512 latents and 64 pairs too")
+    parser.add_argument("--block-size", type=int, default=2)
+    arguments = parser.parse_args()
+    common.say_where()
+    block = arguments.block_size
+    compare(16, 32, block_size=block, whole=True, name="spectrum")
+    if arguments.full:
+        compare(512, 64, block_size=block, whole=False, name="spectrum_512")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""The spectrum-based method whole: from a generator and a layer to directions.
+
+`find_directions` is the way in from Python; the task of the same name adds progress, saved state
+and pictures to the same parts.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+
+from navigan_jax import linalg
+from navigan_jax import params as params_lib
+from navigan_jax.array_types import Array, Float, Params
+from navigan_jax.directions import Directions
+from navigan_jax.errors import InputError
+from navigan_jax.generators.base import EditableLayer, Generator
+from navigan_jax.perceptual.base import Distance
+from navigan_jax.subspaces import hessian, products, reduction
+
+
+def find_directions(
+    generator: Generator,
+    params: Params,
+    metric: Distance,
+    z: Float[Array, "samples latent"],
+    *,
+    layers: Sequence[str],
+    count: int,
+    seed: int = 0,
+    tolerance: float = 1e-3,
+    block_size: int = 2,
+    microbatch: int = 16,
+    cache_bytes: int = 4 * 2**30,
+) -> Directions:
+    """Returns the `count` leading eigenvectors of the Hessian of E_z d(G_θ(z), G_{θ+ξ}(z)).
+
+    layers: names of the edited weights. z: the latents of the mean. tolerance: of every pair's
+    residual ‖Hξ − λξ‖/λ. The shift scales are zero: nothing was rendered yet.
+    Raises: InputError for an unknown layer, more directions than weights, or weights that do not
+      matter to the images.
+    """
+    found = generator.find_layers(layers)
+    objective = products.make_objective(
+        generator,
+        params_lib.to_device(params),
+        metric,
+        z,
+        found,
+        microbatch=microbatch,
+        cache_bytes=cache_bytes,
+    )
+    require_count(count, objective)
+    reduced = reduction.reduce_inputs(objective)
+    spectrum = hessian.lanczos_spectrum(
+        jax.random.key(seed),
+        products.gauss_newton(reduced.objective, cache_bytes=cache_bytes),
+        reduced.objective.entries,
+        count=count,
+        tolerance=tolerance,
+        block_size=block_size,
+        max_vectors=default_max_vectors(count, block_size),
+        max_products=20 * count + 200,
+    )
+    require_usable(spectrum, objective)
+    provenance = {
+        "architecture": generator.architecture,
+        "digest": params_lib.digest(params),
+        "method": "hessian, lanczos",
+        "metric": type(metric).__name__.lower(),
+        "seed": str(seed),
+        "latents": str(len(z)),
+        "config": json.dumps({"tolerance": tolerance, "block_size": block_size}),
+    }
+    return as_directions(spectrum, found, reduced, provenance)
+
+
+def require_count(count: int, objective: products.Objective) -> None:
+    """Refuses to look for more pairs than there are weights.
+
+    Raises: InputError.
+    """
+    if not 1 <= count <= objective.entries:
+        raise InputError(
+            f"config.directions: expected 1 to {objective.entries}, the number of weights of "
+            f"{describe_layers(objective.layers)}; got {count}; change it"
+        )
+
+
+def require_usable(spectrum: hessian.Spectrum, objective: products.Objective) -> None:
+    """Refuses a spectrum that is not finite, or zero because the weights do not matter.
+
+    Raises: InputError.
+    """
+    names = describe_layers(objective.layers)
+    if not np.isfinite(spectrum.eigenvalues).all():
+        raise InputError(
+            f"{names}: products with the Hessian gave NaN or infinity; the images of some latents "
+            "are not finite: check the weights (tools.convert_weights inspect) and the latents"
+        )
+    if spectrum.eigenvalues[0] <= 0:
+        raise InputError(
+            f"{names}: the images do not change with these weights (the gradient is zero); "
+            "choose another config.layer"
+        )
+
+
+def describe_layers(layers: Sequence[EditableLayer]) -> str:
+    """Returns the paths of the layers, with commas."""
+    return ", ".join(layer.path for layer in layers)
+
+
+def default_max_vectors(count: int, block_size: int) -> int:
+    """Returns how many full-length vectors the solver may hold: 3 for each pair, at least 160."""
+    return max(160, 3 * count, linalg.smallest_max_vectors(count, block_size))
+
+
+def as_directions(
+    spectrum: hessian.Spectrum,
+    layers: Sequence[EditableLayer],
+    reduced: reduction.Reduction,
+    provenance: Mapping[str, str],
+) -> Directions:
+    """Returns the eigenvectors as directions of the whole layers, signs fixed there."""
+    vectors = linalg.fix_signs(reduced.expand(spectrum.vectors))
+    unmeasured = np.zeros((len(vectors), 2))
+    return Directions(
+        basis={path: np.asarray(rows) for path, rows in products.split(layers, vectors).items()},
+        spectrum=spectrum.eigenvalues,
+        residuals=spectrum.residuals,
+        shift_scales=unmeasured,
+        distances=unmeasured,
+        provenance=provenance,
+    )

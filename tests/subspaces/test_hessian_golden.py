@@ -1,0 +1,213 @@
+"""Power iteration for the LPIPS Hessian against the iterates of the original program."""
+
+import ast
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from navigan_jax import linalg, testing
+from navigan_jax import params as params_lib
+from navigan_jax.generators.files import make_generator
+from navigan_jax.perceptual import lpips
+from navigan_jax.perceptual.base import AtSize, distance, resize
+from navigan_jax.subspaces import products
+from tools.convert_weights.lpips import from_state_dicts
+from tools.convert_weights.stylegan2 import from_rosinality
+from tools.convert_weights.torch_file import read_torch
+
+pytestmark = pytest.mark.golden
+
+
+@dataclasses.dataclass(frozen=True)
+class Golden:
+    """The case, the objective of its program in one precision, and the compiled gradient."""
+
+    case: testing.GoldenCase
+    data: dict[str, np.ndarray]
+    objective: products.Objective
+    gradient: Callable[[Any], Any]
+    params: dict[str, Any]
+    metric: AtSize
+    dtype: type
+
+    @property
+    def info(self):
+        return self.case.info["architecture"]
+
+    @property
+    def layer(self):
+        return self.objective.layers[0]
+
+    def vector(self, key, *index):
+        """A stored change of the weight, OIHW after any axes of length 1, as our flat HWIO."""
+        array = self.data[key][index]
+        return jnp.asarray(weight_hwio(array).ravel(), self.dtype)
+
+
+def weight_hwio(array):
+    return array.reshape(array.shape[-4:]).transpose(2, 3, 1, 0)
+
+
+def nhwc(images):
+    return np.moveaxis(images, 1, -1)
+
+
+def make_golden(dtype):
+    case = testing.golden_case("navigan_hessian")
+    data, digest, info = case.arrays("data"), case.arrays("digest"), case.info["architecture"]
+
+    def cast(tree):
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
+
+    content = read_torch(case.path("generator"))
+    config, params = from_rosinality(content["g_ema"], content["latent_avg"])
+    generator = make_generator("stylegan2", config)
+    shapes = [ast.literal_eval(shape) for shape in digest["digest/shapes"].tolist()]
+    backbone = testing.fill_state_dict(
+        dict(zip(digest["digest/names"].tolist(), shapes, strict=True)),
+        testing.golden_fill_start(info["fill"]),
+    )
+    prefix = "lpips_lin/"
+    linear = {k.removeprefix(prefix): v for k, v in data.items() if k.startswith(prefix)}
+    config, weights = from_state_dicts(info["lpips_net"], backbone, linear, "0.1")
+    metric = AtSize(
+        lpips.create(cast(weights), **config),
+        info["lpips_interpolation_size"],
+        info["interpolation"],
+    )
+    objective = products.make_objective(
+        generator,
+        cast(params),
+        metric,
+        data["in/zs"].astype(dtype),
+        generator.find_layers([f"convs.{info['layer_ix']}"]),
+        microbatch=info["batch_size"],
+        cache_bytes=1 << 30,
+    )
+    gradient = products.gradient(objective)
+    return Golden(case, data, objective, gradient, cast(params), metric, dtype)
+
+
+@pytest.fixture(scope="module")
+def single():
+    return make_golden(np.float32)
+
+
+@pytest.fixture(scope="module")
+def double():
+    with testing.x64():
+        return make_golden(np.float64)
+
+
+def iterate(golden, monkeypatch, found, start, iterations):
+    """The iterates after `start`, by the compiled gradient at hand."""
+    monkeypatch.setattr(products, "gradient", lambda _: golden.gradient)
+    product = products.central_difference(golden.objective, epsilon=golden.info["epsilon"])
+    steps = linalg.power_iteration(
+        lambda vector: product(vector[None])[0], found, start, iterations=iterations
+    )
+    return [vector for vector, number in steps if number]
+
+
+def relative(actual, desired):
+    return float(jnp.linalg.norm(actual - desired) / jnp.linalg.norm(desired))
+
+
+def cosine(a, b):
+    return float(jnp.vdot(a, b) / (jnp.linalg.norm(a) * jnp.linalg.norm(b)))
+
+
+def test_images_and_gradient_at_a_change_equal_the_original(single):
+    """Images as LPIPS sees them, and the gradient of the mean distance, with the weight changed."""
+    params, tolerance = single.params, single.case.tolerance
+    generator, metric = single.objective.generator, single.metric
+    images_of = jax.jit(lambda p, z: generator.synthesize(p, generator.map_latent(p, z)))
+    changed = params_lib.add(params, single.layer.path, weight_hwio(single.data["in/delta"]))
+    images = [images_of(weights, single.data["in/zs"]) for weights in (params, changed)]
+    for index, batch in enumerate(images):
+        key = f"at_delta/img{index}_interp"
+        shrunk = resize(batch, metric.size, metric.method)
+        testing.assert_close(shrunk, nhwc(single.data[key]), tolerance["images"], key)
+    full = nhwc(single.data["at_delta/img0_full_first2"])
+    testing.assert_close(images[0][: len(full)], full, tolerance["images"], "full")
+    gradient = single.gradient(single.vector("in/delta"))
+    expected = single.vector("at_delta/g_all")
+    testing.assert_close(gradient, expected, tolerance["gradient"], "gradient")
+
+
+def test_distances_and_gradient_in_64_bits_equal_the_original(double):
+    """LPIPS of each pair agrees to nearly all digits, the gradient to those stored."""
+    generator, metric = double.objective.generator, double.metric
+
+    @jax.jit
+    def distances(params, changed, z):
+        w_plus = generator.map_latent(params, z)
+        pair = [generator.synthesize(weights, w_plus) for weights in (params, changed)]
+        return distance(metric, *pair)
+
+    with testing.x64():
+        delta = weight_hwio(double.data["in/delta"]).astype(np.float64)
+        changed = params_lib.add(double.params, double.layer.path, delta)
+        zs = double.data["in/zs"].astype(np.float64)
+        actual = jax.device_get(distances(double.params, changed, zs))
+        gradient = jax.device_get(double.gradient(double.vector("in/delta")))
+        expected = jax.device_get(double.vector("at_delta/g_all_f64"))
+    testing.assert_close(actual, double.data["at_delta/lpips_f64"].ravel(), 1e-6, "lpips")
+    testing.assert_close(gradient, expected, 1e-6, "gradient")
+
+
+def test_gradient_is_orthogonal_to_every_output_filter(double):
+    """A demodulated filter may be scaled without effect: at δ the gradient meets (θ + δ)_o at 0.
+
+    δ is once the stored change and once what a product with the Hessian gives, made as large. The
+    1e-8 in the demodulation breaks the symmetry by that much. θ itself is not orthogonal.
+    """
+    original = np.asarray(params_lib.get(double.params, double.layer.path))
+    outputs = original.shape[-1]
+    with testing.x64():
+        change = double.vector("in/delta")
+        product = double.vector("f64/iterates_rounded_to_f32", 0, 1)
+        for delta in (change, product * (jnp.linalg.norm(change) / jnp.linalg.norm(product))):
+            gradient = np.asarray(double.gradient(delta)).reshape(-1, outputs)
+            weight = original.reshape(-1, outputs) + np.asarray(delta).reshape(-1, outputs)
+            scale = np.linalg.norm(gradient, axis=0) * np.linalg.norm(weight, axis=0)
+            assert np.all(np.abs(np.sum(gradient * weight, axis=0)) <= 1e-7 * scale)
+            meets = np.sum(gradient * original.reshape(-1, outputs), axis=0)
+            assert np.any(np.abs(meets) > 1e-3 * scale)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_iterates_in_64_bits_equal_the_original(double, number, monkeypatch):
+    """From the drawn start, projected against the vectors found before it; and the last step."""
+    stored, count = "f64/iterates_rounded_to_f32", double.info["max_iter"]
+    assert number < double.info["num_eigenvectors"]
+    with testing.x64():
+        found = [double.vector(stored, i, count) for i in range(number)]
+        start = double.vector("in/v_init_draws", number)
+        steps = iterate(double, monkeypatch, found, start, 2 if number == 0 else 1)
+        assert relative(steps[0], double.vector(stored, number, 1)) <= 1e-6
+        for index, vector in enumerate(steps[1:], 2):
+            assert relative(vector, double.vector(stored, number, index)) <= 1e-6
+        before = double.vector(stored, number, count - 1)
+        (last,) = iterate(double, monkeypatch, found, before, 1)
+        assert relative(last, double.vector(stored, number, count)) <= 1e-6
+        norm = double.data["f64/iterate_norms"][number, count]
+        assert abs(float(jnp.linalg.norm(last)) / norm - 1) <= 1e-6
+
+
+def test_iterates_in_32_bits_follow_the_original(single, monkeypatch):
+    """The step of a float32 program is tiny, so rounding leaves the direction and few digits."""
+    start = single.vector("in/v_init_draws", 0)
+    steps = iterate(single, monkeypatch, [], start, 2)
+    tolerance, stored = single.case.tolerance, "f64/iterates_rounded_to_f32"
+    first = single.vector(stored, 0, 1)
+    assert relative(steps[0], first) <= tolerance["first_iterate_vs_f64"]
+    for index, vector in enumerate(steps[1:], 2):
+        desired = single.vector(stored, 0, index)
+        assert cosine(vector, desired) >= tolerance["later_iterates_cosine_vs_f64"]
+    assert cosine(start, first) < tolerance["later_iterates_cosine_vs_f64"]
