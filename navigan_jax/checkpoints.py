@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -72,9 +73,11 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         if target.exists() and not target.is_file():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         try:
-            # Not by `tempfile`, whose files nobody else may read.
-            open(temporary, "xb").close()
+            with open(temporary, "xb") as file:
+                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             yield temporary
+            # safetensors makes another file of that name, which nobody else may read.
+            os.chmod(temporary, mode)
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, target)

@@ -215,10 +215,17 @@ def _starts(blocks: Sequence[Block]) -> list[int]:
 def _extend(key: Key, product: Product, state: KrylovState) -> KrylovState:
     """Moves the candidate into the basis and makes the next one of its product."""
     basis = _append(state.basis, state.candidate)
-    block_size = state.candidate.shape[0]
+    block_size = len(state.candidate)
     old = len(state.projected)
+    new = old + block_size
+    products = state.products + block_size
     rest = product(state.candidate)
     norms = _norms(rest)
+    if not np.isfinite(norms).all():
+        unknown = np.full((new, new), np.nan)
+        return KrylovState(
+            basis, unknown, state.candidate, unknown[:, old:], products, state.restarts
+        )
     # First the blocks that H couples to the candidate, then all: after the first step what
     # remains along the others is rounding, so one pass over them leaves no more than rounding.
     coupled = np.abs(state.coupling).sum(axis=1) > 0
@@ -227,7 +234,7 @@ def _extend(key: Key, product: Product, state: KrylovState) -> KrylovState:
         for i, start in enumerate(_starts(basis))
         if start == old or coupled[start : start + len(basis[i])].any()
     ]
-    column = np.zeros((old + block_size, block_size))
+    column = np.zeros((new, block_size))
     factor = np.eye(block_size)
     rest = _subtract(basis, first, rest, column, factor)
     fresh = np.zeros(block_size, dtype=bool)
@@ -246,17 +253,15 @@ def _extend(key: Key, product: Product, state: KrylovState) -> KrylovState:
         # A row that got much shorter has its rounding enlarged, along the basis too: once more.
         elif not np.any(pivots < 0.1 * before):
             break
-    projected = np.zeros((old + block_size, old + block_size))
+    projected = np.zeros((new, new))
     projected[:old, :old] = state.projected
     projected[:, old:] = column
     projected[old:, :old] = column[:old].T
     corner = projected[old:, old:]
     projected[old:, old:] = (corner + corner.T) / 2
-    coupling = np.zeros((old + block_size, block_size))
+    coupling = np.zeros((new, block_size))
     coupling[old:] = factor
-    return KrylovState(
-        basis, projected, rest, coupling, state.products + block_size, state.restarts
-    )
+    return KrylovState(basis, projected, rest, coupling, products, state.restarts)
 
 
 def _append(basis: tuple[Block, ...], block: Block) -> tuple[Block, ...]:

@@ -24,7 +24,7 @@ def find_directions(
     generator: Generator,
     params: Params,
     metric: Distance,
-    z: Float[Array, "samples latent"],
+    z: Float[Array | np.ndarray, "samples latent"],
     *,
     layers: Sequence[str],
     count: int,

@@ -53,9 +53,9 @@ class Generator:
 
     z_dim: size of z ~ N(0, I). label_dim: number of classes, 0 without labels; where there are
     labels, a latent is z with zeros and a one after it. resolution: side of the image in pixels.
-    Images are NHWC, nominally in [-1, 1]. The network's method `run(carry, start, stop)` goes through stages:
-    stage 0 reads z, stage `mapping_stages` the latent, the last one returns the image. Its field
-    `by_matmul` names the submodules that are computed as matrix products.
+    Images are NHWC, nominally in [-1, 1]. The network's method `run(carry, start, stop)` goes
+    through stages: stage 0 reads z, stage `mapping_stages` the latent, the last one returns the
+    image. Its field `by_matmul` names the submodules that are computed as matrix products.
     """
 
     architecture: str

@@ -1,5 +1,12 @@
 """Distances by name; "lpips" takes weights, the others need none."""
 
-from navigan_jax.perceptual import l2, lpips, nlpd
+from collections.abc import Callable
 
-METRICS = {"nlpd": nlpd.NLPD, "l2": l2.L2, "lpips": lpips.create}
+from navigan_jax.perceptual import l2, lpips, nlpd
+from navigan_jax.perceptual.base import Distance
+
+METRICS: dict[str, Callable[..., Distance]] = {
+    "nlpd": nlpd.NLPD,
+    "l2": l2.L2,
+    "lpips": lpips.create,
+}

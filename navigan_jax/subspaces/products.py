@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from navigan_jax import devices
 from navigan_jax import params as params_lib
@@ -61,7 +62,7 @@ def make_objective(
     generator: Generator,
     params: Params,
     metric: Metric,
-    latents: Float[Array, "samples latent"],
+    latents: Float[Array | np.ndarray, "samples latent"],
     layers: Sequence[EditableLayer],
     *,
     microbatch: int,

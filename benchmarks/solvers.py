@@ -1,0 +1,73 @@
+"""Products that eigensolvers need for 32 pairs to a residual of 1e-3 on a spectrum like a layer's.
+
+  python -m benchmarks.solvers       (1 minute)
+
+Ours in blocks of 1, 2, 4 and 8 against `jax.experimental.sparse.linalg.lobpcg_standard`, on a
+diagonal matrix: Krylov methods see the spectrum alone, and a product of a generator costs so much
+more than all else that products are the price.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.sparse.linalg import lobpcg_standard
+
+from benchmarks import common
+from navigan_jax.subspaces import hessian
+
+ENTRIES = 4000
+COUNT = 32
+TOLERANCE = 1e-3
+
+
+def spectrum_of_layer() -> np.ndarray:
+    """Returns eigenvalues that fall off like those of the DCGAN's main.3."""
+    return (12 * np.arange(1, ENTRIES + 1) ** -0.6).astype(np.float32)
+
+
+def worst_residual(values: np.ndarray, vectors: np.ndarray, diagonal: np.ndarray) -> float:
+    residuals = np.linalg.norm(vectors * diagonal - values[:, None] * vectors, axis=1)
+    return float(np.max(residuals / values))
+
+
+def lobpcg_products(diagonal: np.ndarray) -> tuple[int, float]:
+    """Returns (products, worst residual): the fewest iterations that reach the tolerance."""
+    start = jax.random.normal(jax.random.key(0), (ENTRIES, COUNT))
+    device = jnp.asarray(diagonal)
+    for iterations in range(5, 200, 5):
+        values, vectors, done = lobpcg_standard(
+            lambda block: device[:, None] * block, start, iterations, 0.0
+        )
+        worst = worst_residual(np.asarray(values), np.asarray(vectors).T, diagonal)
+        if worst <= TOLERANCE:
+            break
+    # Every iteration multiplies the current vectors, their residuals and the last steps.
+    return 3 * COUNT * int(done), worst
+
+
+def main() -> None:
+    common.say_where()
+    diagonal = spectrum_of_layer()
+    device = jnp.asarray(diagonal)
+    needed = {}
+    for block in (1, 2, 4, 8):
+        found = hessian.lanczos_spectrum(
+            jax.random.key(0),
+            lambda rows: rows * device[None, :],
+            ENTRIES,
+            count=COUNT,
+            tolerance=TOLERANCE,
+            block_size=block,
+            max_vectors=160,
+            max_products=4000,
+        )
+        needed[block] = found.products
+        worst = worst_residual(found.eigenvalues, np.asarray(found.vectors), diagonal)
+        print(f"block Lanczos, blocks of {block}: {found.products} products, residual {worst:.1e}")
+    products, worst = lobpcg_products(diagonal)
+    print(f"lobpcg_standard: {products} products, residual {worst:.1e}")
+    common.ratio("lobpcg_products", products / needed[2])
+
+
+if __name__ == "__main__":
+    main()
