@@ -17,10 +17,10 @@ from navigan_jax.generators.base import Generator
 from navigan_jax.perceptual.base import Distance, distance
 
 
-def plain_gradient(
-    generator: Generator, params: Params, metric: Distance, batches: Sequence[Array], path: str
-) -> Callable[[Array], Array]:
-    """Returns δ -> gradient of the mean distance over all the batches."""
+def plain_gradient_of_batch(
+    generator: Generator, metric: Distance, path: str
+) -> Callable[[Array, Params, Array], Array]:
+    """Returns (δ, params, z) -> gradient by δ of the mean distance over the latents z."""
 
     def mean_distance(delta: Array, params: Params, z: Array) -> Array:
         original = generator.synthesize(params, generator.map_latent(params, z))
@@ -28,7 +28,14 @@ def plain_gradient(
         shifted = generator.synthesize(moved, generator.map_latent(moved, z))
         return jnp.mean(distance(metric, original, shifted))
 
-    one = jax.jit(jax.grad(mean_distance))
+    return jax.grad(mean_distance)
+
+
+def plain_gradient(
+    generator: Generator, params: Params, metric: Distance, batches: Sequence[Array], path: str
+) -> Callable[[Array], Array]:
+    """Returns δ -> gradient of the mean distance over all the batches, compiled."""
+    one = jax.jit(plain_gradient_of_batch(generator, metric, path))
     shape = params_lib.get(params, path).shape
 
     def gradient(vector: Array) -> Array:

@@ -24,7 +24,8 @@ from benchmarks import baseline, common
 from navigan_jax import linalg
 from navigan_jax import params as params_lib
 from navigan_jax.perceptual import METRICS
-from navigan_jax.subspaces import hessian, products
+from navigan_jax.spectrum import default_max_vectors
+from navigan_jax.subspaces import hessian, products, reduction
 
 LAYER = "main.3"
 MICROBATCH = 16
@@ -34,38 +35,31 @@ TOLERANCE = 1e-3
 CACHE = 4 * 2**30
 
 
-def true_residuals(product: Callable[..., Any], spectrum: hessian.Spectrum) -> np.ndarray:
+def true_residuals(product: Callable[..., Any], vectors: Any) -> np.ndarray:
     """Returns ||Hv - λv|| / λ with λ the Rayleigh quotient of v, by products of their own."""
     residuals = []
-    for vector in spectrum.vectors:
+    for vector in vectors:
         image = product(vector[None])[0]
         value = jnp.vdot(vector, image)
         residuals.append(float(jnp.linalg.norm(image - value * vector) / value))
     return np.array(residuals)
 
 
-def run_power(
-    product: Callable[[Any], Any], weights: Any, count: int
-) -> tuple[hessian.Spectrum, float]:
-    """Returns the vectors of the paper's solver and its seconds."""
-    state = hessian.PowerState((), None, 0)
+def run_power(product: Callable[[Any], Any], weights: Any, count: int) -> tuple[Any, float]:
+    """Returns the vectors of the paper's solver, at unit norm, and its seconds."""
     began = time.perf_counter()
-    for state in hessian.power_steps(
+    *_, last = hessian.power_steps(
         jax.random.key(2),
         product,
         weights,
         count=count,
         iterations=ITERATIONS,
         epsilon=EPSILON,
-        state=state,
-    ):
-        pass
-    vectors = jax.block_until_ready(jnp.stack(state.found))
+        state=hessian.PowerState(),
+    )
+    vectors = jax.block_until_ready(jnp.stack(last.found))
     spent = time.perf_counter() - began
-    norms = np.linalg.norm(np.asarray(vectors), axis=1)
-    units = vectors / jnp.asarray(norms)[:, None]
-    unknown = np.full(count, np.nan)
-    return hessian.Spectrum(units, norms, unknown, count * ITERATIONS, True), spent
+    return vectors / jnp.linalg.norm(vectors, axis=1, keepdims=True), spent
 
 
 def compare(samples: int, count: int, *, block_size: int, whole: bool, name: str) -> None:
@@ -81,8 +75,10 @@ def compare(samples: int, count: int, *, block_size: int, whole: bool, name: str
     weights = params_lib.get(params, layers[0].path).reshape(-1)
 
     began = time.perf_counter()
-    product = products.gauss_newton(objective, cache_bytes=CACHE)
-    warm = linalg.start_lanczos(jax.random.key(9), objective.entries, block_size, jnp.float32)
+    reduced = reduction.reduce_inputs(objective, at_least=count)
+    entries = reduced.objective.entries
+    product = products.gauss_newton(reduced.objective, cache_bytes=CACHE)
+    warm = linalg.start_lanczos(jax.random.key(9), entries, block_size, jnp.float32)
     jax.block_until_ready(product(warm.candidate))
     compile_ours = time.perf_counter() - began
 
@@ -90,7 +86,7 @@ def compare(samples: int, count: int, *, block_size: int, whole: bool, name: str
     gradient = baseline.plain_gradient(generator, params, metric, batches, layers[0].path)
     plain = baseline.plain_central_difference(gradient, EPSILON)
     shared = products.central_difference(objective, epsilon=EPSILON)
-    probe = 1e-2 * warm.candidate[0]
+    probe = 1e-2 * reduced.expand(warm.candidate)[0]
     plain_second, compile_plain = common.seconds(plain, probe, repeats=3)
     shared_second, _ = common.seconds(lambda v: shared(v[None])[0], probe, repeats=3)
 
@@ -98,14 +94,14 @@ def compare(samples: int, count: int, *, block_size: int, whole: bool, name: str
     ours = hessian.lanczos_spectrum(
         jax.random.key(1),
         product,
-        objective.entries,
+        entries,
         count=count,
         tolerance=TOLERANCE,
         block_size=block_size,
-        max_vectors=max(160, 3 * count),
+        max_vectors=default_max_vectors(count, block_size),
         max_products=4000,
     )
-    jax.block_until_ready(ours.vectors)
+    vectors = jax.block_until_ready(reduced.expand(ours.vectors))
     ours_seconds = time.perf_counter() - began
 
     evaluations = count * ITERATIONS
@@ -118,7 +114,8 @@ def compare(samples: int, count: int, *, block_size: int, whole: bool, name: str
         how = f"{evaluations} products x the measured time of one"
     common.ratio(name, plain_seconds / ours_seconds)
     common.ratio(f"{name}_same_products", shared_seconds / ours_seconds)
-    residuals = true_residuals(product, ours)
+    whole_product = products.gauss_newton(objective, cache_bytes=CACHE)
+    residuals = true_residuals(whole_product, vectors)
     print(f"{samples} latents, {count} pairs of {LAYER}, {objective.entries} weights, nlpd")
     print(
         f"  ours   {ours_seconds:8.1f} s  {ours.products} products, blocks of {block_size}, "
@@ -130,9 +127,9 @@ def compare(samples: int, count: int, *, block_size: int, whole: bool, name: str
     )
     print(f"  paper on our central differences {shared_seconds:.1f} s ({shared_second:.2f} s each)")
     if whole:
-        theirs = true_residuals(product, paper)
-        cosines = np.abs(np.sum(np.asarray(paper.vectors) * np.asarray(ours.vectors), axis=1))
-        overlap = np.linalg.norm(np.asarray(paper.vectors @ ours.vectors.T)) ** 2 / count
+        theirs = true_residuals(whole_product, paper)
+        cosines = np.abs(np.sum(np.asarray(paper) * np.asarray(vectors), axis=1))
+        overlap = np.linalg.norm(np.asarray(paper @ vectors.T)) ** 2 / count
         print(
             f"  paper's vectors: median residual {np.median(theirs):.1%}, mean |cos| with ours by "
             f"index {cosines.mean():.2f}, overlap of the subspaces {overlap:.2f}"

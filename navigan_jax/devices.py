@@ -6,6 +6,7 @@ zero, so any number of latents fits any number of devices and any microbatch.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Callable
@@ -15,10 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental import multihost_utils
 
 from navigan_jax.errors import InputError
 
 _AXIS = "devices"
+
+_PATIENCE = 24 * 3600  # seconds that processes which are done wait for the one that draws pictures
 
 
 def initialize_distributed() -> None:
@@ -28,22 +32,26 @@ def initialize_distributed() -> None:
     leaves the rest to JAX, which knows TPU pods and Slurm.
     Raises: InputError if the processes cannot find each other.
     """
-    settings: dict[str, Any] = {}
-    for argument, variable, kind in (
-        ("coordinator_address", "JAX_COORDINATOR_ADDRESS", str),
-        ("num_processes", "JAX_NUM_PROCESSES", int),
-        ("process_id", "JAX_PROCESS_ID", int),
-    ):
-        if variable in os.environ:
-            settings[argument] = kind(os.environ[variable])
+    settings: dict[str, Any] = {"shutdown_timeout_seconds": _PATIENCE}
     try:
+        for argument, variable, kind in (
+            ("coordinator_address", "JAX_COORDINATOR_ADDRESS", str),
+            ("num_processes", "JAX_NUM_PROCESSES", int),
+            ("process_id", "JAX_PROCESS_ID", int),
+        ):
+            if variable in os.environ:
+                settings[argument] = kind(os.environ[variable])
         jax.distributed.initialize(**settings)
     except (ValueError, RuntimeError) as error:
         raise InputError(
-            f"distributed: the processes could not be joined ({error}); on a cluster that JAX does "
-            "not know set JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID, "
-            "or set config.distributed=False"
+            f"distributed: expected processes that find each other; got {_first_line(error)}; set "
+            "JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID for each, if "
+            "JAX does not know the cluster, or set --config.distributed=False"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def is_main_process() -> bool:
@@ -54,6 +62,12 @@ def is_main_process() -> bool:
 def is_single_process() -> bool:
     """Whether all devices belong to this process."""
     return jax.process_count() == 1
+
+
+def wait_for_all(name: str) -> None:
+    """Returns once all processes have called this with that name."""
+    if not is_single_process():
+        multihost_utils.sync_global_devices(name)
 
 
 def describe() -> str:
@@ -90,23 +104,38 @@ def shard(data: Any, *, microbatch: int) -> Shards:
     slots = np.full((len(devices), count * size), samples)
     slots[:, :share] = np.minimum(np.arange(len(devices) * share), samples).reshape(-1, share)
     mine = slots[[i for i, device in enumerate(devices) if device in jax.local_devices()]]
+    precision = jnp.result_type(float)
     batches, weights = [], []
     for chosen in np.split(mine, count, axis=1):
         index = np.where(chosen < samples, chosen, 0)
         batches.append(_place(jax.tree.map(lambda x, at=index: np.asarray(x)[at], data)))
-        weights.append(_place(np.where(chosen < samples, 1 / samples, 0).astype(np.float32)))
+        weights.append(_place(np.where(chosen < samples, 1 / samples, 0).astype(precision)))
     return Shards(tuple(batches), tuple(weights))
 
 
 def _place(tree: Any) -> Any:
     """Puts row i of each leaf on local device i."""
-    return jax.pmap(lambda x: x, axis_name=_AXIS)(tree)
+    return _mapped(_identity, 0)(tree)
 
 
 def replicate(tree: Any) -> Any:
     """Returns the tree with a copy of each leaf on every local device."""
     rows = np.zeros(jax.local_device_count(), np.float32)
-    return jax.pmap(lambda _, leaf: leaf, axis_name=_AXIS, in_axes=(0, None))(rows, tree)
+    return _mapped(_second, 0, None)(rows, tree)
+
+
+def _identity(tree: Any) -> Any:
+    return tree
+
+
+def _second(_: Any, tree: Any) -> Any:
+    return tree
+
+
+@functools.cache
+def _mapped(function: Callable[..., Any], *in_axes: int | None) -> Callable[..., Any]:
+    # Made once, so that it is compiled once; but not before the processes of a pod are joined.
+    return jax.pmap(function, axis_name=_AXIS, in_axes=in_axes)
 
 
 def map_microbatches(function: Callable[[Any, Any], Any], shared: Any, shards: Shards) -> Shards:
@@ -178,8 +207,9 @@ def _require_memory(program: Any) -> None:
         needed *= jax.local_device_count()
     if needed > free:
         raise InputError(
-            f"memory: a microbatch needs {needed / 2**30:.1f} GiB a device; {free / 2**30:.1f} GiB "
-            "are free; lower config.microbatch with --config.microbatch=N, down to 1"
+            f"memory: expected a microbatch to fit in the {free / 2**30:.1f} GiB that are free; "
+            f"got one that needs {needed / 2**30:.1f} GiB; lower config.microbatch with "
+            "--config.microbatch=N, down to 1"
         )
 
 

@@ -93,7 +93,7 @@ def digest(params: Params) -> str:
     """Returns the SHA-256 (hex) of paths, dtypes, shapes and bytes: equal trees, equal digests."""
     state = hashlib.sha256()
     for path, leaf in flatten(params).items():
-        array = np.asarray(leaf, order="C")
+        array = np.asarray(leaf)
         state.update(f"{path}\0{array.dtype.str}\0{array.shape}\0".encode())
         state.update(array.tobytes())
     return state.hexdigest()

@@ -5,6 +5,7 @@ and pictures to the same parts.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -42,6 +43,7 @@ def find_directions(
       matter to the images.
     """
     found = generator.find_layers(layers)
+    require_count(count, found)
     objective = products.make_objective(
         generator,
         params_lib.to_device(params),
@@ -51,8 +53,7 @@ def find_directions(
         microbatch=microbatch,
         cache_bytes=cache_bytes,
     )
-    require_count(count, objective)
-    reduced = reduction.reduce_inputs(objective)
+    reduced = reduction.reduce_inputs(objective, at_least=count)
     spectrum = hessian.lanczos_spectrum(
         jax.random.key(seed),
         products.gauss_newton(reduced.objective, cache_bytes=cache_bytes),
@@ -76,15 +77,16 @@ def find_directions(
     return as_directions(spectrum, found, reduced, provenance)
 
 
-def require_count(count: int, objective: products.Objective) -> None:
+def require_count(count: int, layers: Sequence[EditableLayer]) -> None:
     """Refuses to look for more pairs than there are weights.
 
     Raises: InputError.
     """
-    if not 1 <= count <= objective.entries:
+    entries = sum(math.prod(layer.shape) for layer in layers)
+    if not 1 <= count <= entries:
         raise InputError(
-            f"config.directions: expected 1 to {objective.entries}, the number of weights of "
-            f"{describe_layers(objective.layers)}; got {count}; change it"
+            f"config.directions: expected 1 to {entries}, the number of weights of "
+            f"{describe_layers(layers)}; got {count}; change it"
         )
 
 

@@ -6,6 +6,8 @@ what is finished is read back, what was interrupted goes on from its last saved 
 
 import dataclasses
 import hashlib
+import json
+import math
 import pathlib
 import time
 import zipfile
@@ -30,10 +32,13 @@ from navigan_jax.generators.files import read_generator
 from navigan_jax.perceptual import METRICS
 from navigan_jax.perceptual.base import RESIZE_METHODS, AtSize, Distance, distance
 from navigan_jax.perceptual.files import read_perceptual
-from navigan_jax.progress import Progress, open_metrics
+from navigan_jax.progress import Progress
 from navigan_jax.showcase import animation, gallery, grid, plots
 from navigan_jax.showcase.base import DirectionRecord, Showcase, spread_shifts
-from navigan_jax.subspaces import hessian, products, reduction
+from navigan_jax.subspaces import hessian, products, reduction, runs
+
+_DIRECTIONS = "directions.safetensors"
+_STATE = "state.safetensors"
 
 HESSIAN_KEYS: config_lib.Keys = {
     "task": str,
@@ -67,8 +72,18 @@ HESSIAN_KEYS: config_lib.Keys = {
     "show.animated": int,
 }
 
-# Keys that change how a run goes or what is drawn of it, but not which directions it finds.
-_FREE_KEYS = ("cache_gib", "save_minutes", "distributed", "show.")
+# Keys that change how a run goes or what is drawn of it, but not which directions it finds. What
+# the paths lead to is compared by its content.
+_FREE_KEYS = (
+    "generator",
+    "latents.path",
+    "metric.weights",
+    "microbatch",
+    "cache_gib",
+    "save_minutes",
+    "distributed",
+    "show.",
+)
 
 _POSITIVE = (
     "directions",
@@ -85,25 +100,35 @@ _POSITIVE = (
     "show.calibration_latents",
     "show.animated",
 )
+_NOT_NEGATIVE = (
+    "seed",
+    "metric.size",
+    "solver.max_vectors",
+    "cache_gib",
+    "save_minutes",
+    "show.seed",
+)
 
 
 def run_hessian(config: Config, workdir: pathlib.Path) -> None:
     """Finds the leading directions of a layer and shows them.
 
-    Writes config.json, directions.safetensors, spectrum.png, gallery.png, gallery.html,
-    animation.gif and metrics.jsonl to the workdir.
+    Writes config.json, inputs.json, directions.safetensors, spectrum.png, gallery.png,
+    gallery.html, animation.gif, metrics.jsonl and files for TensorBoard to the workdir.
     """
     config_lib.validate(config, HESSIAN_KEYS)
     _check_hessian_values(config)
     generator, params = read_generator(config.generator)
     layers = generator.find_layers([name.strip() for name in config.layer.split(",")])
+    spectrum_lib.require_count(config.directions, layers)
+    _check_memory_allowed(config, layers)
     metric = _make_metric(config)
     _check_metric(generator, metric)
     z = _draw_latents(config, generator)
     digest = params_lib.digest(params)
-    _claim(workdir, config, digest)
+    _claim(workdir, config, _digest_inputs(config, digest, z))
 
-    path = workdir / "directions.safetensors"
+    path = workdir / _DIRECTIONS
     if path.exists():
         directions = read_directions(path, digest=digest)
         _say(f"{path}: found, {len(directions)} directions")
@@ -115,16 +140,16 @@ def run_hessian(config: Config, workdir: pathlib.Path) -> None:
         scaled = _calibrate(config, generator, params, layers, metric, directions)
         write_directions(path, scaled)
         _show(config, workdir, generator, params, layers, scaled)
-        checkpoints.remove_state(workdir / "state")
+        checkpoints.remove_state(workdir / _STATE)
 
 
 def _check_hessian_values(config: Config) -> None:
     for key in _POSITIVE:
         if not _value(config, key) > 0:
-            raise InputError(
-                f"config.{key}: expected a number above 0; got {_value(config, key)}; "
-                f"set it with --config.{key}=N"
-            )
+            raise _wrong_number(config, key, "a number above 0")
+    for key in _NOT_NEGATIVE:
+        if not _value(config, key) >= 0:
+            raise _wrong_number(config, key, "0 or a number above it")
     for key, allowed in (
         ("metric.name", tuple(METRICS)),
         ("metric.resize", RESIZE_METHODS),
@@ -133,19 +158,38 @@ def _check_hessian_values(config: Config) -> None:
     ):
         if _value(config, key) not in allowed:
             raise InputError(
-                f"config.{key}: got {_value(config, key)!r}; allowed: {', '.join(allowed)}"
+                f"config.{key}: expected one of the names allowed; got {_value(config, key)!r}; "
+                f"allowed: {', '.join(allowed)}; set it with --config.{key}={allowed[0]}"
             )
-    if config.show.steps % 2 == 0:
-        raise InputError(
-            f"config.show.steps: expected an odd number, the original is in the middle; got "
-            f"{config.show.steps}"
+    if config.show.steps % 2 == 0 or config.show.steps < 3:
+        raise _wrong_number(
+            config, "show.steps", "an odd number from 3, as the original is in the middle"
         )
+
+
+def _wrong_number(config: Config, key: str, expected: str) -> InputError:
+    return InputError(
+        f"config.{key}: expected {expected}; got {_value(config, key)}; "
+        f"set it with --config.{key}=N"
+    )
 
 
 def _value(config: Config, key: str) -> Any:
     for part in key.split("."):
         config = config[part]
     return config
+
+
+def _check_memory_allowed(config: Config, layers: Sequence[EditableLayer]) -> None:
+    """Checks that the solver can find that many directions with the vectors it may hold."""
+    entries = sum(math.prod(layer.shape) for layer in layers)
+    needed = linalg.smallest_max_vectors(config.directions, config.solver.block_size)
+    if 0 < config.solver.max_vectors < min(needed, entries):
+        raise InputError(
+            f"config.solver.max_vectors: expected {needed} or more for {config.directions} "
+            f"directions in blocks of {config.solver.block_size}, or 0 to have it chosen; got "
+            f"{config.solver.max_vectors}; set it with --config.solver.max_vectors=N"
+        )
 
 
 def _make_metric(config: Config) -> Distance:
@@ -158,7 +202,10 @@ def _make_metric(config: Config) -> Distance:
             )
         metric = read_perceptual(weights)
     elif weights is not None:
-        raise InputError(f"config.metric.weights: {name} takes no weights; leave the key out")
+        raise InputError(
+            f"config.metric.weights: expected nothing, as {name} takes none; got {weights!r}; "
+            "leave the key out, or set --config.metric.name=lpips"
+        )
     else:
         metric = METRICS[name]()
     if config.metric.size:
@@ -196,27 +243,51 @@ def _draw_latents(config: Config, generator: Generator) -> np.ndarray:
     return z[: config.latents.count]
 
 
-def _claim(workdir: pathlib.Path, config: Config, digest: str) -> None:
-    """Saves the config in the workdir, or checks that the one there makes the same directions."""
-    path = workdir / "config.json"
-    lock = workdir / "weights.sha256"
-    if path.exists():
+def _digest_inputs(config: Config, digest: str, z: np.ndarray) -> dict[str, str]:
+    """Returns the SHA-256 of what the config only names."""
+    inputs = {"generator": digest, "latents": params_lib.digest({"z": z})}
+    if config.metric.weights is not None:
+        with open(config.metric.weights, "rb") as file:
+            inputs["metric"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return inputs
+
+
+def _claim(workdir: pathlib.Path, config: Config, inputs: dict[str, str]) -> None:
+    """Saves config and inputs in the workdir; checks that results there are of the same ones."""
+    config_path, inputs_path = workdir / "config.json", workdir / "inputs.json"
+    if (workdir / _DIRECTIONS).exists() or (workdir / _STATE).exists():
+        if not config_path.exists() or not inputs_path.exists():
+            raise InputError(
+                f"{workdir}: expected config.json and inputs.json beside the results there; got "
+                "none; choose another --workdir, or remove this one"
+            )
+        old_config = config_lib.from_text(config_path.read_text(encoding="utf-8"))
+        old_inputs = config_lib.from_text(inputs_path.read_text(encoding="utf-8")).to_dict()
         changed = [
             line
-            for line in config_lib.differences(config_lib.from_text(path.read_text()), config)
+            for line in config_lib.differences(old_config, config)
             if not line.startswith(_FREE_KEYS)
         ]
-        if lock.exists() and lock.read_text().strip() != digest:
-            changed.append(f"weights: {lock.read_text().strip()[:16]}… -> {digest[:16]}…")
+        changed += [
+            f"{name}: other content, {old_inputs.get(name, 'none')[:16]} -> {inputs[name][:16]}"
+            for name in inputs
+            if old_inputs.get(name) != inputs[name]
+        ]
         if changed:
             raise InputError(
-                f"{workdir}: holds a run of another config:\n  "
-                + "\n  ".join(changed)
-                + "\nchoose another --workdir, or remove this one"
+                f"{workdir}: expected a workdir of this config; got one with results of another:\n"
+                + "".join(f"  {line}\n" for line in changed)
+                + "choose another --workdir, or remove this one"
             )
     if devices.is_main_process():
-        checkpoints.write_text(lock, digest + "\n")
-        checkpoints.write_text(path, config_lib.to_text(config))
+        checkpoints.write_text(inputs_path, json.dumps(inputs, indent=2) + "\n")
+        checkpoints.write_text(config_path, config_lib.to_text(config))
+    devices.wait_for_all("claimed")
+    if not config_path.exists():
+        raise InputError(
+            f"{workdir}: expected a folder that all processes share; got one that this process has "
+            "for itself; choose another --workdir"
+        )
 
 
 def _say(text: str) -> None:
@@ -236,12 +307,16 @@ def _find_directions(
     digest: str,
 ) -> Directions:
     """Runs the solver and writes what it found, without shift scales yet."""
-    cache = int(config.cache_gib * 2**30)
     began = time.perf_counter()
     objective = products.make_objective(
-        generator, params, metric, z, layers, microbatch=config.microbatch, cache_bytes=cache
+        generator,
+        params,
+        metric,
+        z,
+        layers,
+        microbatch=config.microbatch,
+        cache_bytes=_cache_bytes(config),
     )
-    spectrum_lib.require_count(config.directions, objective)
     names = spectrum_lib.describe_layers(layers)
     _say(
         f"{generator.architecture} {generator.resolution} px, {names}: {objective.entries} "
@@ -249,12 +324,18 @@ def _find_directions(
     )
     reduced = reduction.Reduction(objective, None)
     if config.solver.name != "power":  # the paper's iterates are those of the whole layer
-        reduced = reduction.reduce_inputs(objective)
+        reduced = reduction.reduce_inputs(objective, at_least=config.directions)
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
-    saver = _StateSaver(workdir / "state", config, digest)
-    solve = {"lanczos": _solve_lanczos, "power": _solve_power}[config.solver.name]
-    spectrum = solve(config, workdir, reduced.objective, params, key, saver, cache)
-    spectrum_lib.require_usable(spectrum, objective)
+    if config.solver.name == "power":
+        spectrum = _solve_by_power_iteration(config, workdir, objective, params, key)
+    else:
+        spectrum = _solve_by_lanczos(config, workdir, reduced, key)
+    try:
+        spectrum_lib.require_usable(spectrum, objective)
+    except InputError:
+        if devices.is_main_process():
+            checkpoints.remove_state(workdir / _STATE)  # nobody will go on from it
+        raise
     seconds = time.perf_counter() - began
     worst = np.max(spectrum.residuals)
     _say(
@@ -280,224 +361,111 @@ def _find_directions(
     }
     directions = spectrum_lib.as_directions(spectrum, layers, reduced, provenance)
     if devices.is_main_process():
-        write_directions(workdir / "directions.safetensors", directions)
+        write_directions(workdir / _DIRECTIONS, directions)
     return directions
 
 
-class _StateSaver:
-    """Saves a solver's state every so many minutes, and when the run is interrupted."""
-
-    def __init__(self, path: pathlib.Path, config: Config, digest: str) -> None:
-        self._path = path
-        self._seconds = 60 * config.save_minutes
-        # The directions depend on nothing else; two processes read the same text.
-        text = digest + config_lib.to_text(config)
-        kept = [line for line in text.splitlines() if "minutes" not in line and "gib" not in line]
-        fingerprint = hashlib.sha256("\n".join(kept).encode()).digest()
-        self._fingerprint = np.frombuffer(fingerprint, np.uint8)
-        self._last = time.monotonic()
-
-    def load(self) -> dict[str, Any] | None:
-        """Returns the arrays that `save` got, or None."""
-        stored = checkpoints.read_state(self._path)
-        if stored is None or not np.array_equal(stored["fingerprint"], self._fingerprint):
-            return None
-        return stored["solver"]
-
-    def save(self, arrays: dict[str, Any], *, now: bool = False) -> None:
-        """Saves if it is time, or `now`."""
-        if now or time.monotonic() - self._last >= self._seconds:
-            if devices.is_main_process():
-                state = {"fingerprint": self._fingerprint, "solver": arrays}
-                checkpoints.write_state(self._path, state)
-            self._last = time.monotonic()
-
-
-def _solve_lanczos(
-    config: Config,
-    workdir: pathlib.Path,
-    objective: products.Objective,
-    params: Params,
-    key: jax.Array,
-    saver: _StateSaver,
-    cache: int,
+def _solve_by_lanczos(
+    config: Config, workdir: pathlib.Path, reduced: reduction.Reduction, key: jax.Array
 ) -> hessian.Spectrum:
-    del params
-    settings = config.solver
-    needed = linalg.smallest_max_vectors(config.directions, settings.block_size)
-    max_vectors = settings.max_vectors or spectrum_lib.default_max_vectors(
-        config.directions, settings.block_size
-    )
-    if max_vectors < needed:
-        raise InputError(
-            f"config.solver.max_vectors: expected {needed} or more for {config.directions} "
-            f"directions in blocks of {settings.block_size}; got {max_vectors}; 0 chooses"
-        )
+    settings, count, objective = config.solver, config.directions, reduced.objective
     if settings.product == "exact":
         product = products.exact(objective)
     else:
-        product = products.gauss_newton(objective, cache_bytes=cache)
-    stored = saver.load()
-    state = None if stored is None else _krylov_state(stored)
+        product = products.gauss_newton(objective, cache_bytes=_cache_bytes(config))
     began = time.perf_counter()
     first_block = linalg.start_lanczos(key, objective.entries, settings.block_size, jnp.float32)
     jax.block_until_ready(product(first_block.candidate))
     _say(f"compiled in {time.perf_counter() - began:.1f} s")
-    done = 0 if state is None else _count_found(config, state)
-    first = 0 if state is None else state.products
-    latest = state
-    with (
-        open_metrics(workdir, first_step=first, is_main=devices.is_main_process()) as metrics,
-        Progress(
-            "eigenpairs",
-            config.directions,
-            unit="pairs",
-            is_main=devices.is_main_process(),
-            done=done,
-        ) as progress,
-    ):
 
-        def on_step(state: linalg.KrylovState) -> None:
-            nonlocal done, latest
-            latest = state
-            values, _, residuals = state.ritz()
-            relative = hessian.relative_residuals(values, residuals)[: config.directions]
-            found = _count_found(config, state)
-            worst = float(relative.max()) if len(relative) == config.directions else np.inf
-            progress.advance(found - done, residual=worst, products=state.products)
-            done = found
-            metrics.write(
-                state.products,
-                {"found": found, "largest_residual": worst, "largest_eigenvalue": values[0]},
-            )
-            saver.save(_krylov_arrays(state))
+    def measure(state: linalg.KrylovState) -> tuple[int, dict[str, float]]:
+        found = hessian.converged_pairs(state, count, settings.tolerance)
+        in_order = len(found) if found.all() else int(np.argmin(found))
+        values, _, residuals = state.ritz()
+        relative = hessian.relative_residuals(values, residuals, jnp.float32)[:count]
+        worst = float(np.max(relative)) if len(relative) == count else math.inf
+        return in_order, {"found": in_order, "residual": worst, "eigenvalue": values[0]}
 
-        try:
-            return hessian.lanczos_spectrum(
-                key,
-                product,
-                objective.entries,
-                count=config.directions,
-                tolerance=settings.tolerance,
-                block_size=settings.block_size,
-                max_vectors=max_vectors,
-                max_products=settings.max_products,
-                state=state,
-                on_step=on_step,
-            )
-        except KeyboardInterrupt:
-            if latest is not None:
-                saver.save(_krylov_arrays(latest), now=True)
-            raise
+    # A state is of use only in the coordinates that it was made in.
+    basis = {} if reduced.basis is None else {"basis": reduced.basis}
+    problem = params_lib.digest({"entries": np.array(objective.entries), **basis})
+    state = runs.load_state(workdir / _STATE, linalg.KrylovState, problem)
+    with runs.watch(
+        workdir,
+        state,
+        label="eigenpairs",
+        unit="pairs",
+        total=count,
+        measure=measure,
+        save_to=workdir / _STATE,
+        problem=problem,
+        save_minutes=config.save_minutes,
+    ) as on_state:
+        return hessian.lanczos_spectrum(
+            key,
+            product,
+            objective.entries,
+            count=count,
+            tolerance=settings.tolerance,
+            block_size=settings.block_size,
+            max_vectors=settings.max_vectors
+            or spectrum_lib.default_max_vectors(count, settings.block_size),
+            max_products=settings.max_products,
+            state=state,
+            on_step=on_state,
+        )
 
 
-def _count_found(config: Config, state: linalg.KrylovState) -> int:
-    found = hessian.converged_pairs(state, config.directions, config.solver.tolerance)
-    return int(np.argmin(found)) if not found.all() else len(found)
-
-
-def _krylov_arrays(state: linalg.KrylovState) -> dict[str, Any]:
-    return {
-        "basis": {f"{i:04}": np.asarray(block) for i, block in enumerate(state.basis)},
-        "projected": state.projected,
-        "candidate": np.asarray(state.candidate),
-        "coupling": state.coupling,
-        "counts": np.array([state.products, state.restarts]),
-    }
-
-
-def _krylov_state(arrays: dict[str, Any]) -> linalg.KrylovState:
-    names = sorted(arrays["basis"])
-    return linalg.KrylovState(
-        basis=tuple(jnp.asarray(arrays["basis"][name]) for name in names),
-        projected=np.asarray(arrays["projected"]),
-        candidate=jnp.asarray(arrays["candidate"]),
-        coupling=np.asarray(arrays["coupling"]),
-        products=int(arrays["counts"][0]),
-        restarts=int(arrays["counts"][1]),
-    )
-
-
-def _solve_power(
+def _solve_by_power_iteration(
     config: Config,
     workdir: pathlib.Path,
     objective: products.Objective,
     params: Params,
     key: jax.Array,
-    saver: _StateSaver,
-    cache: int,
 ) -> hessian.Spectrum:
     settings = config.solver
     difference = products.central_difference(objective, epsilon=settings.epsilon)
-    weights = jnp.asarray(
-        products.join(
-            objective.layers,
-            {layer.path: params_lib.get(params, layer.path) for layer in objective.layers},
+    weights = {layer.path: params_lib.get(params, layer.path) for layer in objective.layers}
+
+    def measure(state: hessian.PowerState) -> tuple[int, dict[str, float]]:
+        vector = state.found[-1] if state.iterate is None else state.iterate
+        norm = float(jnp.linalg.norm(vector))
+        return state.products, {
+            "found": len(state.found),
+            "eigenvalue": norm,
+            "lost_step": state.lost_step,
+        }
+
+    state = runs.load_state(workdir / _STATE, hessian.PowerState, "whole layers")
+    state = hessian.PowerState() if state is None else state
+    with runs.watch(
+        workdir,
+        state if state.products else None,
+        label="power iterations",
+        unit="products",
+        total=config.directions * settings.iterations,
+        measure=measure,
+        save_to=workdir / _STATE,
+        problem="whole layers",
+        save_minutes=config.save_minutes,
+    ) as on_state:
+        steps = hessian.power_steps(
+            key,
+            lambda vector: difference(vector[None])[0],
+            jnp.asarray(products.join(objective.layers, weights)),
+            count=config.directions,
+            iterations=settings.iterations,
+            epsilon=settings.epsilon,
+            state=state,
         )
-    )
-    stored = saver.load()
-    state = hessian.PowerState((), None, 0) if stored is None else _power_state(stored)
-    total = config.directions * settings.iterations
-    done = len(state.found) * settings.iterations + state.number
-    with (
-        open_metrics(workdir, first_step=done, is_main=devices.is_main_process()) as metrics,
-        Progress(
-            "power iterations",
-            total,
-            unit="products",
-            is_main=devices.is_main_process(),
-            done=done,
-        ) as progress,
-    ):
-        try:
-            for step in hessian.power_steps(
-                key,
-                lambda vector: difference(vector[None])[0],
-                weights,
-                count=config.directions,
-                iterations=settings.iterations,
-                epsilon=settings.epsilon,
-                state=state,
-            ):
-                state = step
-                iterate = state.iterate if state.iterate is not None else state.found[-1]
-                norm = float(jnp.linalg.norm(iterate))
-                progress.advance(1, found=len(state.found), eigenvalue=norm)
-                done += 1
-                metrics.write(done - 1, {"eigenvalue": norm, "lost_step": state.lost_step})
-                saver.save(_power_arrays(state))
-                if not np.isfinite(norm) or norm == 0:
-                    value = np.full(config.directions, np.nan if norm else 0.0)
-                    return hessian.Spectrum(iterate[None], value, value, done, False)
-        except KeyboardInterrupt:
-            saver.save(_power_arrays(state), now=True)
-            raise
-    return hessian.power_spectrum(
-        products.gauss_newton(objective, cache_bytes=cache),
-        state,
-        iterations=settings.iterations,
-        tolerance=settings.tolerance,
-    )
+        for state in steps:
+            on_state(state)
+    product = products.gauss_newton(objective, cache_bytes=_cache_bytes(config))
+    return hessian.power_spectrum(product, state, tolerance=settings.tolerance)
 
 
-def _power_arrays(state: hessian.PowerState) -> dict[str, Any]:
-    vectors = [*state.found, *([] if state.iterate is None else [state.iterate])]
-    return {
-        "vectors": {f"{i:04}": np.asarray(vector) for i, vector in enumerate(vectors)},
-        "counts": np.array([len(state.found), state.number]),
-        "lost_step": np.array(state.lost_step),
-    }
-
-
-def _power_state(arrays: dict[str, Any]) -> hessian.PowerState:
-    vectors = [jnp.asarray(arrays["vectors"][name]) for name in sorted(arrays["vectors"])]
-    count, number = (int(value) for value in arrays["counts"])
-    return hessian.PowerState(
-        found=tuple(vectors[:count]),
-        iterate=vectors[count] if len(vectors) > count else None,
-        number=number,
-        lost_step=float(arrays["lost_step"]),
-    )
+def _cache_bytes(config: Config) -> int:
+    return int(config.cache_gib * 2**30)
 
 
 def _calibrate(
@@ -511,13 +479,18 @@ def _calibrate(
     """Returns the directions with the shifts at which images have changed by the wanted amount."""
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
     z = generator.sample_latents(key, 2 * config.show.calibration_latents)
-    images = jax.jit(
-        lambda params, z: generator.synthesize(params, generator.map_latent(params, z))
-    )
-    first, second = jnp.split(images(params, z), 2)
-    between = float(jnp.mean(distance(metric, first, second)))
+
+    @jax.jit
+    def distance_between_images(params: Params, metric: Distance, z: jax.Array) -> jax.Array:
+        images = generator.synthesize(params, generator.map_latent(params, z))
+        return jnp.mean(distance(metric, *jnp.split(images, 2)))
+
+    between = float(distance_between_images(params, metric, z))
     if not between > 0:
-        raise InputError("generator: all its images are alike; check the weights")
+        raise InputError(
+            f"{config.generator}: expected images that differ with the latent; got the same for "
+            "all; check the weights"
+        )
     target = config.show.change * between
     half = z[: config.show.calibration_latents]
     measure = edit.make_distance(generator, params, layers, metric, half)

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from navigan_jax.array_types import Params
-from navigan_jax.generators import ARCHITECTURES
 from navigan_jax.generators.base import Generator
+from navigan_jax.generators.files import make_generator
 from navigan_jax.perceptual import lpips
 
 _DEFAULT_GOLDEN_DIR = pathlib.Path(__file__).resolve().parents[1] / "tests" / "golden"
@@ -169,24 +169,27 @@ class TraceCounter:
         return self.function(*arguments)
 
 
+TINY_CONFIGS: Mapping[str, Mapping[str, Any]] = {
+    "dcgan": {"z_dim": 7, "widths": (6, 5), "image_channels": 3},
+    "stylegan2": {
+        "z_dim": 7,
+        "label_dim": 2,
+        "label_width": 3,
+        "labels": "embedded",
+        "mapping_widths": (9, 11),
+        "mapping_rate": 0.01,
+        "channels": (6, 5),
+        "image_channels": 3,
+        "blocks": "skip",
+        "resample_taps": (1, 3, 3, 1),
+        "clamp": None,
+    },
+}
+
+
 def tiny_generators() -> dict[str, Generator]:
-    """Returns one or more small generators of each architecture; all axes have unlike sizes."""
-    return {
-        "dcgan": ARCHITECTURES["dcgan"](z_dim=7, widths=(6, 5), image_channels=3),
-        "stylegan2": ARCHITECTURES["stylegan2"](
-            z_dim=7,
-            label_dim=2,
-            label_width=3,
-            labels="embedded",
-            mapping_widths=(9, 11),
-            mapping_rate=0.01,
-            channels=(6, 5),
-            image_channels=3,
-            blocks="skip",
-            resample_taps=(1, 3, 3, 1),
-            clamp=None,
-        ),
-    }
+    """Returns a small generator of each architecture by its name; all axes have unlike sizes."""
+    return {name: make_generator(name, config) for name, config in TINY_CONFIGS.items()}
 
 
 def draw_params(generator: Generator, seed: int) -> Params:

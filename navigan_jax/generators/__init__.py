@@ -1,6 +1,9 @@
 """Generators by name: constructors that take the architecture's sizes as keywords."""
 
+from collections.abc import Callable, Mapping
+
+from navigan_jax.generators.base import Generator
 from navigan_jax.generators.dcgan import dcgan
 from navigan_jax.generators.stylegan2 import stylegan2
 
-ARCHITECTURES = {"dcgan": dcgan, "stylegan2": stylegan2}
+ARCHITECTURES: Mapping[str, Callable[..., Generator]] = {"dcgan": dcgan, "stylegan2": stylegan2}

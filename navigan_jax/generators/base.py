@@ -8,7 +8,7 @@ suffix. Both images of a pair, all shifts and all derivatives share one prefix.
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -143,7 +143,7 @@ class Generator:
         start: int,
         stop: int,
         by_matmul: tuple[str, ...] = (),
-        rngs: Mapping[str, Key] | None = None,
+        rngs: dict[str, Key] | None = None,
     ) -> Any:
         if start == stop:
             return carry

@@ -5,6 +5,8 @@ the side. Batch normalisation and ReLU between them, tanh at the end. Layer i is
 and `main.{3i}` in the checkpoints; `norm{i}` is `main.{3i+1}`.
 """
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -46,7 +48,7 @@ class DCGAN(nn.Module):
         return carry
 
 
-def dcgan(*, z_dim: int, widths: tuple[int, ...], image_channels: int) -> Generator:
+def dcgan(*, z_dim: int, widths: Sequence[int], image_channels: int) -> Generator:
     """Returns the generator; its side is 4 * 2^(number of widths) pixels.
 
     Raises: InputError for sizes that are no positive whole numbers.
@@ -55,7 +57,7 @@ def dcgan(*, z_dim: int, widths: tuple[int, ...], image_channels: int) -> Genera
     if not widths or any(not isinstance(size, int) or size < 1 for size in sizes):
         raise InputError(
             "dcgan: expected positive whole numbers z_dim, widths (one or more), image_channels; "
-            f"got {z_dim}, {widths}, {image_channels}"
+            f"got {z_dim}, {widths}, {image_channels}; convert the weights anew"
         )
     inputs, outputs = (z_dim, *widths), (*widths, image_channels)
     layers = tuple(

@@ -24,12 +24,8 @@ def make_generator(architecture: str, config: Mapping[str, Any]) -> Generator:
             f"architecture: expected a known one; got {architecture!r}; "
             f"allowed: {', '.join(generators.ARCHITECTURES)}"
         )
-    # JSON has lists where a hashable generator needs tuples.
-    sizes: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in config.items()
-    }
     try:
-        return generators.ARCHITECTURES[architecture](**sizes)
+        return generators.ARCHITECTURES[architecture](**config)
     except TypeError as error:
         raise InputError(
             f"{architecture}: expected its sizes; got {dict(config)}, which do not fit ({error})"
@@ -61,15 +57,24 @@ def write_generator(
     checkpoints.write_arrays(path, params_lib.flatten(params), metadata)
 
 
-def read_generator(path: str | os.PathLike[str]) -> tuple[Generator, Params]:
+def read_generator(
+    path: str | os.PathLike[str], options: Mapping[str, Any] | None = None
+) -> tuple[Generator, Params]:
     """Returns a generator and its parameters (NumPy arrays).
 
-    Raises: InputError if the file is missing, damaged, of another kind, or its weights do not fit.
+    options: keywords of the architecture that the file leaves open, e.g. truncation.
+    Raises: InputError if the file is missing, damaged, of another kind, or its weights do not fit;
+      if an option is unknown or one that the file settles.
     """
     arrays, metadata = checkpoints.read_arrays(path)
     checkpoints.require_format(path, metadata, "generator")
     config = checkpoints.read_json(path, metadata, "config")
-    params = params_lib.unflatten(arrays)
+    if settled := sorted(config.keys() & (options or {}).keys()):
+        raise InputError(
+            f"{path}: expected options that the weights leave open; got {', '.join(settled)}; "
+            "leave out what the file settles"
+        )
+    params, config = params_lib.unflatten(arrays), {**config, **(options or {})}
     generator = _make_fitting(path, metadata.get("architecture", "none"), config, params)
     expected, got = metadata.get("digest"), params_lib.digest(params)
     if got != expected:

@@ -15,7 +15,7 @@ Departures from the official programs:
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -67,7 +67,7 @@ class State(NamedTuple):
     """What goes from stage to stage: latents, features, the image so far, the other summand."""
 
     w_plus: Float[Array, "batch rows w"]
-    x: Images | None = None
+    x: Images
     image: Images | None = None
     residual: Images | None = None
 
@@ -286,6 +286,10 @@ class Block(nn.Module):
             by_matmul=part in self.by_matmul,
         )
 
+    def start(self, w_plus: Float[Array, "batch rows w"]) -> State:
+        """Returns the state before the first block, whose features are the same for all samples."""
+        return State(w_plus, jnp.broadcast_to(self.const[None], (len(w_plus), *self.const.shape)))
+
     def __call__(self, state: State, part: str, row: int) -> State:
         w = state.w_plus[:, row]
         if part == "skip":
@@ -293,13 +297,10 @@ class Block(nn.Module):
         if part == "conv0":
             return state._replace(x=self.conv0(state.x, w))
         if part == "conv1":
-            x = state.x
-            if x is None:
-                x = jnp.broadcast_to(self.const[None], (len(w), *self.const.shape))
-            x = self.conv1(x, w)
-            return state._replace(
-                x=x if state.residual is None else x + state.residual, residual=None
-            )
+            x = self.conv1(state.x, w)
+            if state.residual is not None:
+                x += state.residual
+            return state._replace(x=x, residual=None)
         image = self.torgb(state.x, w)
         if state.image is not None:
             image += upsample(state.image, self.taps)
@@ -336,7 +337,8 @@ class Synthesis(nn.Module):
             for index, features in enumerate(self.channels)
         ]
 
-    def __call__(self, state: State, step: Step) -> State:
+    def __call__(self, carry: Array | State, step: Step) -> State:
+        state = carry if isinstance(carry, State) else self.block[0].start(carry)
         return self.block[step.block](state, step.part, step.row)
 
 
@@ -379,16 +381,13 @@ class StyleGAN2(nn.Module):
             by_matmul=tuple(path.removeprefix("synthesis/") for path in self.by_matmul),
         )
 
-    def run(self, carry: Array | State, start: int, stop: int) -> Array | State:
+    def run(self, carry: Any, start: int, stop: int) -> Any:
         layers, steps = len(self.mapping_widths), _steps(len(self.channels), self.blocks)
         for index in range(start, min(stop, layers)):
             carry = self.mapping(carry, index)
-        if stop <= layers:
-            return carry
-        state = carry if isinstance(carry, State) else State(carry)
-        for step in steps[max(start - layers, 0) : stop - layers]:
-            state = self.synthesis(state, step)
-        return state.image if stop == layers + len(steps) else state
+        for step in steps[max(start - layers, 0) : max(stop - layers, 0)]:
+            carry = self.synthesis(carry, step)
+        return carry.image if stop == layers + len(steps) else carry
 
 
 def stylegan2(
@@ -425,12 +424,15 @@ def stylegan2(
     Raises: InputError for sizes that are no positive whole numbers or unknown words.
     """
     rows = 2 * len(channels)
-    sizes = {"z_dim": (z_dim,), "image_channels": (image_channels,)}
-    sizes |= {"mapping_widths": mapping_widths, "channels": channels}
+    sizes: dict[str, tuple[int, ...]] = {
+        "z_dim": (z_dim,),
+        "image_channels": (image_channels,),
+        "mapping_widths": mapping_widths,
+        "channels": channels,
+    }
     for name, values in sizes.items():
-        _check(
-            name, values, "positive whole numbers", len(values) > 0 and min(map(_is_size, values))
-        )
+        are_sizes = len(values) > 0 and all(map(_is_size, values))
+        _check(name, values, "one or more positive whole numbers", are_sizes)
     _check(
         "label_dim, label_width",
         (label_dim, label_width),
@@ -448,6 +450,7 @@ def stylegan2(
     )
     _check("mapping_rate", mapping_rate, "a positive number", mapping_rate > 0)
     _check("clamp", clamp, "a positive number or None", clamp is None or clamp > 0)
+    _check("truncation", truncation, "a finite number", math.isfinite(truncation))
     if truncated_rows is None:
         truncated_rows = rows
     _check(
@@ -503,32 +506,31 @@ def _synthesis_layers(
     mapping_widths: tuple[int, ...], channels: tuple[int, ...], image_channels: int, blocks: str
 ) -> tuple[EditableLayer, ...]:
     layers = []
-    for stage, step in enumerate(_steps(len(channels), blocks), len(mapping_widths)):
-        path = f"synthesis/b{4 << step.block}/{step.part}"
-        inputs = (
-            channels[step.block - 1] if step.part in ("skip", "conv0") else channels[step.block]
-        )
-        outputs = image_channels if step.part == "torgb" else channels[step.block]
-        side = 3 if step.part in ("conv0", "conv1") else 1
-        name = _original_name(step)
-        shape = (side, side, inputs, outputs)
-        layers.append(EditableLayer(f"{path}/kernel", shape, 4 << step.block, stage, name))
-        if step.part != "skip":
-            shape, name = (mapping_widths[-1], inputs), f"{name}.modulation"
-            path = f"{path}/affine/kernel"
-            layers.append(EditableLayer(path, shape, 4 << step.block, stage, name))
+    for stage, (block, part, _) in enumerate(_steps(len(channels), blocks), len(mapping_widths)):
+        resolution, name = 4 << block, _original_name(block, part)
+        inputs = channels[block - 1 if part in ("skip", "conv0") else block]
+        outputs = image_channels if part == "torgb" else channels[block]
+        side = 3 if part in ("conv0", "conv1") else 1
+        path = f"synthesis/b{resolution}/{part}"
+        kernel = (side, side, inputs, outputs)
+        layers.append(EditableLayer(f"{path}/kernel", kernel, resolution, stage, name))
+        if part != "skip":
+            path, name = f"{path}/affine/kernel", f"{name}.modulation"
+            style = (mapping_widths[-1], inputs)
+            layers.append(EditableLayer(path, style, resolution, stage, name))
     return tuple(layers)
 
 
-def _original_name(step: Step) -> str:
-    """Returns the name of NaviGAN and of the rosinality program; `skip` has only NVIDIA's."""
-    first, after = {
-        "skip": ("", f"b{4 << step.block}.skip"),
-        "conv0": ("", f"convs.{2 * step.block - 2}"),
-        "conv1": ("conv1", f"convs.{2 * step.block - 1}"),
-        "torgb": ("to_rgb1", f"to_rgbs.{step.block - 1}"),
-    }[step.part]
-    return after if step.block else first
+def _original_name(block: int, part: str) -> str:
+    """Returns what NaviGAN and the rosinality program call a layer; `skip` is NVIDIA's alone."""
+    if block == 0:
+        return {"conv1": "conv1", "torgb": "to_rgb1"}[part]
+    return {
+        "skip": f"b{4 << block}.skip",
+        "conv0": f"convs.{2 * block - 2}",
+        "conv1": f"convs.{2 * block - 1}",
+        "torgb": f"to_rgbs.{block - 1}",
+    }[part]
 
 
 def _is_size(value: object) -> bool:

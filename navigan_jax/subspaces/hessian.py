@@ -13,7 +13,9 @@ stopping, restarting and resuming to the caller, which is most of what is here.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +24,13 @@ import numpy as np
 from navigan_jax import linalg
 from navigan_jax.array_types import Array, Block, Float, Key, Vector
 
-# What rounding leaves of a zero residual in products of float32, relative to the largest
-# eigenvalue: the Krylov relation says less, but no product could show it.
-_NOISE = 1e-6
+
+def _noise(values: np.ndarray, dtype: jnp.dtype) -> float:
+    """Returns what rounding leaves of a zero residual in products of that precision.
+
+    The Krylov relation may say less, but no product could show it.
+    """
+    return 10 * float(jnp.finfo(dtype).eps) * float(np.max(np.abs(values), initial=0.0))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,21 +52,20 @@ class Spectrum:
     lost_step: float | None = None
 
 
-def relative_residuals(values: np.ndarray, residuals: np.ndarray) -> np.ndarray:
+def relative_residuals(values: np.ndarray, residuals: np.ndarray, dtype: jnp.dtype) -> np.ndarray:
     """Returns residual / |value|, not below rounding, infinite where the value is 0."""
-    floor = _NOISE * np.max(np.abs(values), initial=0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(values == 0, np.inf, np.maximum(residuals, floor) / np.abs(values))
+        relative = np.maximum(residuals, _noise(values, dtype)) / np.abs(values)
+    return np.where(values == 0, np.inf, relative)
 
 
 def converged_pairs(state: linalg.KrylovState, count: int, tolerance: float) -> np.ndarray:
     """Returns for each of the `count` leading pairs whether it is found; False for missing ones.
 
-    A residual within float32's noise of the largest eigenvalue counts: it cannot be smaller.
+    A residual within the rounding of the products counts: it cannot be smaller.
     """
     values, _, residuals = state.ritz()
-    largest = np.max(np.abs(values), initial=0.0)
-    allowed = np.maximum(tolerance * np.abs(values), _NOISE * largest)
+    allowed = np.maximum(tolerance * np.abs(values), _noise(values, state.candidate.dtype))
     found = np.zeros(count, dtype=bool)
     found[: len(values)] = (residuals <= allowed)[:count]
     return found
@@ -82,23 +87,25 @@ def lanczos_spectrum(
 ) -> Spectrum:
     """Returns the `count` leading eigenpairs by block Lanczos.
 
+    Where `max_vectors` would hold the matrix whole, it is made and solved instead.
     state: where an earlier run stopped; the result is the same to the bit as without the stop.
     on_step: called with the state after every block. Stops when all pairs are within the
-      tolerance, or when `max_products` are used up (then `converged` is False), or when the
-      first product shows that H is zero.
+      tolerance, or when `max_products` are used up or a product is not finite (then `converged`
+      is False).
     Raises: ValueError if `count` is larger than `entries`, or `max_vectors` is too small.
     """
     needed = linalg.smallest_max_vectors(count, block_size)
     if not 1 <= count <= entries:
         raise ValueError(f"spectrum: expected 1 to {entries} pairs; got {count}")
-    if entries <= max(max_vectors, needed):
-        return _dense_spectrum(product, entries, count=count, dtype=dtype)
-    if max_vectors < needed:
+    if entries > needed > max_vectors:
         raise ValueError(f"spectrum: expected max_vectors of {needed} or more; got {max_vectors}")
     start_key, run_key = jax.random.split(key)
     if state is None:
         state = linalg.start_lanczos(start_key, entries, block_size, dtype)
-    steps = linalg.lanczos(run_key, product, state, wanted=count, max_vectors=max_vectors)
+    if entries <= max(max_vectors, needed):
+        steps = _solve_whole(product, state, count)
+    else:
+        steps = linalg.lanczos(run_key, product, state, wanted=count, max_vectors=max_vectors)
     while not _is_done(state, count, tolerance, max_products):
         state = next(steps)
         on_step(state)
@@ -107,47 +114,43 @@ def lanczos_spectrum(
     return Spectrum(
         vectors=linalg.fix_signs(state.vectors(coefficients[:, :count])),
         eigenvalues=values,
-        residuals=relative_residuals(values, residuals),
+        residuals=relative_residuals(values, residuals, state.candidate.dtype),
         products=state.products,
         converged=bool(converged_pairs(state, count, tolerance).all()),
     )
 
 
 def _is_done(state: linalg.KrylovState, count: int, tolerance: float, max_products: int) -> bool:
-    if not state.products:
-        return False
-    enough = len(state.projected) >= count and converged_pairs(state, count, tolerance).all()
-    is_zero = not np.any(state.projected) and len(state.projected) >= count
-    return bool(enough or is_zero or state.products >= max_products or not _is_finite(state))
+    if state.products >= max_products or not state.is_finite:
+        return True
+    return len(state.projected) >= count and bool(converged_pairs(state, count, tolerance).all())
 
 
-def _is_finite(state: linalg.KrylovState) -> bool:
-    return bool(np.isfinite(state.projected).all() and np.isfinite(state.coupling).all())
+def _solve_whole(
+    product: Callable[[Block], Block], state: linalg.KrylovState, count: int
+) -> Iterator[linalg.KrylovState]:
+    """Yields once, the decomposition by `count` eigenvectors of the matrix, made row by row.
 
-
-def _dense_spectrum(
-    product: Callable[[Block], Block], entries: int, *, count: int, dtype: jnp.dtype
-) -> Spectrum:
-    """Makes the matrix, 16 columns at a time, and solves it in float64."""
+    The small problem is solved in float64; rows are made 16 at a time.
+    """
+    dtype, entries = state.candidate.dtype, state.candidate.shape[1]
     identity = np.eye(entries)
-    columns = [
-        np.asarray(product(jnp.asarray(identity[start : start + 16], dtype)), np.float64)
-        for start in range(0, entries, 16)
-    ]
-    matrix = np.concatenate(columns)
-    matrix = (matrix + matrix.T) / 2
-    if not np.isfinite(matrix).all():
-        values, vectors = np.full(entries, np.nan), identity
-    else:
-        values, vectors = np.linalg.eigh(matrix)
-    values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
-    residuals = np.linalg.norm(matrix @ vectors - vectors * values[None, :], axis=0)
-    return Spectrum(
-        vectors=linalg.fix_signs(jnp.asarray(vectors.T, dtype)),
-        eigenvalues=values,
-        residuals=relative_residuals(values, residuals),
+    matrix = np.concatenate(
+        [
+            np.asarray(product(jnp.asarray(identity[start : start + 16], dtype)), np.float64)
+            for start in range(0, entries, 16)
+        ]
+    )
+    values, vectors = np.full(count, np.nan), identity[:, :count]
+    if np.isfinite(matrix).all():
+        values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+        values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
+    yield dataclasses.replace(
+        state,
+        basis=(jnp.asarray(vectors.T, dtype),),
+        projected=np.diag(values),
+        coupling=np.zeros((count, len(state.candidate))),
         products=entries,
-        converged=True,
     )
 
 
@@ -157,12 +160,36 @@ class PowerState:
 
     found: the vectors so far, each of the norm it ended with, which estimates its eigenvalue.
     iterate, number: the current vector and its iterations. lost_step: as in `Spectrum`.
+    products: products with single vectors so far.
     """
 
-    found: tuple[Vector, ...]
-    iterate: Vector | None
-    number: int
+    found: tuple[Vector, ...] = ()
+    iterate: Vector | None = None
+    number: int = 0
     lost_step: float = 0.0
+    products: int = 0
+
+    def to_arrays(self) -> dict[str, Any]:
+        """Returns the state as a tree of NumPy arrays, to be saved."""
+        vectors = [*self.found, *([] if self.iterate is None else [self.iterate])]
+        return {
+            "vectors": {f"{index:04}": np.asarray(vector) for index, vector in enumerate(vectors)},
+            "counts": np.array([len(self.found), self.number, self.products]),
+            "lost_step": np.array(self.lost_step),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Any]) -> Self:
+        """Returns the state that `to_arrays` took apart."""
+        vectors = [jnp.asarray(arrays["vectors"][name]) for name in sorted(arrays["vectors"])]
+        found, number, products = (int(count) for count in arrays["counts"])
+        return cls(
+            found=tuple(vectors[:found]),
+            iterate=vectors[found] if len(vectors) > found else None,
+            number=number,
+            lost_step=float(arrays["lost_step"]),
+            products=products,
+        )
 
 
 def power_steps(
@@ -179,30 +206,29 @@ def power_steps(
 
     The paper's section 3.3 with the step ε‖v‖ of its code. Where `weights` + εv rounds back to
     `weights`, the difference says nothing; `lost_step` keeps the largest share of such entries.
+    Ends early with a vector that became zero or not finite, which counts as found.
     """
     while len(state.found) < count:
-        start = state.iterate
-        if start is None:
+        vector = state.iterate
+        if vector is None:
             draw = jax.random.fold_in(key, len(state.found))
-            start = jax.random.normal(draw, weights.shape, weights.dtype)
-        iterates = linalg.power_iteration(
-            product, state.found, start, iterations=iterations - state.number
+            vector = jax.random.normal(draw, weights.shape, weights.dtype)
+            vector = linalg.deflate(state.found, vector)
+        lost = float(share_of_lost_step(weights, vector, epsilon))
+        vector = linalg.power_step(product, state.found, vector)
+        norm = float(jnp.linalg.norm(vector))
+        is_lost = norm == 0 or not math.isfinite(norm)
+        is_last = is_lost or state.number + 1 == iterations
+        state = PowerState(
+            found=(*state.found, vector) if is_last else state.found,
+            iterate=None if is_last else vector,
+            number=0 if is_last else state.number + 1,
+            lost_step=max(state.lost_step, lost),
+            products=state.products + 1,
         )
-        for vector, done in iterates:
-            if done == 0:
-                previous = vector
-                continue
-            lost = max(state.lost_step, float(share_of_lost_step(weights, previous, epsilon)))
-            previous = vector
-            number = state.number + 1
-            last = number == iterations
-            state = PowerState(
-                found=(*state.found, vector) if last else state.found,
-                iterate=None if last else vector,
-                number=0 if last else number,
-                lost_step=lost,
-            )
-            yield state
+        yield state
+        if is_lost:
+            return
 
 
 @jax.jit
@@ -212,23 +238,28 @@ def share_of_lost_step(weights: Vector, vector: Vector, epsilon: float) -> Float
 
 
 def power_spectrum(
-    product: Callable[[Block], Block], state: PowerState, *, iterations: int, tolerance: float
+    product: Callable[[Block], Block], state: PowerState, *, tolerance: float
 ) -> Spectrum:
     """Returns what a finished power iteration found, with residuals: one more product a vector.
 
     Vectors keep the order of discovery and their own norms' eigenvalue estimates, as the paper's
-    code would; nothing is sorted or mended.
+    code would; nothing is sorted or mended. A zero vector at the end, where H has no more to
+    find, is left out unless it is the only one.
     """
     values = np.array([float(jnp.linalg.norm(vector)) for vector in state.found])
-    vectors = jnp.stack([v / jnp.maximum(jnp.linalg.norm(v), 1e-30) for v in state.found])
-    images = jnp.concatenate([product(vector[None]) for vector in vectors])
-    difference = images - jnp.asarray(values, vectors.dtype)[:, None] * vectors
-    residuals = relative_residuals(values, np.asarray(jnp.linalg.norm(difference, axis=1)))
+    count = max(1, int(np.count_nonzero(values)))
+    values = values[:count]
+    units = [v / jnp.maximum(jnp.linalg.norm(v), 1e-30) for v in state.found[:count]]
+    residuals = [
+        float(jnp.linalg.norm(product(unit[None])[0] - value * unit))
+        for unit, value in zip(units, values, strict=True)
+    ]
+    relative = relative_residuals(values, np.array(residuals), units[0].dtype)
     return Spectrum(
-        vectors=linalg.fix_signs(vectors),
+        vectors=linalg.fix_signs(jnp.stack(units)),
         eigenvalues=values,
-        residuals=residuals,
-        products=len(values) * (iterations + 1),
-        converged=bool((residuals <= tolerance).all()),
+        residuals=relative,
+        products=state.products + count,
+        converged=bool((relative <= tolerance).all()),
         lost_step=state.lost_step,
     )

@@ -40,11 +40,13 @@ class Reduction:
         return whole.reshape(block.shape[0], -1)
 
 
-def reduce_inputs(objective: products.Objective) -> Reduction:
+def reduce_inputs(objective: products.Objective, *, at_least: int) -> Reduction:
     """Returns the objective on the span of the edited layer's inputs, where that is smaller.
 
-    It is left as it is for several layers, for a layer that does not read the carry directly, where
-    the carry is not kept, and where several processes each hold a part of the inputs.
+    at_least: the number of weights that have to remain, as so many directions are looked for.
+    It is left as it is if fewer remain, for several layers, for a layer that does not read the
+    carry directly, where the carry is not kept, and where several processes each hold a part of
+    the inputs.
     """
     unchanged = Reduction(objective, None)
     layer = objective.layers[0]
@@ -62,6 +64,9 @@ def reduce_inputs(objective: products.Objective) -> Reduction:
     inputs = np.concatenate([np.asarray(batch).reshape(-1, channels) for batch in batches])
     _, values, rows = np.linalg.svd(inputs.astype(np.float64), full_matrices=False)
     rank = max(int(np.sum(values > _RANK_TOLERANCE * values[0])), 1)
+    shape = (*layer.shape[:-2], rank, layer.shape[-1])
+    if math.prod(shape) < at_least:
+        return unchanged
     basis = jnp.asarray(rows[:rank].T, inputs.dtype)
 
     def project(shared: tuple[Array, ...], batch: Array) -> Array:
@@ -72,7 +77,6 @@ def reduce_inputs(objective: products.Objective) -> Reduction:
     kernel = params_lib.get(params, layer.path)  # [devices, *shape]
     smaller = jnp.einsum("...io,ir->...ro", kernel, basis, precision=jax.lax.Precision.HIGHEST)
     replaced = params_lib.unflatten({**params_lib.flatten(params), layer.path: smaller})
-    shape = (*layer.shape[:-2], rank, layer.shape[-1])
     return Reduction(
         dataclasses.replace(
             objective,

@@ -30,7 +30,7 @@ def along_both(rows, columns, images):
 TAPS = st.lists(st.integers(1, 9).map(float), min_size=2, max_size=6)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(TAPS, st.integers(1, 3), st.integers(0, 100))
 def test_filters_equal_dense_matrices(taps, height, seed):
     """Both filters are the padded convolution that the official programs define, in 64 bits.

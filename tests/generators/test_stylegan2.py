@@ -1,5 +1,7 @@
 """StyleGAN2: its layers by their definitions, and what every form of it promises."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +24,7 @@ CONFIG = {
     "labels": "embedded",
     "mapping_widths": [6, 7],
     "mapping_rate": 0.1,
-    "channels": [5, 4, 3],
+    "channels": [5, 4],
     "image_channels": 2,
     "blocks": "skip",
     "resample_taps": [1.0, 3.0, 3.0, 1.0],
@@ -45,8 +47,18 @@ def latents(generator, count=3, seed=1):
     return np.asarray(generator.sample_latents(jax.random.key(seed), count))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def map_latent(generator, params, z):
+    return generator.map_latent(params, z)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def synthesize(generator, params, w_plus, noise_key=None):
+    return generator.synthesize(params, w_plus, noise_key)
+
+
 def images_of(generator, params, z):
-    return jax.jit(lambda p, z: generator.synthesize(p, generator.map_latent(p, z)))(params, z)
+    return synthesize(generator, params, map_latent(generator, params, z))
 
 
 # The modulated convolution.
@@ -93,7 +105,7 @@ def doubled(image, kernel, taps):
     return np.einsum("hwikl,klio->hwo", windows, kernel[::-1, ::-1])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.booleans(),
     st.booleans(),
@@ -140,7 +152,7 @@ def test_no_kernel_is_made_for_a_single_sample():
 # The network in its forms.
 
 FORMS = {blocks: {"blocks": blocks} for blocks in BLOCKS} | {
-    "labels": LABELLED | {"truncation": 0.7, "truncated_rows": 4},
+    "labels": LABELLED | {"truncation": 0.7, "truncated_rows": 3},
     "labels of TensorFlow": LABELLED | {"labels": "concatenated", "clamp": 0.8, "noise": "none"},
 }
 
@@ -151,17 +163,13 @@ def form(request):
     return generator, random_params(generator), latents(generator)
 
 
-def test_layers_are_those_of_the_parameters(form):
-    """Every kernel is an editable layer, of its shape, and no two have a name in common."""
+def test_every_kernel_is_a_layer(form):
+    """Of mapping and synthesis, of styles and images too, with its shape."""
     generator, params, _ = form
     kernels = {path: leaf for path, leaf in params_lib.flatten(params).items() if "kernel" in path}
     assert {layer.path: layer.shape for layer in generator.layers} == {
         path: kernel.shape for path, kernel in kernels.items()
     }
-    assert [layer.stage for layer in generator.layers] == sorted(x.stage for x in generator.layers)
-    for layer in generator.layers:
-        for name in layer.names:
-            assert generator.find_layers([name]) == (layer,)
 
 
 def test_network_can_be_cut_before_every_stage(form):
@@ -176,71 +184,47 @@ def test_network_can_be_cut_before_every_stage(form):
     carry = z
     for stage in range(generator.stages):
         if stage == generator.mapping_stages:
-            assert carry.shape == (3, 6, 7)
-            testing.assert_close(carry, generator.map_latent(params, z), 1e-5, "latents")
+            assert carry.shape == (3, 4, 7)
+            testing.assert_close(carry, map_latent(generator, params, z), 1e-5, "latents")
         carry = run(params, carry, stage)
-    assert carry.shape == (3, 16, 16, 2)
+    assert carry.shape == (3, 8, 8, 2)
     testing.assert_close(carry, images_of(generator, params, z), 1e-5, "images")
 
 
-def test_prefix_reads_no_weight_of_the_layer(form):
-    """With NaN in the layer's weight the prefix is the same, and the images are NaN."""
-    generator, params, z = form
-    for layer in generator.layers[1::4]:
-        spoilt = params_lib.replace(params, layer.path, np.full(layer.shape, np.nan, np.float32))
-        carry = generator.prefix(params, z, [layer])
-        for leaf, same in zip(
-            jax.tree.leaves(carry),
-            jax.tree.leaves(generator.prefix(spoilt, z, [layer])),
-            strict=True,
-        ):
-            np.testing.assert_array_equal(leaf, same)
-        images = generator.suffix(params, carry, [layer])
-        testing.assert_close(images, images_of(generator, params, z), 1e-5, layer.path)
-        assert np.all(np.isnan(generator.suffix(spoilt, carry, [layer])))
-
-
-def test_matrix_products_equal_the_plain_layers(form):
-    """In 64 bits: images of the suffix, and derivatives by all weights, both ways."""
-    generator, params, z = form
+@pytest.mark.parametrize("blocks", ["skip", "resnet"])
+def test_matrix_products_equal_the_plain_layers(blocks):
+    """In 64 bits: images of the suffix, and derivatives by all weights at once."""
+    generator = make(blocks=blocks)
+    params, z = random_params(generator), latents(generator)
     layers = generator.layers
 
-    def images(suffix):
-        def function(weights, z):
-            changed = params_lib.unflatten(params_lib.flatten(params) | weights)
-            if suffix:
-                return generator.suffix(changed, generator.prefix(changed, z, layers), layers)
-            return generator.synthesize(changed, generator.map_latent(changed, z))
+    def by_matmul(weights, z):
+        changed = params_lib.unflatten(params_lib.flatten(params) | weights)
+        return generator.suffix(changed, generator.prefix(changed, z, layers), layers)
 
-        return function
+    def plain(weights, z):
+        changed = params_lib.unflatten(params_lib.flatten(params) | weights)
+        return generator.synthesize(changed, generator.map_latent(changed, z))
 
-    @jax.jit
-    def derivatives(weights, z, tangents, cotangent):
-        found = []
-        for suffix in (True, False):
-            value, pull_back = jax.vjp(lambda w, s=suffix: images(s)(w, z), weights)
-            found.append((value, pull_back(cotangent)[0]))
-        tangent = jax.jvp(lambda w: images(True)(w, z), (weights,), (tangents,))[1]
-        return found, tangent
+    @functools.partial(jax.jit, static_argnums=0)
+    def derivative(function, weights, z, cotangent):
+        value, pull_back = jax.vjp(lambda weights: function(weights, z), weights)
+        return value, pull_back(cotangent)[0]
 
     flat = params_lib.flatten(params)
     with testing.x64():
         weights = {layer.path: jnp.asarray(flat[layer.path], np.float64) for layer in layers}
-        tangents = testing.normal_like(2, weights)
-        cotangent = testing.normal_like(3, np.zeros((3, 16, 16, 2)))
-        found, tangent = jax.device_get(derivatives(weights, z, tangents, cotangent))
-    (value, gradient), (plain, plain_gradient) = found
-    testing.assert_close(value, plain, 1e-6, "images")
-    for path, desired in plain_gradient.items():
-        testing.assert_close(gradient[path], desired, 1e-5, path)
-    forward = np.vdot(tangent, cotangent)
-    backward = sum(np.vdot(gradient[path], tangents[path]) for path in gradient)
-    scale = np.linalg.norm(tangent) * np.linalg.norm(cotangent)
-    testing.assert_close(forward, backward, 1e-10, "adjoint", scale=scale)
+        cotangent = testing.normal_like(3, np.zeros((3, 8, 8, 2)))
+        value, gradient = jax.device_get(derivative(by_matmul, weights, z, cotangent))
+        desired, plain_gradient = jax.device_get(derivative(plain, weights, z, cotangent))
+    testing.assert_close(value, desired, 1e-10, "images")
+    assert gradient.keys() == plain_gradient.keys()
+    for path in gradient:
+        testing.assert_close(gradient[path], plain_gradient[path], 1e-10, path)
 
 
 def test_demodulated_filters_may_be_scaled():
-    """An output filter times a number changes nothing; of ToRGB, which has no such norm, it does."""
+    """An output filter times a number changes nothing; of ToRGB, which has no norm, it does."""
     generator = make(blocks="resnet")
     params, z = random_params(generator), latents(generator)
     images = images_of(generator, params, z)
@@ -264,10 +248,10 @@ def test_truncation_draws_the_first_rows_to_the_average():
     plain = make()
     params, z = random_params(plain), latents(plain)
     w_plus = np.asarray(plain.map_latent(params, z))
-    np.testing.assert_array_equal(w_plus, np.repeat(w_plus[:, :1], 6, axis=1))
+    np.testing.assert_array_equal(w_plus, np.repeat(w_plus[:, :1], 4, axis=1))
     average = params["mapping"]["w_avg"]
     for factor in (0.0, 0.3, 1.7):
-        for rows in (None, 0, 4):
+        for rows in (None, 3):
             drawn = make(truncation=factor, truncated_rows=rows).map_latent(params, z)
             desired = w_plus.copy()
             desired[:, :rows] = average + factor * (w_plus[:, :rows] - average)
@@ -287,15 +271,15 @@ def test_noise_is_constant_absent_or_fresh():
             for path, leaf in params_lib.flatten(params).items()
         }
     )
-    constant = generator.synthesize(params, w_plus)
-    absent = make(noise="none").synthesize(params, w_plus)
-    testing.assert_close(generator.synthesize(silent, w_plus), absent, 1e-6, "silent")
+    constant = synthesize(generator, params, w_plus)
+    absent = synthesize(make(noise="none"), params, w_plus)
+    testing.assert_close(synthesize(generator, silent, w_plus), absent, 1e-6, "silent")
     np.testing.assert_array_equal(constant[0], constant[1])
-    fresh = [generator.synthesize(params, w_plus, jax.random.key(seed)) for seed in (0, 0, 1)]
+    fresh = [synthesize(generator, params, w_plus, jax.random.key(seed)) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(fresh[0], fresh[1])
     others = (constant[0], absent[0], fresh[0][1], fresh[2][0])
     assert all(np.max(np.abs(fresh[0][0] - other)) > 1e-2 for other in others)
-    again = make(noise="none").synthesize(params, w_plus, jax.random.key(0))
+    again = synthesize(make(noise="none"), params, w_plus, jax.random.key(0))
     np.testing.assert_array_equal(again, absent)
 
 
@@ -322,16 +306,6 @@ def test_mapping_of_labels_equals_its_definition(labels):
     testing.assert_close(generator.map_latent(params, latent)[:, 0], w, 1e-5)
 
 
-def test_latents_have_all_labels():
-    """Each latent is a standard normal z and one of the labels; the same key draws the same."""
-    generator = make(**LABELLED)
-    drawn = latents(generator, count=300)
-    np.testing.assert_array_equal(drawn, latents(generator, count=300))
-    counts = drawn[:, 5:].sum(axis=0)
-    assert counts.sum() == 300 and np.all(counts > 60)
-    testing.assert_close(drawn[:, :5].std(axis=0), np.ones(5), 0.2)
-
-
 def test_clamp_bounds_features_and_images():
     """Images of one resolution are bounded by the clamp, features by the clamp and their gain."""
     generator = make(clamp=0.1, blocks="orig")
@@ -340,32 +314,33 @@ def test_clamp_bounds_features_and_images():
     assert (
         np.max(np.abs(bounded)) <= 0.1 < np.max(np.abs(images_of(make(blocks="orig"), params, z)))
     )
-    state = generator.prefix(params, z, generator.find_layers(["b16/torgb"]))
+    state = generator.prefix(params, z, generator.find_layers(["to_rgbs.0"]))
     assert np.max(np.abs(state.x)) <= 0.1
 
 
-# Files and mistakes.
-
-
-def test_generator_comes_back_from_its_file(tmp_path):
-    """Scalars stay scalars, and what is chosen at run time is no part of the weights."""
-    generator = make()
-    params = random_params(generator)
+def test_options_are_chosen_when_a_file_is_read(tmp_path):
+    """What the file leaves open may be given, what it settles may not; nothing else is taken."""
+    params = random_params(make())
     path = tmp_path / "generator.safetensors"
     write_generator(path, "stylegan2", CONFIG, params, {})
-    found, weights = read_generator(path)
-    assert found == generator and hash(found) == hash(generator)
-    for key, leaf in params_lib.flatten(params).items():
-        assert leaf.shape == params_lib.get(weights, key).shape
-        np.testing.assert_array_equal(leaf, params_lib.get(weights, key))
+    assert read_generator(path)[0] == make()
+    options = {"truncation": 0.5, "noise": "none"}
+    assert read_generator(path, options)[0] == make(**options)
+    with pytest.raises(InputError, match="options that the weights leave open; got clamp"):
+        read_generator(path, {"clamp": 1.0})
+    with pytest.raises(InputError, match="unexpected keyword argument 'psi'"):
+        read_generator(path, {"psi": 1.0})
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"z_dim": 0}, "z_dim: expected positive whole numbers"),
-        ({"channels": []}, "channels: expected positive whole numbers"),
-        ({"mapping_widths": [4, 2.5]}, "mapping_widths: expected positive whole numbers"),
+        ({"z_dim": 0}, "z_dim: expected one or more positive whole numbers"),
+        ({"channels": []}, "channels: expected one or more positive whole numbers"),
+        (
+            {"mapping_widths": [4, 2.5]},
+            "mapping_widths: expected one or more positive whole numbers",
+        ),
         ({"label_dim": 3}, "label_dim, label_width: expected two positive"),
         ({"labels": "both"}, "labels: expected one of embedded, concatenated; got 'both'"),
         ({"blocks": "dense"}, "blocks: expected one of skip, resnet, orig; got 'dense'"),
@@ -374,7 +349,8 @@ def test_generator_comes_back_from_its_file(tmp_path):
         ({"resample_taps": [1.0, -1.0]}, "whose sum is not 0"),
         ({"mapping_rate": 0}, "mapping_rate: expected a positive number"),
         ({"clamp": -1}, "clamp: expected a positive number or None"),
-        ({"truncated_rows": 7}, "truncated_rows: expected a whole number from 0 to 6"),
+        ({"truncation": float("inf")}, "truncation: expected a finite number"),
+        ({"truncated_rows": 5}, "truncated_rows: expected a whole number from 0 to 4"),
     ],
 )
 def test_mistake_is_told(changes, message):

@@ -104,14 +104,16 @@ def double():
         return make_golden(np.float64)
 
 
-def iterate(golden, monkeypatch, found, start, iterations):
-    """The iterates after `start`, by the compiled gradient at hand."""
-    monkeypatch.setattr(products, "gradient", lambda _: golden.gradient)
-    product = products.central_difference(golden.objective, epsilon=golden.info["epsilon"])
-    steps = linalg.power_iteration(
-        lambda vector: product(vector[None])[0], found, start, iterations=iterations
-    )
-    return [vector for vector, number in steps if number]
+@pytest.fixture
+def step(monkeypatch):
+    """One step of the power iteration, by the gradient that is compiled already."""
+
+    def make_step(golden, found, vector):
+        monkeypatch.setattr(products, "gradient", lambda _: golden.gradient)
+        product = products.central_difference(golden.objective, epsilon=golden.info["epsilon"])
+        return linalg.power_step(lambda v: product(v[None])[0], found, vector)
+
+    return make_step
 
 
 def relative(actual, desired):
@@ -158,7 +160,8 @@ def test_distances_and_gradient_in_64_bits_equal_the_original(double):
         gradient = jax.device_get(double.gradient(double.vector("in/delta")))
         expected = jax.device_get(double.vector("at_delta/g_all_f64"))
     testing.assert_close(actual, double.data["at_delta/lpips_f64"].ravel(), 1e-6, "lpips")
-    testing.assert_close(gradient, expected, 1e-6, "gradient")
+    # Stored in 32 bits, so entries that are many times the root mean square are less exact.
+    assert np.linalg.norm(gradient - expected) <= 1e-6 * np.linalg.norm(expected)
 
 
 def test_gradient_is_orthogonal_to_every_output_filter(double):
@@ -181,33 +184,32 @@ def test_gradient_is_orthogonal_to_every_output_filter(double):
             assert np.any(np.abs(meets) > 1e-3 * scale)
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
-def test_iterates_in_64_bits_equal_the_original(double, number, monkeypatch):
-    """From the drawn start, projected against the vectors found before it; and the last step."""
+@pytest.mark.parametrize(("vector", "is_last"), [(0, False), (1, False), (2, True)])
+def test_iterates_in_64_bits_equal_the_original(double, vector, is_last, step):
+    """The first from the drawn start, which is deflated, or the last from the one before it.
+
+    All steps are the same map, so a stored iterate stands for those between.
+    """
     stored, count = "f64/iterates_rounded_to_f32", double.info["max_iter"]
-    assert number < double.info["num_eigenvectors"]
+    assert vector < double.info["num_eigenvectors"]
+    number = count if is_last else 1
     with testing.x64():
-        found = [double.vector(stored, i, count) for i in range(number)]
-        start = double.vector("in/v_init_draws", number)
-        steps = iterate(double, monkeypatch, found, start, 2 if number == 0 else 1)
-        assert relative(steps[0], double.vector(stored, number, 1)) <= 1e-6
-        for index, vector in enumerate(steps[1:], 2):
-            assert relative(vector, double.vector(stored, number, index)) <= 1e-6
-        before = double.vector(stored, number, count - 1)
-        (last,) = iterate(double, monkeypatch, found, before, 1)
-        assert relative(last, double.vector(stored, number, count)) <= 1e-6
-        norm = double.data["f64/iterate_norms"][number, count]
-        assert abs(float(jnp.linalg.norm(last)) / norm - 1) <= 1e-6
+        found = [double.vector(stored, i, count) for i in range(vector)]
+        start = linalg.deflate(found, double.vector("in/v_init_draws", vector))
+        assert relative(start, double.vector(stored, vector, 0)) <= 1e-6
+        before = double.vector(stored, vector, number - 1) if is_last else start
+        after = step(double, found, before)
+        assert relative(after, double.vector(stored, vector, number)) <= 1e-6
+        norm = double.data["f64/iterate_norms"][vector, number]
+        assert abs(float(jnp.linalg.norm(after)) / norm - 1) <= 1e-6
 
 
-def test_iterates_in_32_bits_follow_the_original(single, monkeypatch):
-    """The step of a float32 program is tiny, so rounding leaves the direction and few digits."""
-    start = single.vector("in/v_init_draws", 0)
-    steps = iterate(single, monkeypatch, [], start, 2)
+def test_iterates_in_32_bits_follow_the_original(single, step):
+    """The second step of a float32 program is tiny, so rounding leaves little but the direction."""
     tolerance, stored = single.case.tolerance, "f64/iterates_rounded_to_f32"
-    first = single.vector(stored, 0, 1)
-    assert relative(steps[0], first) <= tolerance["first_iterate_vs_f64"]
-    for index, vector in enumerate(steps[1:], 2):
-        desired = single.vector(stored, 0, index)
-        assert cosine(vector, desired) >= tolerance["later_iterates_cosine_vs_f64"]
-    assert cosine(start, first) < tolerance["later_iterates_cosine_vs_f64"]
+    start = single.vector("in/v_init_draws", 0)
+    first = step(single, [], start)
+    assert relative(first, single.vector(stored, 0, 1)) <= tolerance["first_iterate_vs_f64"]
+    second, desired = step(single, [], first), single.vector(stored, 0, 2)
+    smallest = tolerance["later_iterates_cosine_vs_f64"]
+    assert cosine(second, desired) >= smallest > cosine(first, desired)

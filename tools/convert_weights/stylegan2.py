@@ -1,7 +1,7 @@
 """StyleGAN2 generators as three programs write them, with nothing in the files executed.
 
 1. PyTorch files of rosinality/stylegan2-pytorch and of NaviGAN: `g_ema` and, often, `latent_avg`.
-   They do not say the mapping's learning-rate multiplier, which is 0.01 there.
+   They do not say the mapping's learning-rate multiplier, which is 0.01 unless told otherwise.
 2. Pickles of NVIDIA's PyTorch programs, network `G_ema`.
 3. Pickles of NVIDIA's TensorFlow programs, network `Gs`. Their doubling convolutions are stored
    turned by 180 degrees, and their style biases without the 1.
@@ -37,7 +37,6 @@ from tools.convert_weights.unpickle import read_pickle
 
 # Draws of z for an average w that a file lacks, as the rosinality program makes it.
 _AVERAGE_DRAWS = 4096
-_ROSINALITY_RATE = 0.01
 
 Config = dict[str, Any]
 Params = dict[str, Any]
@@ -96,16 +95,20 @@ def from_torch_content(content: Any, name: str) -> tuple[Config, Params]:
 
 
 def from_rosinality(
-    state: Mapping[str, np.ndarray], latent_avg: np.ndarray | None, name: str = "stylegan2"
+    state: Mapping[str, np.ndarray],
+    latent_avg: np.ndarray | None,
+    name: str = "stylegan2",
+    *,
+    mapping_rate: float = 0.01,
 ) -> tuple[Config, Params]:
     """Returns (config, params) of a generator's state dict in rosinality's names.
 
-    latent_avg: the average w; None: made here, of fixed draws of z.
+    latent_avg: the average w; None: made here, of fixed draws of z. mapping_rate: `lr_mlp` there.
 
     Raises: InputError, which begins with `name`, if that is no StyleGAN2 generator.
     """
     flat, filters = _rename(state, _rosinality_names(), name)
-    settings = Settings(_ROSINALITY_RATE, _taps_of(filters, name), clamp=None)
+    settings = Settings(mapping_rate, _taps_of(filters, name), clamp=None)
     if latent_avg is not None:
         return _finish(flat | {"mapping/w_avg": latent_avg.reshape(-1)}, settings, name)
     width = flat.get("mapping/fc0/bias", np.zeros(0)).shape
@@ -162,7 +165,7 @@ def _from_tensorflow(
     for key in chosen.keys() - _TENSORFLOW_WITHOUT_EFFECT:
         if key not in _TENSORFLOW_DEFAULTS:
             raise _refusal(name, f"the setting {key}={chosen[key]!r}, which is unknown here")
-    settings = _TENSORFLOW_DEFAULTS | chosen
+    settings = {**_TENSORFLOW_DEFAULTS, **chosen}
     for key, allowed in _TENSORFLOW_ALLOWED.items():
         _require(key, settings[key], allowed, name)
     taps = settings["resample_kernel"]
@@ -421,7 +424,7 @@ def _config_of(flat: Mapping[str, np.ndarray], settings: Settings, name: str) ->
     }
 
 
-def _average_w(config: Config, params: Params) -> np.ndarray:
+def _average_w(config: Config, params: Params) -> Any:
     generator = make_generator("stylegan2", config)
     z = generator.sample_latents(jax.random.key(0), _AVERAGE_DRAWS)
     average = jax.jit(lambda z: jnp.mean(generator.map_latent(params, z)[:, 0], axis=0))
@@ -440,7 +443,7 @@ def _without_noise(flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _modules(network: Record, prefix: str = "") -> dict[str, Record]:
     """Returns the modules below a network by path; `network_arrays` has checked their states."""
-    found = {}
+    found: dict[str, Record] = {}
     for key, module in network.state["_modules"].items():
         if isinstance(module, Record):
             found |= {f"{prefix}{key}": module} | _modules(module, f"{prefix}{key}.")

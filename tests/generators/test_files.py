@@ -1,0 +1,170 @@
+"""Generator files: what is written comes back, and what does not fit is refused by name."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from navigan_jax import checkpoints, testing
+from navigan_jax import params as params_lib
+from navigan_jax.errors import InputError
+from navigan_jax.generators.files import make_generator, read_generator, write_generator
+
+CONFIG = {"z_dim": 7, "widths": [6, 5], "image_channels": 3}
+SOURCE = {"file": "faces.pth", "sha256": "0" * 64}
+
+
+@pytest.fixture(scope="module")
+def params():
+    return testing.draw_params(make_generator("dcgan", CONFIG), 0)
+
+
+@pytest.fixture
+def written(params, tmp_path):
+    path = tmp_path / "generator.safetensors"
+    write_generator(path, "dcgan", CONFIG, params, SOURCE)
+    return path
+
+
+def rewrite(path, *, metadata=None, arrays=None, without=()):
+    """Changes the file, whatever its parts claim of each other."""
+    old_arrays, old_metadata = checkpoints.read_arrays(path)
+    new = {k: v for k, v in (old_arrays | (arrays or {})).items() if k not in without}
+    new_metadata = {k: v for k, v in (old_metadata | (metadata or {})).items() if k not in without}
+    checkpoints.write_arrays(path, new, new_metadata)
+
+
+def test_read_returns_what_was_written(params, written):
+    """The same generator, bits of the weights and images; the source stays in the file."""
+    generator, got = read_generator(written)
+    assert generator == make_generator("dcgan", CONFIG)
+    assert params_lib.digest(got) == params_lib.digest(params)
+    z = generator.sample_latents(jax.random.key(0), 2)
+    np.testing.assert_array_equal(generator.synthesize(got, z), generator.synthesize(params, z))
+    arrays, metadata = checkpoints.read_arrays(written)
+    assert arrays.keys() == params_lib.flatten(params).keys()
+    assert json.loads(metadata["source"]) == SOURCE
+    assert metadata["digest"] == params_lib.digest(params)
+
+
+@pytest.mark.parametrize("name", sorted(testing.TINY_CONFIGS))
+def test_every_architecture_can_be_kept(name, tmp_path):
+    """JSON brings its sizes back, also those of tuples, None and fractions."""
+    generator = testing.tiny_generators()[name]
+    path = tmp_path / "generator.safetensors"
+    params = testing.draw_params(generator, 0)
+    write_generator(path, name, testing.TINY_CONFIGS[name], params, SOURCE)
+    again, got = read_generator(path)
+    assert again == generator
+    assert params_lib.digest(got) == params_lib.digest(params)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        (
+            {"format": "navigan_jax.perceptual"},
+            r"format navigan_jax\.generator; got navigan_jax\.p",
+        ),
+        ({"format_version": "2"}, "format version 1; got 2"),
+        ({"architecture": "vae"}, "architecture: .* a known one; got 'vae'; allowed: dcgan, "),
+        ({"architecture": "stylegan2"}, "stylegan2: expected its sizes; got .*do not fit"),
+        ({"config": "{"}, "JSON under 'config'"),
+        ({"config": "[6, 5]"}, "JSON under 'config'.*a dict"),
+        ({"config": "{}"}, r"dcgan: expected its sizes; got {}, .*missing .*z_dim"),
+        ({"config": json.dumps(CONFIG | {"depth": 3})}, "dcgan: .* unexpected .*'depth'"),
+        ({"config": json.dumps(CONFIG | {"widths": 6})}, "dcgan: expected its sizes; got"),
+        ({"config": json.dumps(CONFIG | {"z_dim": 0})}, "dcgan: expected positive whole numbers"),
+        ({"digest": "0" * 64}, "expected weights of digest 0{64}; got .*changed or damaged"),
+    ],
+)
+def test_wrong_metadata_are_refused(written, metadata, message):
+    """Format, version, architecture, sizes and digest; the file is named first."""
+    rewrite(written, metadata=metadata)
+    with pytest.raises(InputError, match=message) as caught:
+        read_generator(written)
+    assert str(caught.value).startswith(f"{written}: ")
+
+
+@pytest.mark.parametrize("key", ["format", "format_version", "architecture", "config", "digest"])
+def test_missing_metadata_are_refused(written, key):
+    """None of them has a default."""
+    rewrite(written, without=[key])
+    with pytest.raises(InputError, match=rf"^{written}: "):
+        read_generator(written)
+
+
+def test_weights_that_do_not_fit_are_listed(written):
+    """What is missing, what is too much, and what has another shape, each with its path."""
+    arrays = {"conv1/kernel": np.zeros((3, 3, 6, 5)), "conv9/kernel": np.zeros((4, 4))}
+    rewrite(written, arrays=arrays, without=["norm0/mean"])
+    with pytest.raises(InputError, match=r"weights of this dcgan; got others; convert") as caught:
+        read_generator(written)
+    assert str(caught.value).splitlines()[1:] == [
+        "  missing norm0/mean (6,)",
+        "  unexpected conv9/kernel (4, 4)",
+        "  conv1/kernel: expected shape (4, 4, 6, 5), got (3, 3, 6, 5)",
+    ]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(params, written, bad):
+    """Read or written; the file that is there stays."""
+    kernel = np.array(params["conv1"]["kernel"])
+    kernel[0, 1, 2, 3] = bad
+    before = written.read_bytes()
+    message = r"expected finite weights; got NaN or infinity in conv1/kernel; .*take another"
+    with pytest.raises(InputError, match=message):
+        changed = params_lib.replace(params, "conv1/kernel", kernel)
+        write_generator(written, "dcgan", CONFIG, changed, SOURCE)
+    assert written.read_bytes() == before
+    rewrite(written, arrays={"conv1/kernel": kernel})
+    with pytest.raises(InputError, match=message):
+        read_generator(written)
+
+
+def test_changed_weight_is_refused(params, written):
+    """The last bit of one number changes the digest."""
+    bias = np.array(params["norm0"]["bias"])
+    bias[3] = np.nextafter(bias[3], np.float32(9))
+    rewrite(written, arrays={"norm0/bias": bias})
+    with pytest.raises(InputError, match=r"digest .*changed or damaged: convert it anew"):
+        read_generator(written)
+
+
+def test_nothing_unreadable_is_written(params, tmp_path):
+    """Weights of other sizes and unknown architectures are refused before a file appears."""
+    path = tmp_path / "folder" / "generator.safetensors"
+    for architecture, config, message in (
+        ("dcgan", CONFIG | {"widths": [6, 4]}, r"conv1/kernel: expected shape \(4, 4, 6, 4\)"),
+        ("dcgan", CONFIG | {"widths": []}, "expected positive whole numbers"),
+        ("vae", CONFIG, "got 'vae'; allowed: dcgan, "),
+    ):
+        with pytest.raises(InputError, match=message):
+            write_generator(path, architecture, config, params, SOURCE)
+    assert not path.parent.exists()
+
+
+def test_parameters_may_be_jax_arrays(params, tmp_path):
+    """As after training; the file is the same."""
+    path = tmp_path / "generator.safetensors"
+    write_generator(path, "dcgan", CONFIG, jax.tree.map(jnp.asarray, params), SOURCE)
+    assert params_lib.digest(read_generator(path)[1]) == params_lib.digest(params)
+
+
+def test_file_of_pytorch_is_refused_with_the_command_that_converts_it(tmp_path):
+    """Whatever its name ends in."""
+    for name in ("netG.pth", "netG"):
+        path = tmp_path / name
+        path.write_bytes(b"PK\x03\x04" + bytes(99))
+        command = f"python -m tools.convert_weights KIND {path} --out FILE.safetensors"
+        with pytest.raises(InputError, match=f"{name}: expected a whole safetensors.*{command}"):
+            read_generator(path)
+
+
+def test_missing_file_is_told(tmp_path):
+    """The path is named."""
+    with pytest.raises(InputError, match=r"absent\.safetensors: expected a file; got nothing"):
+        read_generator(tmp_path / "absent.safetensors")

@@ -1,0 +1,166 @@
+"""Files of directions: bits come back, and what is damaged or belongs elsewhere is refused."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from navigan_jax import checkpoints
+from navigan_jax.directions import Directions, read_directions, write_directions
+from navigan_jax.errors import InputError
+
+DIGEST, OTHER = "a" * 64, "b" * 64
+PROVENANCE = {
+    "architecture": "dcgan",
+    "digest": DIGEST,
+    "method": "hessian, lanczos",
+    "metric": "lpips",
+    "seed": "0",
+    "latents": "64",
+    "products": "120",
+    "config": '{"note": "ξ"}',
+}
+COUNT = 3
+
+
+def make():
+    """Directions in two layers, whose order is not that of the alphabet."""
+    random = np.random.RandomState(0)
+    joint, _ = np.linalg.qr(random.standard_normal((30, COUNT)))
+    joint = joint.T.astype(np.float32)
+    return Directions(
+        basis={
+            "conv2/kernel": joint[:, :12].reshape(COUNT, 2, 2, 3, 1),
+            "conv1/kernel": joint[:, 12:].reshape(COUNT, 3, 3, 2, 1),
+        },
+        spectrum=np.array([3.0, 1.0, 0.0]),
+        residuals=np.array([1e-4, 1e-3, np.inf]),  # infinite, for an eigenvalue of zero
+        shift_scales=random.uniform(1, 2, (COUNT, 2)),
+        distances=random.uniform(1, 2, (COUNT, 2)),
+        provenance=PROVENANCE,
+    )
+
+
+@pytest.fixture
+def written(tmp_path):
+    path = tmp_path / "directions.safetensors"
+    write_directions(path, make())
+    return path
+
+
+def rewrite(path, *, metadata=None, arrays=None, without=()):
+    """Changes the file, whatever its parts claim of each other."""
+    old_arrays, old_metadata = checkpoints.read_arrays(path)
+    new = {k: v for k, v in (old_arrays | (arrays or {})).items() if k not in without}
+    checkpoints.write_arrays(path, new, old_metadata | (metadata or {}))
+
+
+def test_read_returns_what_was_written(written):
+    """Bit by bit, with the types, the order of the layers and all of the provenance."""
+    got, expected = read_directions(written, digest=DIGEST), make()
+    assert got.layers == expected.layers == ("conv2/kernel", "conv1/kernel")
+    assert got.provenance == PROVENANCE
+    pairs = [(got.basis[layer], expected.basis[layer]) for layer in expected.layers]
+    names = ("spectrum", "residuals", "shift_scales", "distances")
+    pairs += [(getattr(got, name), getattr(expected, name)) for name in names]
+    for a, b in pairs:
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        assert a.tobytes() == b.tobytes()
+
+
+def test_directions_of_other_weights_are_refused(written):
+    """Both digests are named; None takes the directions for any weights."""
+    with pytest.raises(InputError, match=f"weights {OTHER}; got directions of {DIGEST}; .*=None"):
+        read_directions(written, digest=OTHER)
+    assert len(read_directions(written, digest=None)) == COUNT
+
+
+@pytest.mark.parametrize("index", range(COUNT))
+def test_edit_is_one_direction_of_unit_norm(index):
+    """Over its layers together; shaped like the weights; a pytree whose leaves are the arrays."""
+    directions = make()
+    edit = directions.edit(index)
+    assert tuple(edit.deltas) == directions.layers
+    for layer, delta in edit.deltas.items():
+        np.testing.assert_array_equal(delta, directions.basis[layer][index])
+    squares = [np.sum(np.square(leaf)) for leaf in jax.tree.leaves(edit)]
+    assert len(squares) == 2
+    np.testing.assert_allclose(sum(squares), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("index", [-1, COUNT, COUNT + 1])
+def test_unknown_direction_is_told(index):
+    """The numbers that there are come with it."""
+    with pytest.raises(InputError, match=f"direction: expected a number from 0 to 2; got {index}"):
+        make().edit(index)
+
+
+@pytest.mark.parametrize("tenth", range(10))
+def test_truncated_file_is_refused(written, tenth):
+    """Wherever it ends."""
+    data = written.read_bytes()
+    written.write_bytes(data[: (len(data) - 1) * (tenth + 1) // 10])
+    with pytest.raises(InputError, match=r"directions\.safetensors: expected a whole safetensors"):
+        read_directions(written, digest=DIGEST)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"metadata": {"format": "navigan_jax.generator"}},
+            "directions; got navigan_jax.generator",
+        ),
+        ({"metadata": {"format_version": "0"}}, "format version 1; got 0"),
+        ({"metadata": {"layers": "{"}}, "JSON under 'layers'.*a list"),
+        ({"metadata": {"layers": "[]"}}, "none of layers"),
+        (
+            {"metadata": {"layers": '["conv5/kernel"]'}},
+            "none of basis/conv5/kernel; .*make it anew",
+        ),
+        ({"metadata": {"provenance": "[]"}}, "JSON under 'provenance'.*a dict"),
+        ({"metadata": {"provenance": "{}"}}, "none of architecture, digest, method, metric, seed"),
+        ({"without": ["spectrum", "distances"]}, "none of spectrum, distances"),
+        ({"without": ["basis/conv1/kernel"]}, "none of basis/conv1/kernel"),
+        (
+            {"arrays": {"spectrum": np.ones(2)}},
+            r"spectrum|residuals of 2 directions.*got shape \[3",
+        ),
+        ({"arrays": {"spectrum": np.array(1.0)}}, r"spectrum of 1 directions.*got shape \[\]"),
+        ({"arrays": {"residuals": np.ones((3, 1))}}, r"residuals of 3 .*got shape \[3, 1\]"),
+        ({"arrays": {"shift_scales": np.ones(3)}}, r"shift_scales of 3 .*got shape \[3\]"),
+        ({"arrays": {"distances": np.ones((3, 3))}}, r"distances of 3 .*got shape \[3, 3\]"),
+        (
+            {"arrays": {"basis/conv1/kernel": np.ones((2, 3))}},
+            r"conv1/kernel of 3 .*shape \[2, 3\]",
+        ),
+        ({"arrays": {"basis/conv1/kernel": np.full((3, 9), np.nan)}}, "NaN or infinity in basis/c"),
+        ({"arrays": {"spectrum": np.array([np.inf, 1, 0])}}, "NaN or infinity in spectrum"),
+        ({"arrays": {"residuals": np.array([np.nan, 1, 0])}}, "NaN or infinity in residuals"),
+    ],
+)
+def test_damaged_file_is_refused(written, change, message):
+    """By its name and what is missing, of another size or no number."""
+    rewrite(written, **change)
+    with pytest.raises(InputError, match=message) as caught:
+        read_directions(written, digest=DIGEST)
+    assert str(caught.value).startswith(f"{written}: ")
+
+
+@pytest.mark.parametrize("key", ["architecture", "digest", "method", "metric", "config"])
+def test_directions_of_unknown_origin_are_not_written(tmp_path, key):
+    """Without any of its parts a file could not be judged later."""
+    provenance = {k: v for k, v in PROVENANCE.items() if k != key}
+    path = tmp_path / "directions.safetensors"
+    with pytest.raises(ValueError, match=rf"provenance lacks \['{key}'\]"):
+        write_directions(path, dataclasses.replace(make(), provenance=provenance))
+    assert not path.exists()
+
+
+def test_provenance_is_readable_by_others(written):
+    """As JSON in the metadata, without this package."""
+    _, metadata = checkpoints.read_arrays(written)
+    assert json.loads(metadata["provenance"]) == PROVENANCE
+    assert json.loads(metadata["layers"]) == ["conv2/kernel", "conv1/kernel"]
