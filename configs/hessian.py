@@ -4,7 +4,7 @@
       --config.generator=runs/weights/faces.safetensors --config.layer=main.3
 
   --config=configs/hessian.py:paper   the setting of Cherepkov et al. 2021: LPIPS and ten power
-      iterations a direction by central differences (needs --config.metric.weights=lpips.safetensors)
+      iterations a direction by central differences (set --config.metric.weights=lpips.safetensors)
 
 The defaults find the same eigenvectors to a residual of 1e-3 with about a third of the products,
 each several times cheaper. A generator file comes from tools/convert_weights.
@@ -63,7 +63,7 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     config.show.seed = 0  # of the samples shown
     config.show.samples = 4  # images per direction, from fresh latents
     config.show.steps = 9  # shifts from −s to +s, an odd number: the middle one is the original
-    config.show.change = 0.15  # distance at ±s, as a share of that between two random images
+    config.show.change = 0.2  # distance at ±s, as a share of that between two random images
     config.show.calibration_latents = 16  # z over which that distance is averaged
     config.show.animated = 6  # directions in the animation
     return config

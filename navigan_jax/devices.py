@@ -9,6 +9,8 @@ import dataclasses
 import functools
 import os
 import pathlib
+import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +24,7 @@ from navigan_jax.errors import InputError
 
 _AXIS = "devices"
 
-_PATIENCE = 24 * 3600  # seconds that processes which are done wait for the one that draws pictures
+_PATIENCE = 300  # seconds to wait for the coordinator; JAX's own default
 
 
 def initialize_distributed() -> None:
@@ -32,7 +34,7 @@ def initialize_distributed() -> None:
     leaves the rest to JAX, which knows TPU pods and Slurm.
     Raises: InputError if the processes cannot find each other.
     """
-    settings: dict[str, Any] = {"shutdown_timeout_seconds": _PATIENCE}
+    settings: dict[str, Any] = {}
     try:
         for argument, variable, kind in (
             ("coordinator_address", "JAX_COORDINATOR_ADDRESS", str),
@@ -41,13 +43,37 @@ def initialize_distributed() -> None:
         ):
             if variable in os.environ:
                 settings[argument] = kind(os.environ[variable])
+        if {"coordinator_address", "process_id"} <= settings.keys():
+            _require_meeting_place(settings["coordinator_address"], settings["process_id"])
         jax.distributed.initialize(**settings)
-    except (ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             f"distributed: expected processes that find each other; got {_first_line(error)}; set "
             "JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID for each, if "
             "JAX does not know the cluster, or set --config.distributed=False"
         ) from error
+
+
+def _require_meeting_place(address: str, process_id: int) -> None:
+    """Raises OSError if process 0 cannot listen there, or another one not reach it in time.
+
+    JAX would end the program without a word that a user can act on.
+    """
+    host, _, port = address.rpartition(":")
+    if process_id == 0:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("", int(port)))
+        return
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+            return
+        except OSError as error:
+            if time.monotonic() > until:
+                raise OSError(f"{error} at {address} for {_PATIENCE} seconds") from error
+        time.sleep(0.2)
 
 
 def _first_line(error: Exception) -> str:
@@ -120,6 +146,8 @@ def _place(tree: Any) -> Any:
 
 def replicate(tree: Any) -> Any:
     """Returns the tree with a copy of each leaf on every local device."""
+    if not jax.tree.leaves(tree):
+        return tree  # pmap takes no function without results where there are several processes
     rows = np.zeros(jax.local_device_count(), np.float32)
     return _mapped(_second, 0, None)(rows, tree)
 
@@ -143,7 +171,7 @@ def map_microbatches(function: Callable[[Any, Any], Any], shared: Any, shards: S
 
     `shared` is replicated.
     """
-    mapped = _Compiled(jax.pmap(function, axis_name=_AXIS))
+    mapped = _Checked(jax.pmap(function, axis_name=_AXIS))
     return dataclasses.replace(
         shards, batches=tuple(mapped(shared, batch) for batch in shards.batches)
     )
@@ -163,7 +191,7 @@ def sum_over_samples(
     def on_device(shared: Any, data: Any, weights: jax.Array, argument: Any) -> Any:
         return lax.psum(function(shared, data, weights, argument), _AXIS)
 
-    mapped = _Compiled(jax.pmap(on_device, axis_name=_AXIS, in_axes=(0, 0, 0, None), out_axes=None))
+    mapped = _Checked(jax.pmap(on_device, axis_name=_AXIS, in_axes=(0, 0, 0, None), out_axes=None))
 
     def over_all(shared: Any, shards: Shards, argument: Any) -> Any:
         total = None
@@ -175,21 +203,23 @@ def sum_over_samples(
     return over_all
 
 
-class _Compiled:
-    """A pmapped function, compiled once for each shape of its arguments and checked for memory."""
+class _Checked:
+    """A pmapped function that is checked for memory once for each shape of its arguments.
+
+    The check's program is the one that JAX keeps and runs: nothing is compiled twice.
+    """
 
     def __init__(self, mapped: Any) -> None:
         self._mapped = mapped
-        self._programs: dict[Any, Any] = {}
+        self._known: set[Any] = set()
 
     def __call__(self, *arguments: Any) -> Any:
         leaves, structure = jax.tree.flatten(arguments)
         signature = (structure, tuple((jnp.shape(leaf), leaf.dtype) for leaf in leaves))
-        if signature not in self._programs:
-            program = self._mapped.lower(*arguments).compile()
-            _require_memory(program)
-            self._programs[signature] = program
-        return self._programs[signature](*arguments)
+        if signature not in self._known:
+            _require_memory(self._mapped.lower(*arguments).compile())
+            self._known.add(signature)
+        return self._mapped(*arguments)
 
 
 def _require_memory(program: Any) -> None:

@@ -21,6 +21,9 @@ Product = Callable[[Block], Block]
 # A projection reads what it projects once for each block of a basis: few large ones are faster.
 _JOINED_ROWS = 16
 
+# For the result, beside a whole basis: fewer take less memory, more read the basis less often.
+_ROWS_AT_A_TIME = 8
+
 
 def _rounding(block: Block) -> float:
     """Returns the share of its norm below which the rest of a projected vector is rounding."""
@@ -83,11 +86,16 @@ def orthonormalise(block: Block) -> tuple[Block, np.ndarray]:
 
 
 @functools.partial(jax.jit, donate_argnums=0)
+def _put_rows(block: Block, rows: Block, start: int) -> Block:
+    return jax.lax.dynamic_update_slice_in_dim(block, rows, start, axis=0)
+
+
+@jax.jit
 def fix_signs(vectors: Block) -> Block:
     """Returns the rows with signs such that the entry of largest magnitude is positive.
 
     The first such entry decides a tie. An eigenvector is defined up to its sign; the rule makes
-    reruns agree. Uses the memory of `vectors`, which are gone afterwards.
+    reruns agree.
     """
 
     def sign(vector: Vector) -> Float[Array, ""]:
@@ -137,6 +145,15 @@ class KrylovState:
         for start, block in zip(_starts(self.basis), self.basis, strict=True):
             total = _accumulate(total, weights[:, start : start + len(block)], block)
         return total
+
+    def leading_vectors(self, count: int) -> Block:
+        """Returns the `count` leading Ritz vectors with fixed signs, made a few at a time."""
+        _, coefficients, _ = self.ritz()
+        result = jnp.zeros((count, self.candidate.shape[1]), self.candidate.dtype)
+        for start in range(0, count, _ROWS_AT_A_TIME):
+            some = coefficients[:, start : min(start + _ROWS_AT_A_TIME, count)]
+            result = _put_rows(result, fix_signs(self.vectors(some)), start)
+        return result
 
     def to_arrays(self) -> dict[str, Any]:
         """Returns the state as a tree of NumPy arrays, to be saved."""

@@ -98,13 +98,14 @@ def require_usable(spectrum: hessian.Spectrum, objective: products.Objective) ->
     names = describe_layers(objective.layers)
     if not np.isfinite(spectrum.eigenvalues).all():
         raise InputError(
-            f"{names}: products with the Hessian gave NaN or infinity; the images of some latents "
-            "are not finite: check the weights (tools.convert_weights inspect) and the latents"
+            f"{names}: expected finite products with the Hessian; got NaN or infinity, so some "
+            "images are not finite; check the weights (python -m tools.convert_weights inspect "
+            "FILE) and the latents"
         )
     if spectrum.eigenvalues[0] <= 0:
         raise InputError(
-            f"{names}: the images do not change with these weights (the gradient is zero); "
-            "choose another config.layer"
+            f"{names}: expected images that change with these weights; got a gradient of zero; "
+            "choose another layer with --config.layer=NAME"
         )
 
 

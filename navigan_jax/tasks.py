@@ -11,6 +11,7 @@ import math
 import pathlib
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -85,6 +86,9 @@ _FREE_KEYS = (
     "show.",
 )
 
+# What reading an .npz file raises if it is none, damaged, or lacks the array.
+_NO_NPZ = (OSError, EOFError, LookupError, ValueError, zipfile.BadZipFile, zlib.error)
+
 _POSITIVE = (
     "directions",
     "latents.count",
@@ -138,9 +142,11 @@ def run_hessian(config: Config, workdir: pathlib.Path) -> None:
         )
     if devices.is_main_process():
         scaled = _calibrate(config, generator, params, layers, metric, directions)
-        write_directions(path, scaled)
+        if not _is_same(scaled, directions):
+            write_directions(path, scaled)
         _show(config, workdir, generator, params, layers, scaled)
         checkpoints.remove_state(workdir / _STATE)
+    devices.wait_for_all("finished")  # a process that leaves takes the others with it
 
 
 def _check_hessian_values(config: Config) -> None:
@@ -226,17 +232,19 @@ def _draw_latents(config: Config, generator: Generator) -> np.ndarray:
         key = jax.random.fold_in(jax.random.key(config.seed), 0)
         return np.asarray(generator.sample_latents(key, config.latents.count))
     try:
-        with np.load(path, allow_pickle=False) as file:
-            z = np.asarray(file["z"], np.float32)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        with open(path, "rb") as file:
+            z = np.asarray(np.load(file, allow_pickle=False)["z"], np.float32)
+    except _NO_NPZ as error:
         raise InputError(
             f"{path}: expected an .npz file with a numeric array z [count, {generator.z_dim}]; "
             f"got {error}; write one with numpy.savez(FILE, z=z)"
         ) from error
-    z = z.reshape(len(z), -1) if z.ndim > 1 else z
+    if z.ndim == 4 and z.shape[2:] == (1, 1):  # as some write them for convolutions
+        z = z[:, :, 0, 0]
     if z.ndim != 2 or z.shape[1] != generator.z_dim or not len(z):
         raise InputError(
-            f"{path}: expected z of shape [count, {generator.z_dim}]; got {list(z.shape)}"
+            f"{path}: expected z of shape [count, {generator.z_dim}]; got {list(z.shape)}; give "
+            "latents of this generator"
         )
     if not np.isfinite(z).all():
         raise InputError(f"{path}: expected finite z; got NaN or infinity; draw them anew")
@@ -330,6 +338,12 @@ def _find_directions(
         spectrum = _solve_by_power_iteration(config, workdir, objective, params, key)
     else:
         spectrum = _solve_by_lanczos(config, workdir, reduced, key)
+    if spectrum.lost_step is not None and spectrum.lost_step > 0.5:
+        _say(
+            f"warning: in some iterations the step left {spectrum.lost_step:.0%} of the weights as "
+            "they were, in float32; such products are mostly rounding. Raise config.solver.epsilon "
+            "or use config.solver.name=lanczos"
+        )
     try:
         spectrum_lib.require_usable(spectrum, objective)
     except InputError:
@@ -343,12 +357,6 @@ def _find_directions(
         f"largest residual {worst:.2g}"
         + ("" if spectrum.converged else f", above the tolerance {config.solver.tolerance:g}")
     )
-    if spectrum.lost_step is not None and spectrum.lost_step > 0.5:
-        _say(
-            f"warning: in some iterations the step left {spectrum.lost_step:.0%} of the weights as "
-            "they were, in float32; such products are mostly rounding. Raise config.solver.epsilon "
-            "or use config.solver.name=lanczos"
-        )
     provenance = {
         "architecture": generator.architecture,
         "digest": digest,
@@ -514,6 +522,11 @@ def _calibrate(
                 scales[index, side], distances[index, side] = found.shift, found.distance
             progress.advance(1, scale=scales[index].max())
     return dataclasses.replace(directions, shift_scales=scales, distances=distances)
+
+
+def _is_same(scaled: Directions, directions: Directions) -> bool:
+    pairs = (scaled.shift_scales, directions.shift_scales), (scaled.distances, directions.distances)
+    return all(np.array_equal(new, old) for new, old in pairs)
 
 
 def _along(

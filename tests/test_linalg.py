@@ -165,6 +165,17 @@ def test_leading_pairs_are_those_of_the_matrix(
         assert np.linalg.norm(outside) <= 1e5 * eps(dtype)
 
 
+def test_leading_vectors_are_the_ritz_vectors_with_fixed_signs() -> None:
+    """For counts around the number that is made at a time."""
+    dtype = np.dtype("float32")
+    product = CountedProduct(draw_matrix("decaying", dtype))
+    state = run(product, dtype, block_size=2, steps=15, wanted=17)[-1]
+    _, coefficients, _ = state.ritz()
+    for count in (1, 7, 8, 9, 17):
+        expected = linalg.fix_signs(state.vectors(coefficients[:, :count]))
+        np.testing.assert_allclose(state.leading_vectors(count), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("spectrum", ["decaying", "cluster", "indefinite"])
 def test_reported_residual_is_the_true_one(spectrum: str, dtype: np.dtype) -> None:
     """||H v - value v|| by products of their own, before and after restarts."""
@@ -215,8 +226,8 @@ def test_no_more_vectors_are_held_than_allowed(wanted: int, block_size: int, spa
     assert len(rows_of(state)) >= wanted
 
 
-def test_restart_holds_no_more_vectors_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looked at inside the restart, where two bases are alive at once."""
+def test_neither_restart_nor_result_holds_more_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looked at inside, where two bases are alive at once, or a basis and the result."""
     dtype = np.dtype("float32")
     limit = linalg.smallest_max_vectors(20, 2) + 5
     product = CountedProduct(draw_matrix("decaying", dtype))
@@ -238,6 +249,7 @@ def test_restart_holds_no_more_vectors_than_allowed(monkeypatch: pytest.MonkeyPa
     seen = linalg.lanczos(jax.random.key(1), product, state, wanted=20, max_vectors=limit)
     for _ in range(40):
         state = next(seen)
+    state.leading_vectors(20)
     assert state.restarts >= 2
     assert limit / 2 < product.most_alive <= limit
 

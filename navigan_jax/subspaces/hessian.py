@@ -109,10 +109,10 @@ def lanczos_spectrum(
     while not _is_done(state, count, tolerance, max_products):
         state = next(steps)
         on_step(state)
-    values, coefficients, residuals = state.ritz()
+    values, _, residuals = state.ritz()
     values, residuals = values[:count], residuals[:count]
     return Spectrum(
-        vectors=linalg.fix_signs(state.vectors(coefficients[:, :count])),
+        vectors=state.leading_vectors(min(count, len(values))),
         eigenvalues=values,
         residuals=relative_residuals(values, residuals, state.candidate.dtype),
         products=state.products,

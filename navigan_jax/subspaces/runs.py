@@ -88,11 +88,11 @@ def watch(
 
         def on_state(state: AnyState) -> None:
             nonlocal latest, done, saved_at
-            latest = state
             now_done, numbers = measure(state)
+            metrics.write(state.products, numbers)
+            latest = state  # only now: a run that goes on from it writes the next line
             progress.advance(now_done - done, **numbers)
             done = now_done
-            metrics.write(state.products, numbers)
             if is_main and time.monotonic() - saved_at >= 60 * save_minutes:
                 _save_state(save_to, state, problem)
                 saved_at = time.monotonic()

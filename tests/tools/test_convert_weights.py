@@ -152,8 +152,11 @@ def test_terminal_codes_in_names_are_not_printed(
     ("arguments", "message"),
     [
         ([], "the following arguments are required: KIND"),
-        (["dcgn"], "KIND: got 'dcgn'; allowed: dcgan, lpips, inspect; did you mean dcgan?"),
-        (["xyz"], "KIND: got 'xyz'; allowed: dcgan, lpips, inspect\n"),
+        (
+            ["dcgn"],
+            "KIND: got 'dcgn'; allowed: dcgan, stylegan2, lpips, inspect; did you mean dcgan?",
+        ),
+        (["xyz"], "KIND: got 'xyz'; allowed: dcgan, stylegan2, lpips, inspect\n"),
         (["dcgan", "a"], "the following arguments are required: --out"),
         (["lpips", "a", "--out", "l.safetensors"], "required: --net"),
         (["lpips", "--net", "vg", "--out", "l.safetensors"], "invalid choice: 'vg'"),
