@@ -63,7 +63,7 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     config.show.seed = 0  # of the samples shown
     config.show.samples = 4  # images per direction, from fresh latents
     config.show.steps = 9  # shifts from −s to +s, an odd number: the middle one is the original
-    config.show.change = 0.2  # distance at ±s, as a share of that between two random images
+    config.show.change = 0.12  # distance at ±s, as a share of that between two random images
     config.show.calibration_latents = 16  # z over which that distance is averaged
     config.show.animated = 6  # directions in the animation
     return config

@@ -127,8 +127,12 @@ def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], di
             metadata = dict(file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
+        with open(source, "rb") as opened:
+            start = opened.read(2)
+        got = "a zip archive (a PyTorch file or a wheel)" if start == b"PK" else str(error)
+        got = "a pickle (of PyTorch or NVIDIA)" if start[:1] == b"\x80" else got
         raise InputError(
-            f"{source}: expected a whole safetensors file; got {error}; make it anew if it is "
+            f"{source}: expected a whole safetensors file; got {got}; make it anew if it is "
             "damaged, or convert it if it has another format: "
             f"python -m tools.convert_weights KIND {source} --out FILE.safetensors"
         ) from error

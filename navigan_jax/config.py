@@ -41,11 +41,12 @@ def load(argument: str) -> Config:
     path, *words = argument.split(":", 1)
     if not pathlib.Path(path).is_file():
         folder = pathlib.Path(path).parent
-        beside = sorted(file.name for file in folder.glob("*.py"))
+        beside = sorted(file.name for file in folder.glob("[!_]*.py"))
         raise InputError(
             f"--config: expected a Python file with get_config(); got {path!r}, which is no file; "
             f"allowed: any such file, {folder} holds {', '.join(beside) or 'none'}; "
-            f"{_near(pathlib.Path(path).name, beside)}set --config=FILE.py"
+            f"{_near(pathlib.Path(path).name, beside, most=1)}set --config=FILE.py, as seen from "
+            f"{pathlib.Path.cwd()}"
         )
     try:
         get_config = runpy.run_path(path).get("get_config")
@@ -249,14 +250,15 @@ def _misfit_message(path: str, kind: Kind, came: str) -> str:
 def _unknown_key(path: str, known: Iterable[str]) -> InputError:
     known = sorted(known)
     return InputError(
-        f"config.{path}: expected a known key; got {path!r}; "
-        f"allowed: {', '.join(known)}; {_near(path, known)}correct or remove it"
+        f"config.{path}: expected a known key; got {path!r}; {_near(path, known)}"
+        f"allowed: {', '.join(known)}; correct or remove it"
     )
 
 
-def _near(name: str, known: Sequence[str]) -> str:
+def _near(name: str, known: Sequence[str], most: int = 4) -> str:
     """Returns "did you mean ...? " or nothing; a key at the wrong depth counts as near."""
     near = difflib.get_close_matches(name, known, n=1)
     last = name.rpartition(".")[2]
     near += [path for path in known if path.rpartition(".")[2] == last and path not in near]
+    near = near[:most]
     return f"did you mean {' or '.join(near)}? " if near else ""

@@ -227,7 +227,7 @@ def _check_metric(generator: Generator, metric: Distance) -> None:
 
 def _draw_latents(config: Config, generator: Generator) -> np.ndarray:
     """Returns the z of the run, from the file or from the seed."""
-    path = config.latents.path
+    path, width = config.latents.path, generator.z_dim + generator.label_dim
     if path is None:
         key = jax.random.fold_in(jax.random.key(config.seed), 0)
         return np.asarray(generator.sample_latents(key, config.latents.count))
@@ -236,14 +236,14 @@ def _draw_latents(config: Config, generator: Generator) -> np.ndarray:
             z = np.asarray(np.load(file, allow_pickle=False)["z"], np.float32)
     except _NO_NPZ as error:
         raise InputError(
-            f"{path}: expected an .npz file with a numeric array z [count, {generator.z_dim}]; "
+            f"{path}: expected an .npz file with a numeric array z [count, {width}]; "
             f"got {error}; write one with numpy.savez(FILE, z=z)"
         ) from error
     if z.ndim == 4 and z.shape[2:] == (1, 1):  # as some write them for convolutions
         z = z[:, :, 0, 0]
-    if z.ndim != 2 or z.shape[1] != generator.z_dim or not len(z):
+    if z.ndim != 2 or z.shape[1] != width or not len(z):
         raise InputError(
-            f"{path}: expected z of shape [count, {generator.z_dim}]; got {list(z.shape)}; give "
+            f"{path}: expected z of shape [count, {width}]; got {list(z.shape)}; give "
             "latents of this generator"
         )
     if not np.isfinite(z).all():
@@ -391,13 +391,17 @@ def _solve_by_lanczos(
         in_order = len(found) if found.all() else int(np.argmin(found))
         values, _, residuals = state.ritz()
         relative = hessian.relative_residuals(values, residuals, jnp.float32)[:count]
-        worst = float(np.max(relative)) if len(relative) == count else math.inf
-        return in_order, {"found": in_order, "residual": worst, "eigenvalue": values[0]}
+        numbers = {"found": in_order, "eigenvalue": values[0]}
+        if len(relative) == count:
+            numbers["residual"] = float(np.max(relative))  # the largest of the wanted pairs
+        return in_order, numbers
 
     # A state is of use only in the coordinates that it was made in.
     basis = {} if reduced.basis is None else {"basis": reduced.basis}
     problem = params_lib.digest({"entries": np.array(objective.entries), **basis})
     state = runs.load_state(workdir / _STATE, linalg.KrylovState, problem)
+    if state is not None:
+        _say(f"resumed after {state.products} products")
     with runs.watch(
         workdir,
         state,
@@ -446,6 +450,8 @@ def _solve_by_power_iteration(
 
     state = runs.load_state(workdir / _STATE, hessian.PowerState, "whole layers")
     state = hessian.PowerState() if state is None else state
+    if state.products:
+        _say(f"resumed after {state.products} products")
     with runs.watch(
         workdir,
         state if state.products else None,

@@ -84,8 +84,8 @@ def test_importing_main_does_not_import_jax() -> None:
         (["--config=CONFIG.py", "--workdir=DIR"], "which is no file; allowed: any such file"),
         (
             ["--config=CONFIG", "--workdir=DIR", "--config.sed=1"],
-            "config.sed: expected a known key; got 'sed'; allowed: distributed, generator.layers, "
-            "generator.weights, seed, task; did you mean seed? correct or remove it",
+            "config.sed: expected a known key; got 'sed'; did you mean seed? allowed: distributed, "
+            "generator.layers, generator.weights, seed, task; correct or remove it",
         ),
         (
             ["--config=CONFIG", "--workdir=DIR", "--config.generator.wieghts=a"],

@@ -59,6 +59,11 @@ def read_perceptual(path: str | os.PathLike[str]) -> Distance:
     Raises: InputError if the file is missing, damaged, of another format or kind, or if its
         weights do not fit its options.
     """
+    if not os.path.exists(path):
+        raise InputError(
+            f"{path}: expected the weights of a distance; got nothing; make them with: "
+            f"python -m tools.convert_weights lpips --net vgg --out {path}"
+        )
     arrays, metadata = checkpoints.read_arrays(path)
     checkpoints.require_format(path, metadata, "perceptual")
     config = checkpoints.read_json(path, metadata, "config")

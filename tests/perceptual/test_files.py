@@ -88,5 +88,7 @@ def test_changed_weights_are_refused(written, tmp_path):
 
 def test_missing_file_is_refused(tmp_path):
     """The path is named."""
-    with pytest.raises(InputError, match=r"absent\.safetensors: expected a file"):
+    with pytest.raises(
+        InputError, match=r"absent\.safetensors: expected the weights .* make them with"
+    ):
         read_perceptual(tmp_path / "absent.safetensors")

@@ -235,6 +235,17 @@ def test_power_iteration_finds_well_separated_pairs() -> None:
     assert_is_spectrum_of(found, matrix, 1e-4)
 
 
+def test_power_iteration_starts_from_deflated_draws() -> None:
+    """Each vector's first iterate is a step from its own draw without what was found before."""
+    product = one_by_one(Product(make_matrix(SPECTRA["decaying"])))
+    states = power_run(product, jnp.ones(ENTRIES), iterations=2)
+    for number in range(3):
+        found = states[2 * number].found
+        draw = jax.random.normal(jax.random.fold_in(jax.random.key(8), number), (ENTRIES,))
+        first = linalg.power_step(product, found, linalg.deflate(found, draw))
+        np.testing.assert_array_equal(states[2 * number].iterate, first)
+
+
 def test_power_iteration_reports_what_it_has_not_found() -> None:
     """Few iterations on a flat spectrum: residuals are large and true, and `converged` is False."""
     matrix = make_matrix(2.0 * 0.98 ** np.arange(ENTRIES))

@@ -106,7 +106,6 @@ def _x64() -> Iterator[None]:
 
 
 in_x64 = pytest.mark.usefixtures("_x64")
-every_metric = pytest.mark.parametrize("metric", ["l2", "nlpd", "toy"])
 
 
 def dense(problem: Problem, at: Array | None = None) -> np.ndarray:
@@ -116,7 +115,7 @@ def dense(problem: Problem, at: Array | None = None) -> np.ndarray:
 
 
 @in_x64
-@every_metric
+@pytest.mark.parametrize("metric", ["nlpd", "toy"])
 def test_products_at_zero_are_those_of_the_dense_hessian(metric: str) -> None:
     """Exact and Gauss-Newton ones; the matrix they make is symmetric and has no negative value."""
     problem = make_problem(metric, ["conv2" if metric == "nlpd" else "conv1"])
@@ -126,7 +125,7 @@ def test_products_at_zero_are_those_of_the_dense_hessian(metric: str) -> None:
     vectors = problem.draw(3)
     exact = products.exact(objective)(vectors)
     testing.assert_close(exact, vectors @ hessian, 1e-10, scale=scale)
-    whole = np.asarray(products.gauss_newton(objective, cache_bytes=PLENTY)(jnp.eye(len(hessian))))
+    whole = np.asarray(products.gauss_newton(objective, cache_bytes=0)(jnp.eye(len(hessian))))
     testing.assert_close(whole, hessian, 1e-10, scale=scale)
     testing.assert_close(whole, whole.T, 1e-12, scale=scale)
     values = np.linalg.eigvalsh(whole)
