@@ -5,6 +5,7 @@ All are single safetensors files: arrays by name and a flat table of strings, no
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import pathlib
@@ -85,6 +86,41 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Holds the folder for this process; the system lets go of it when the process ends.
+
+    Raises: InputError if another process holds it.
+    """
+    with _told_as_input_error(pathlib.Path(folder)):
+        handle = os.open(folder, os.O_RDONLY)  # the folder itself: no file is left behind
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise InputError(
+            f"{folder}: expected a workdir that no other run uses; got one that is in use; wait "
+            "for that run, or choose another --workdir"
+        ) from error
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Returns a text file that a run wrote.
+
+    Raises: InputError if it cannot be read as UTF-8.
+    """
+    try:
+        return pathlib.Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: expected a text file; got {error}; remove it, or choose another --workdir"
+        ) from error
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes the text as UTF-8, atomically.
 
@@ -119,14 +155,15 @@ def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], di
     Raises: InputError if the file is missing, unreadable, truncated or of another format.
     """
     source = pathlib.Path(path)
-    if not source.is_file():
-        found = "a folder" if source.is_dir() else "nothing"
+    if not os.path.isfile(source):
+        found = "a folder" if os.path.isdir(source) else "nothing"
         raise InputError(f"{source}: expected a file; got {found}; check the path")
     try:
         with safetensors.safe_open(source, framework="numpy") as file:
             metadata = dict(file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as error:
+    except (safetensors.SafetensorError, OSError, ValueError, AttributeError) as error:
+        # The last two: array types and shapes that NumPy has no equal of.
         with open(source, "rb") as opened:
             start = opened.read(2)
         got = "a zip archive (a PyTorch file or a wheel)" if start == b"PK" else str(error)
@@ -167,7 +204,7 @@ def read_json(
     """
     try:
         value = json.loads(metadata[key])
-    except (KeyError, json.JSONDecodeError):
+    except (KeyError, ValueError, RecursionError):
         value = None
     if not isinstance(value, kind):
         raise InputError(

@@ -142,7 +142,7 @@ def from_text(text: str) -> Config:
     """
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
             f"saved config: expected the JSON that a run writes; got {text[:40]!r} ({error}); "
             "remove that file, or choose another --workdir"

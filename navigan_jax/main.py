@@ -116,7 +116,11 @@ def run() -> NoReturn:
     try:
         app.run(main, flags_parser=parse_flags)
     except InputError as error:
-        print(error, file=sys.stderr)
+        # What came may hold what a terminal would obey.
+        shown = (
+            c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(error)
+        )
+        print("".join(shown), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as error:
         print("interrupted; run the same command again to resume", file=sys.stderr)

@@ -4,6 +4,7 @@ Configs end here: below, functions take plain arguments. A task is resumed by ru
 what is finished is read back, what was interrupted goes on from its last saved state.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -87,7 +88,18 @@ _FREE_KEYS = (
 )
 
 # What reading an .npz file raises if it is none, damaged, or lacks the array.
-_NO_NPZ = (OSError, EOFError, LookupError, ValueError, zipfile.BadZipFile, zlib.error)
+_NO_NPZ = (
+    OSError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,  # encrypted, or packed in a way that zipfile does not know
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 _POSITIVE = (
     "directions",
@@ -112,6 +124,17 @@ _NOT_NEGATIVE = (
     "save_minutes",
     "show.seed",
 )
+# Beyond these no run is meant: seeds have 32 bits, and arrays that large end the process.
+_AT_MOST = {
+    "seed": 2**32 - 1,
+    "show.seed": 2**32 - 1,
+    "latents.count": 10**7,
+    "metric.size": 4096,
+    "show.samples": 1000,
+    "show.steps": 1001,
+    "show.calibration_latents": 10**5,
+    "solver.block_size": 512,
+}
 
 
 def run_hessian(config: Config, workdir: pathlib.Path) -> None:
@@ -130,11 +153,30 @@ def run_hessian(config: Config, workdir: pathlib.Path) -> None:
     _check_metric(generator, metric)
     z = _draw_latents(config, generator)
     digest = params_lib.digest(params)
-    _claim(workdir, config, _digest_inputs(config, digest, z))
+    inputs = _digest_inputs(config, digest, z)
+    with contextlib.ExitStack() as held:
+        if devices.is_main_process():
+            held.enter_context(checkpoints.locked(workdir))
+        _run_claimed(config, workdir, generator, params, layers, metric, z, inputs)
 
+
+def _run_claimed(
+    config: Config,
+    workdir: pathlib.Path,
+    generator: Generator,
+    params: Params,
+    layers: Sequence[EditableLayer],
+    metric: Distance,
+    z: np.ndarray,
+    inputs: dict[str, str],
+) -> None:
+    """Finds, calibrates and shows, in a workdir that no other run uses."""
+    _claim(workdir, config, inputs)
+    digest = inputs["generator"]
     path = workdir / _DIRECTIONS
     if path.exists():
         directions = read_directions(path, digest=digest)
+        _check_found(path, directions, config, layers)
         _say(f"{path}: found, {len(directions)} directions")
     else:
         directions = _find_directions(
@@ -147,6 +189,22 @@ def run_hessian(config: Config, workdir: pathlib.Path) -> None:
         _show(config, workdir, generator, params, layers, scaled)
         checkpoints.remove_state(workdir / _STATE)
     devices.wait_for_all("finished")  # a process that leaves takes the others with it
+
+
+def _check_found(
+    path: pathlib.Path,
+    directions: Directions,
+    config: Config,
+    layers: Sequence[EditableLayer],
+) -> None:
+    """Checks that a file of this workdir holds what the config asks for."""
+    wanted = {layer.path: (config.directions, *layer.shape) for layer in layers}
+    got = {layer: tuple(rows.shape) for layer, rows in directions.basis.items()}
+    if got != wanted:
+        raise InputError(
+            f"{path}: expected directions of shapes {wanted}; got {got}; the file was changed: "
+            "remove it to find them anew"
+        )
 
 
 def _check_hessian_values(config: Config) -> None:
@@ -167,6 +225,12 @@ def _check_hessian_values(config: Config) -> None:
                 f"config.{key}: expected one of the names allowed; got {_value(config, key)!r}; "
                 f"allowed: {', '.join(allowed)}; set it with --config.{key}={allowed[0]}"
             )
+    for key, most in _AT_MOST.items():
+        if _value(config, key) > most:
+            raise _wrong_number(config, key, f"a number of at most {most}")
+    least = config.directions + config.solver.block_size
+    if config.solver.name == "lanczos" and config.solver.max_products < least:
+        raise _wrong_number(config, "solver.max_products", f"{least} or more for the directions")
     if config.show.steps % 2 == 0 or config.show.steps < 3:
         raise _wrong_number(
             config, "show.steps", "an odd number from 3, as the original is in the middle"
@@ -232,8 +296,14 @@ def _draw_latents(config: Config, generator: Generator) -> np.ndarray:
         key = jax.random.fold_in(jax.random.key(config.seed), 0)
         return np.asarray(generator.sample_latents(key, config.latents.count))
     try:
+        if not pathlib.Path(path).is_file():
+            raise FileNotFoundError("no such file")
         with open(path, "rb") as file:
-            z = np.asarray(np.load(file, allow_pickle=False)["z"], np.float32)
+            z = np.load(file, allow_pickle=False)["z"]
+        if z.dtype.kind not in "fiu":
+            raise TypeError(f"numbers of type {z.dtype}")
+        with np.errstate(over="ignore"):
+            z = z.astype(np.float32)
     except _NO_NPZ as error:
         raise InputError(
             f"{path}: expected an .npz file with a numeric array z [count, {width}]; "
@@ -269,15 +339,15 @@ def _claim(workdir: pathlib.Path, config: Config, inputs: dict[str, str]) -> Non
                 f"{workdir}: expected config.json and inputs.json beside the results there; got "
                 "none; choose another --workdir, or remove this one"
             )
-        old_config = config_lib.from_text(config_path.read_text(encoding="utf-8"))
-        old_inputs = config_lib.from_text(inputs_path.read_text(encoding="utf-8")).to_dict()
+        old_config = config_lib.from_text(checkpoints.read_text(config_path))
+        old_inputs = config_lib.from_text(checkpoints.read_text(inputs_path)).to_dict()
         changed = [
             line
             for line in config_lib.differences(old_config, config)
             if not line.startswith(_FREE_KEYS)
         ]
         changed += [
-            f"{name}: other content, {old_inputs.get(name, 'none')[:16]} -> {inputs[name][:16]}"
+            f"{name}: other content, {str(old_inputs.get(name))[:16]} -> {inputs[name][:16]}"
             for name in inputs
             if old_inputs.get(name) != inputs[name]
         ]
@@ -518,12 +588,13 @@ def _calibrate(
     ) as progress:
         for index in range(len(directions)):
             eigenvalue = max(float(directions.spectrum[index]), 1e-12)
+            first = math.sqrt(2 * target / eigenvalue)
             for side, sign in enumerate((-1.0, 1.0)):
                 found = calibration.find_scale(
                     _along(measure, directions.edit(index), sign),
                     target=target,
-                    first=float(np.sqrt(2 * target / eigenvalue)),
-                    largest=10 * weight_norm,
+                    first=first,
+                    largest=max(10 * weight_norm, first),
                 )
                 scales[index, side], distances[index, side] = found.shift, found.distance
             progress.advance(1, scale=scales[index].max())

@@ -359,3 +359,15 @@ def test_damaged_state_is_told_with_the_way_out(tmp_path):
     path.mkdir()
     with pytest.raises(InputError, match=r"state: expected a file; got a folder.*" + advice):
         checkpoints.read_state(path)
+
+
+def test_locked_folder_is_refused_to_a_second_holder_and_free_afterwards(tmp_path):
+    """The system's lock counts per opening, so a second one in this process stands for another."""
+    with (
+        checkpoints.locked(tmp_path),
+        pytest.raises(InputError, match="in use; wait for that run"),
+        checkpoints.locked(tmp_path),
+    ):
+        pass
+    with checkpoints.locked(tmp_path):
+        assert list(tmp_path.iterdir()) == []

@@ -285,6 +285,7 @@ def test_paper_s_setting_runs_with_lpips(
     """The paper's variant in small: LPIPS at 64 px, power iteration, central differences.
 
     Its vectors are what the steps of that solver give, with residuals that say how far it got.
+    (Most of the time goes into compiling LPIPS.)
     """
     config = override(
         hessian.get_config("paper"),
@@ -609,7 +610,7 @@ FILE_MISTAKES: dict[str, tuple[dict[str, str], str]] = {
     "NaN z": ({"latents__path": "nan.npz"}, "expected finite z; got NaN or infinity; draw them"),
     "no lpips": (
         {"metric__name": "lpips", "metric__weights": "none.safetensors"},
-        "expected a file; got nothing",
+        "expected the weights of a distance; got nothing; make them with: python -m tools.convert",
     ),
     "no lpips weights": (
         {"metric__name": "lpips", "metric__weights": "generator.safetensors"},
