@@ -685,6 +685,9 @@ def test_wrong_file_is_one_message(
         ({"metric__weights": "a"}, "metric.weights: expected nothing, as l2 takes none; got 'a'; "),
         ({"show__steps": 4}, "config.show.steps: expected an odd number from 3, .*; got 4; set it"),
         ({"show__steps": 1}, "config.show.steps: expected an odd number from 3, .*; got 1; set it"),
+        ({"seed": 2**32}, "config.seed: expected a number of at most 4294967295; got 4294967296"),
+        ({"latents__count": 10**13}, "latents.count: expected a number of at most 10000000; got 1"),
+        ({"solver__max_products": 4}, "max_products: expected 5 or more for the directions; got 4"),
         (
             {"metric__name": "nlpd", "metric__size": 4},
             r"nlpd: expected images .* sides of 8 pixels or more; got shape \(1, 4, 4, 3\); choose",
@@ -835,3 +838,44 @@ def test_unknown_words_for_configs_are_refused() -> None:
         hessian.get_config("papr")
     with pytest.raises(ValueError, match="expected one of hessian; got 'hesian'"):
         tiny.get_config("hesian")
+
+
+@pytest.mark.usefixtures("no_solver")
+@pytest.mark.parametrize(
+    "z",
+    [
+        np.full((4, SIZES["z_dim"]), "a"),
+        np.ones((4, SIZES["z_dim"]), np.complex64),
+        np.ones((4, SIZES["z_dim"]), bool),
+        np.zeros(4, [("a", np.float32)]),
+    ],
+    ids=["text", "complex", "truth", "records"],
+)
+def test_latents_that_are_no_numbers_are_one_message(
+    z: np.ndarray, files: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    np.savez(tmp_path / "z.npz", z=z)
+    config = configure(files, latents__path=str(tmp_path / "z.npz"))
+    refused(config, tmp_path / "run", r"z\.npz: expected an \.npz file with a numeric array z")
+
+
+@pytest.mark.usefixtures("no_solver")
+def test_workdir_in_use_is_refused(files: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """A second run in a workdir would mix its files with those of the first."""
+    folder = checkpoints.make_folder(tmp_path / "run")
+    with checkpoints.locked(folder), pytest.raises(InputError, match="one that is in use; wait"):
+        run(configure(files), folder)
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.usefixtures("no_solver")
+def test_directions_of_other_shapes_in_the_workdir_are_refused(
+    finished: Finished, tmp_path: pathlib.Path
+) -> None:
+    """The file says it is of these weights, but holds fewer directions than the config asks for."""
+    workdir = finished.copy(tmp_path)
+    arrays, metadata = checkpoints.read_arrays(workdir / "directions.safetensors")
+    fewer = {name: array[:2] for name, array in arrays.items()}
+    checkpoints.write_arrays(workdir / "directions.safetensors", fewer, metadata)
+    with pytest.raises(InputError, match=r"expected directions of shapes .*; got .*; the file was"):
+        run(finished.config, workdir)
