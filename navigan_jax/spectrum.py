@@ -115,8 +115,8 @@ def describe_layers(layers: Sequence[EditableLayer]) -> str:
 
 
 def default_max_vectors(count: int, block_size: int) -> int:
-    """Returns how many full-length vectors the solver may hold: 3 for each pair, at least 160."""
-    return max(160, 3 * count, linalg.smallest_max_vectors(count, block_size))
+    """Returns how many full-length vectors to hold: 2.75 for each pair, at least 160."""
+    return max(160, 11 * count // 4, linalg.smallest_max_vectors(count, block_size))
 
 
 def as_directions(
