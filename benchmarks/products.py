@@ -12,8 +12,11 @@ import jax.numpy as jnp
 from benchmarks import baseline, common
 from navigan_jax import linalg
 from navigan_jax import params as params_lib
+from navigan_jax.array_types import Params
+from navigan_jax.generators.base import Generator
 from navigan_jax.layers import conv_transpose, conv_transpose_by_matmul
 from navigan_jax.perceptual import METRICS
+from navigan_jax.perceptual.base import Distance
 from navigan_jax.subspaces import products, reduction
 
 CACHE = 4 * 2**30
@@ -55,7 +58,7 @@ def main() -> None:
     common.ratio("product_block16", found["central_difference", 16] / ours)
     common.ratio("product_block16_plain", found["central difference, plain", 16] / ours)
     weight_derivative()
-    compiled_loop(objective)
+    compiled_loop(generator, params, metric, z)
 
 
 def weight_derivative() -> None:
@@ -76,14 +79,10 @@ def weight_derivative() -> None:
     common.ratio("weight_derivative", times[0] / times[1])
 
 
-def compiled_loop(objective: products.Objective) -> None:
+def compiled_loop(generator: Generator, params: Params, metric: Distance, z: jax.Array) -> None:
     """Four gradients one after another: a loop inside the compiled program, and Python's."""
-    block = linalg.start_lanczos(jax.random.key(3), objective.entries, 4, jnp.float32).candidate
-    generator, params = common.read_faces()
-    z = jax.random.normal(jax.random.key(4), (16, generator.z_dim))
-    one = baseline.plain_gradient_of_batch(generator, METRICS["nlpd"](), "conv1/kernel")
-    shape = params["conv1"]["kernel"].shape
-    block = block.reshape(4, *shape)
+    one = baseline.plain_gradient_of_batch(generator, metric, "conv1/kernel")
+    block = jax.random.normal(jax.random.key(3), (4, *params["conv1"]["kernel"].shape))
     single = jax.jit(one)
     inside = jax.jit(lambda rows, params, z: jax.lax.map(lambda row: one(row, params, z), rows))
     outside, _ = common.seconds(

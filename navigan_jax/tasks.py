@@ -632,7 +632,7 @@ def _show(
     ) as progress:
         frames = edit.render_shifts(generator, params, layers, z, edits, shifts, progress.advance)
     provenance = {
-        "layer": ", ".join(layer.path for layer in layers),
+        "layer": spectrum_lib.describe_layers(layers),
         "metric": directions.provenance["metric"],
         "latents": directions.provenance["latents"],
         "method": directions.provenance["method"],
@@ -660,7 +660,7 @@ def _show(
     animation.write_animation(workdir / "animation.gif", moving)
     _say("wrote:")
     for name, what in (
-        ("directions.safetensors", "the directions"),
+        (_DIRECTIONS, "the directions"),
         ("spectrum.png", "eigenvalues"),
         ("gallery.png", "all directions in one picture"),
         ("gallery.html", "the same with sliders: open it in a browser"),

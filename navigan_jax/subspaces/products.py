@@ -145,29 +145,33 @@ def _weighted_squared_norm(features: Any, weights: Float[Array, "batch"]) -> Arr
     return jnp.vdot(sum(norms[1:], norms[0]), weights)
 
 
+def _distance_of_change(
+    objective: Objective, shared: tuple[Params, Metric], data: Any, weights: Array
+) -> Callable[[Deltas], Array]:
+    """Returns δ -> weighted sum of distances over one microbatch."""
+    features = _features_of_change(objective, shared, data)
+    original = features(_zero(objective, shared[0]))
+
+    def distance(deltas: Deltas) -> Array:
+        difference = jax.tree.map(jnp.subtract, features(deltas), original)
+        return _weighted_squared_norm(difference, weights)
+
+    return distance
+
+
 def _gradient_of_change(
     objective: Objective, shared: tuple[Params, Metric], data: Any, weights: Array
 ) -> Callable[[Deltas], Deltas]:
     """Returns δ -> gradient of the weighted sum of distances over one microbatch."""
-    features = _features_of_change(objective, shared, data)
-    original = features(_zero(objective, shared[0]))
-
-    def objective_value(deltas: Deltas) -> Array:
-        difference = jax.tree.map(jnp.subtract, features(deltas), original)
-        return _weighted_squared_norm(difference, weights)
-
-    return jax.grad(objective_value)
+    return jax.grad(_distance_of_change(objective, shared, data, weights))
 
 
 def distance_of(objective: Objective) -> Callable[[Float[Array, "entries"]], Array]:
     """Returns δ -> E_z d(G_θ(z), G_{θ+δ}(z)), compiled."""
 
     def on_batch(shared: Any, data: Any, weights: Array, vector: Array) -> Array:
-        features = _features_of_change(objective, shared, data)
-        deltas = split(objective.layers, vector)
-        original = features(_zero(objective, shared[0]))
-        difference = jax.tree.map(jnp.subtract, features(deltas), original)
-        return _weighted_squared_norm(difference, weights)
+        distance = _distance_of_change(objective, shared, data, weights)
+        return distance(split(objective.layers, vector))
 
     return _over_all(objective, on_batch)
 
