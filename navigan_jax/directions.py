@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from navigan_jax import checkpoints
+from navigan_jax import params as params_lib
 from navigan_jax.array_types import Array
 from navigan_jax.errors import InputError
 
@@ -64,6 +65,11 @@ class Directions:
         if not 0 <= index < len(self):
             raise InputError(f"direction: expected a number from 0 to {len(self) - 1}; got {index}")
         return Edit({path: rows[index] for path, rows in self.basis.items()})
+
+
+def digest(directions: Directions) -> str:
+    """Returns the SHA-256 (hex) of the directions themselves: scales and measures do not count."""
+    return params_lib.digest(directions.basis)
 
 
 def write_directions(path: str | os.PathLike[str], directions: Directions) -> None:

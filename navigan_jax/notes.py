@@ -1,0 +1,186 @@
+"""What people note about directions: names, stars, good ranges, free text.
+
+The notes of `directions.safetensors` lie beside it in `directions.notes.json`, so that the large
+file never changes when somebody names a direction. They are kept by the digest of the directions
+and the number of each: where other directions take the file's place, the old notes stay in the
+sidecar but are not shown with them, and come back with the old directions.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from navigan_jax import checkpoints
+from navigan_jax.errors import InputError
+
+FORMAT = "navigan_jax.notes"
+VERSION = 1
+LONGEST_NAME = 120  # characters
+LONGEST_TEXT = 4000
+
+_FIELDS = ("name", "starred", "good_range", "text")
+
+
+@dataclasses.dataclass(frozen=True)
+class Note:
+    """What somebody noted about one direction.
+
+    good_range: the shifts between which it does what its name says, in units of ‖ξ‖.
+    Raises: InputError for a value that is none of these.
+    """
+
+    name: str = ""
+    starred: bool = False
+    good_range: tuple[float, float] | None = None
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        for field, longest in (("name", LONGEST_NAME), ("text", LONGEST_TEXT)):
+            value = getattr(self, field)
+            if not isinstance(value, str) or len(value) > longest:
+                raise _misfit(field, f"a text of at most {longest} characters", value)
+        if not self.name.isprintable():
+            raise _misfit("name", "one line without control characters", self.name)
+        if not isinstance(self.starred, bool):
+            raise _misfit("starred", "true or false", self.starred)
+        if self.good_range is not None and not _is_range(self.good_range):
+            raise _misfit("good_range", "two finite shifts, the lower one first", self.good_range)
+
+    @classmethod
+    def from_json(cls, value: Any) -> "Note":
+        """Returns the note that `to_json` took apart.
+
+        Raises: InputError for anything else.
+        """
+        if not isinstance(value, Mapping) or value.keys() - set(_FIELDS):
+            raise _misfit("note", f"a table of {', '.join(_FIELDS)}", value)
+        limits = value.get("good_range")
+        if isinstance(limits, list):
+            limits = tuple(limits)
+        return cls(**{**value, "good_range": limits})
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the note as JSON has it."""
+        limits = None if self.good_range is None else list(self.good_range)
+        return {"name": self.name, "starred": self.starred, "good_range": limits, "text": self.text}
+
+
+def _is_range(value: Any) -> bool:
+    return (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(type(x) in (int, float) and math.isfinite(x) for x in value)
+        and value[0] < value[1]
+    )
+
+
+def _misfit(field: str, expected: str, value: Any) -> InputError:
+    shown = repr(value)
+    shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+    return InputError(f"{field}: expected {expected}; got {shown}; change it")
+
+
+@dataclasses.dataclass(frozen=True)
+class Notes:
+    """The notes of the directions with that digest (`directions.digest`), by their number.
+
+    others: what the sidecar holds of other directions, {digest: notes as JSON}; it is kept.
+    """
+
+    digest: str
+    by_index: Mapping[int, Note] = dataclasses.field(default_factory=dict)
+    others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def get(self, index: int) -> Note:
+        """Returns the note of a direction; an empty one if there is none."""
+        return self.by_index.get(index, Note())
+
+    def with_note(self, index: int, note: Note) -> "Notes":
+        """Returns these notes with another one for that direction; an empty one removes it."""
+        kept = {other: old for other, old in self.by_index.items() if other != index}
+        if note != Note():
+            kept[index] = note
+        return dataclasses.replace(self, by_index=dict(sorted(kept.items())))
+
+
+def sidecar_path(directions_path: str | os.PathLike[str]) -> pathlib.Path:
+    """Returns where the notes of a directions file lie.
+
+    >>> sidecar_path("runs/demo/directions.safetensors").name
+    'directions.notes.json'
+    """
+    return pathlib.Path(directions_path).with_suffix(".notes.json")
+
+
+def notes_to_json(notes: Notes) -> dict[str, Any]:
+    """Returns what the sidecar holds."""
+    own = {str(index): note.to_json() for index, note in notes.by_index.items()}
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "directions": {**notes.others, **({notes.digest: own} if own else {})},
+    }
+
+
+def notes_from_json(data: Any, *, digest: str, count: int) -> Notes:
+    """Returns the notes of `count` directions from what a sidecar holds.
+
+    Raises: InputError saying what is wrong.
+    """
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise InputError(f"notes: expected a table of format {FORMAT}; got none")
+    if data.get("version") != VERSION or not isinstance(data.get("directions"), dict):
+        raise InputError(
+            f"notes: expected version {VERSION} with the notes of directions by digest; got "
+            f"version {data.get('version')!r}"
+        )
+    others = dict(data["directions"])
+    own = others.pop(digest, {})
+    if not isinstance(own, dict):
+        raise _misfit("notes", "a table by the number of the direction", own)
+    numbers = {str(index): index for index in range(count)}
+    if unknown := [key for key in own if key not in numbers]:
+        raise _misfit("notes", f"numbers of directions, 0 to {count - 1}", unknown[0])
+    by_index = {}
+    for key, value in own.items():
+        try:
+            by_index[numbers[key]] = Note.from_json(value)
+        except InputError as error:
+            raise InputError(f"direction {key}: {error}") from error
+    return Notes(digest, dict(sorted(by_index.items())), others)
+
+
+def read_notes(directions_path: str | os.PathLike[str], *, digest: str, count: int) -> Notes:
+    """Returns the notes beside a file of `count` directions; empty ones where there are none.
+
+    digest: of the directions (`directions.digest`).
+    Raises: InputError naming the sidecar if it is damaged.
+    """
+    path = sidecar_path(directions_path)
+    if not os.path.lexists(path):
+        return Notes(digest)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return notes_from_json(data, digest=digest, count=count)
+    except InputError as error:
+        raise InputError(f"{path}: {error}; mend the file, or move it away") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path}: expected the notes of {directions_path} as JSON; got {error}; mend the file, "
+            "or move it away"
+        ) from error
+
+
+def write_notes(directions_path: str | os.PathLike[str], notes: Notes) -> pathlib.Path:
+    """Writes the sidecar of a directions file, atomically; returns its path.
+
+    Raises: InputError as `checkpoints.atomic_output`.
+    """
+    path = sidecar_path(directions_path)
+    text = json.dumps(notes_to_json(notes), ensure_ascii=False, allow_nan=False, indent=2)
+    checkpoints.write_text(path, text + "\n")
+    return path

@@ -1,0 +1,93 @@
+"""Recipes as text: what is written comes back equal, and a mistake is told with its place."""
+
+import json
+
+import numpy as np
+import pytest
+
+from navigan_jax.editing.recipe import Drawn, Given, Mix, Move, Recipe, Video
+from navigan_jax.editing.recipe_files import from_text, read_recipe, to_text, write_recipe
+from navigan_jax.errors import InputError
+
+RANDOM = np.random.RandomState(0)
+WHOLE = Recipe(
+    generator="8f0a",
+    samples=(
+        Drawn(3, 2),
+        Given.of("z", RANDOM.standard_normal(7).astype(np.float32)),
+        Given.of("w_plus", RANDOM.standard_normal((4, 5)).astype(np.float32)),
+    ),
+    moves=(Move("a1", 4, 0.1 + 0.2, "runs/demo/directions.safetensors", "smile ☺"),),
+    mixes=(Mix(Drawn(5), (0, 2), 0.3, (1,)), Mix(Given("z", (1.5,)))),
+    truncation=0.7,
+    enlarge=3,
+    video=Video(0.0, 1.0, 2.5, 24, "smooth", False),
+)
+
+
+def test_recipe_comes_back_equal(tmp_path):
+    """Every bit of the numbers; defaults may be left out."""
+    write_recipe(tmp_path / "recipe.json", WHOLE)
+    assert read_recipe(tmp_path / "recipe.json") == WHOLE
+    short = {
+        "format": "navigan_jax.recipe",
+        "version": 1,
+        "generator": "8f",
+        "samples": [{"seed": 3}],
+    }
+    assert from_text(json.dumps(short)) == Recipe("8f", (Drawn(3),))
+
+
+def changed(**changes):
+    return json.dumps({**json.loads(to_text(WHOLE)), **changes})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "recipe: expected JSON; got .*line 1"),
+        ("[" * 100_000, "recipe: expected JSON; got"),
+        ("[]", "recipe: expected a table of "),
+        (changed(version=2), 'expected "format": "navigan_jax.recipe" and "version": 1; got .* 2'),
+        (changed(smaples=[]), "recipe: expected keys out of enlarge, .*; got 'smaples'"),
+        (changed(samples=[]), "samples: expected one or more; got"),
+        (changed(samples={}), "samples: expected a list; got {}"),
+        (changed(samples=[{"seed": 1.0}]), r"samples\[0\]: seed: expected a whole number from 0"),
+        (changed(samples=[{"seed": True}]), r"samples\[0\]: seed: expected a whole number from 0"),
+        (changed(samples=[{"seed": 2**32}]), "seed: expected a whole number from 0 to 4294967295"),
+        (changed(samples=[{"index": 1}]), r"samples\[0\]: expected a seed .*; got \['index'\]"),
+        (changed(samples=[{"z": [1, "a"]}]), r"samples\[0\]: z: expected finite numbers, nested 1"),
+        (changed(samples=[{"z": [float("nan")]}]), "z: expected finite numbers, nested 1 deep"),
+        (changed(samples=[{"z": [[1.0]]}]), "z: expected finite numbers, nested 1 deep"),
+        (changed(samples=[{"w_plus": [[1], [2, 3]]}]), "w_plus: expected finite numbers, nested 2"),
+        (changed(samples=[{"z": [1.0], "seed": 1}]), "expected a seed .* or z, or w_plus; got"),
+        (
+            changed(moves=[{"index": 0}]),
+            r"moves\[0\]: expected the key directions; got \['index'\]",
+        ),
+        (
+            changed(moves=[{"directions": "a", "index": 0, "shift": float("inf")}]),
+            r"moves\[0\]: shift: expected a finite number; got inf; change it in the recipe",
+        ),
+        (changed(mixes=[{"source": {"seed": -1}}]), r"mixes\[0\]: .*seed: expected a whole number"),
+        (changed(mixes=[{"source": {"seed": 1}, "rows": 3}]), "rows: expected a list of whole num"),
+        (changed(mixes=[{"source": {"seed": 1}, "samples": [3]}]), "mixes: samples: expected plac"),
+        (changed(truncation=None), "truncation: expected a finite number; got None"),
+        (changed(enlarge=0), "enlarge: expected a whole number from 1 to 64; got 0"),
+        (changed(video={"easing": "bounce"}), "easing: expected one of sine, smooth, linear; got"),
+        (changed(video={"seconds": 1e6}), "seconds: expected 0.2 to 120; got 1000000.0"),
+        (changed(generator=""), "generator: expected a text of one line; got ''"),
+    ],
+)
+def test_mistake_is_told_with_its_place(text, message):
+    with pytest.raises(InputError, match=message):
+        from_text(text)
+
+
+def test_message_names_the_file(tmp_path):
+    path = tmp_path / "recipe.json"
+    with pytest.raises(InputError, match=r"recipe.json: expected a recipe; got .*No such file"):
+        read_recipe(path)
+    path.write_text("{}")
+    with pytest.raises(InputError, match=r"recipe.json: recipe: expected the key generator; got"):
+        read_recipe(path)
