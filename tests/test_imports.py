@@ -55,6 +55,7 @@ ORDER = [
     "editing.recipe_files",
     "editing.inversion",
     "editing",
+    "discovery.matrix",
     "discovery.sampling",
     "discovery.reconstructor",
     "discovery.loss",

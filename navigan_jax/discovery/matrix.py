@@ -1,0 +1,137 @@
+"""Direction matrices: which combinations of a subspace's basis are the directions.
+
+Direction k is row k of a coefficient matrix [K, R], whose parametrisation is the kind:
+`identity` the basis itself and `random` random orthonormal rows, neither trained; `linear` a free
+matrix; `projected` a free matrix whose rows are brought to unit norm (the authors' code for
+weights); `orthonormal` K columns of the exponential of a skew matrix (GANLatentDiscovery). All but
+`linear` give changes of unit norm, so that t is the norm of a change.
+
+Departures from the official code: 1. one table for weights and latents; 2. the norm comes from
+the coefficients, with the basis' inner products, and not from the change of each sample; 3. the
+skew matrix may have the size R of the subspace, so that K < R directions are not confined to its
+first K elements.
+"""
+
+import dataclasses
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from navigan_jax.array_types import Array, Float, Int, Key
+from navigan_jax.errors import InputError
+from navigan_jax.subspaces.base import Deltas, Subspace
+
+Parameters: TypeAlias = dict[str, Array]
+
+KINDS = ("identity", "random", "linear", "projected", "orthonormal")
+
+# exp of a dense matrix of this side, 10 or more products of it, is what a step can bear.
+_LARGEST_SKEW = 2048
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class DirectionMatrix:
+    """K directions in a subspace; a pytree, to be an argument of a compiled step.
+
+    subspace, drawn: not trained; drawn is the matrix of `random`, else None. kind: a key of
+    `KINDS`. count: K.
+    """
+
+    subspace: Subspace
+    kind: str = dataclasses.field(metadata={"static": True})
+    count: int = dataclasses.field(metadata={"static": True})
+    drawn: Float[Array, "directions basis"] | None = None
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The keys of the deltas."""
+        return self.subspace.layers
+
+    def init(self, key: Key) -> Parameters:
+        """Returns what is trained: {} for the kinds that are fixed."""
+        if self.kind in ("linear", "projected"):
+            return {"matrix": jax.random.normal(key, (self.count, self.subspace.size))}
+        if self.kind == "orthonormal":
+            size = (self.subspace.size, self.subspace.size)
+            return {"skew_half": jax.random.normal(key, size)}
+        return {}
+
+    def coefficients(self, parameters: Parameters) -> Float[Array, "directions basis"]:
+        """Returns the coefficient matrix; rows of changes of unit norm, unless `linear`."""
+        rows = self._rows(parameters)
+        return rows if self.kind == "linear" else self._to_unit(rows)
+
+    def deltas(
+        self,
+        parameters: Parameters,
+        indices: Int[Array, "batch"],
+        shifts: Float[Array, "batch"],
+    ) -> Deltas:
+        """Returns t_b ξ_{k_b}: {layer path: [batch, *shape]}, or {"latent": [batch, width]}.
+
+        Linear in the shifts, unless the parameters hold a bias (see `mix`).
+        """
+        amounts = shifts[:, None] * jax.nn.one_hot(indices, self.count, dtype=shifts.dtype)
+        return self.mix(parameters, amounts)
+
+    def mix(self, parameters: Parameters, amounts: Float[Array, "batch directions"]) -> Deltas:
+        """Returns Σ_k a_k ξ_k for each row of amounts, in the form of `deltas`.
+
+        With a bias b, as the authors' latent matrices have one: a C + b, and for `projected` that
+        brought to the norm of a.
+        """
+        if "bias" not in parameters:
+            mixed = _matmul(amounts, self.coefficients(parameters))
+        else:
+            mixed = _matmul(amounts, self._rows(parameters)) + parameters["bias"][None]
+            if self.kind != "linear":
+                mixed = jnp.linalg.norm(amounts, axis=1, keepdims=True) * self._to_unit(mixed)
+        return self.subspace.expand(mixed)
+
+    def _rows(self, parameters: Parameters) -> Float[Array, "directions basis"]:
+        if self.kind == "orthonormal":
+            half = parameters["skew_half"]
+            return jax.scipy.linalg.expm(half - half.T).T[: self.count]
+        if self.kind == "identity":
+            return jnp.eye(self.count, self.subspace.size)
+        return parameters["matrix"] if self.drawn is None else self.drawn
+
+    def _to_unit(self, rows: Float[Array, "n basis"]) -> Float[Array, "n basis"]:
+        # The bound is that of torch.nn.functional.normalize.
+        return rows / jnp.maximum(self.subspace.norms(rows), 1e-12)[:, None]
+
+
+def _matmul(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def direction_matrix(key: Key, subspace: Subspace, *, kind: str, count: int) -> DirectionMatrix:
+    """Returns K directions of that kind.
+
+    key: of the rows of `random`; elsewhere without effect.
+    Raises: InputError for an unknown kind, more directions than the subspace has dimensions, or a
+      subspace too large for an exponential.
+    """
+    if kind not in KINDS:
+        raise InputError(
+            f"matrix: expected a known kind; got {kind!r}; allowed: {', '.join(KINDS)}; "
+            "set --config.matrix=projected"
+        )
+    size = subspace.size
+    if not 1 <= count <= size:
+        raise InputError(
+            f"directions: expected 1 to {size}, the size of the subspace; got {count}; set "
+            "--config.directions=N, or choose a larger subspace"
+        )
+    if kind == "orthonormal" and size > _LARGEST_SKEW:
+        raise InputError(
+            f"matrix: expected a subspace of at most {_LARGEST_SKEW} elements for orthonormal "
+            f"directions, which take the exponential of a matrix of that side; got {size}; set "
+            "--config.matrix=projected, or choose a smaller subspace"
+        )
+    drawn = None
+    if kind == "random":
+        drawn = jnp.linalg.qr(jax.random.normal(key, (size, count)))[0].T
+    return DirectionMatrix(subspace, kind, count, drawn)

@@ -1,0 +1,144 @@
+"""Subspaces and direction matrices against the deformators of the original program."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from navigan_jax import params as params_lib
+from navigan_jax import testing
+from navigan_jax.discovery.matrix import DirectionMatrix
+from navigan_jax.generators.files import make_generator
+from navigan_jax.subspaces.base import LATENT, Latent, fixed_basis
+from navigan_jax.subspaces.svd import SingularValues, singular_values
+from tools.convert_weights.stylegan2 import from_rosinality
+from tools.convert_weights.torch_file import read_torch
+
+pytestmark = pytest.mark.golden
+
+
+def weight_hwio(array):
+    """Turns [..., O, I, H, W] into [..., H, W, I, O]."""
+    return np.moveaxis(array, (-4, -3, -2, -1), (-1, -2, -4, -3))
+
+
+@functools.cache
+def weight_case():
+    case = testing.golden_case("navigan_weight_deformators")
+    content = read_torch(case.path("generator"))
+    config, params = from_rosinality(content["g_ema"], content["latent_avg"])
+    return case, case.arrays("data"), make_generator("stylegan2", config), params
+
+
+def make_matrix(name):
+    """Returns the matrix of directions, its parameters and the layer of a sub-case."""
+    case, data, generator, _ = weight_case()
+    settings = case.info["architecture"]["sub_cases"][name]
+    (layer,) = generator.find_layers([f"convs.{settings['layer_ix']}"])
+    state = {key.removeprefix(f"{name}/state/"): data[key] for key in data if f"{name}/" in key}
+    if settings["kind"] == "svd":
+        u = state["u"].reshape(*layer.shape[:-1], -1)
+        subspace = SingularValues({layer.path: u}, {layer.path: state["vh"]})
+        learned = state["direction_to_eigenvalues_delta"]
+    else:
+        subspace = fixed_basis({layer.path: weight_hwio(state["basis_vectors"][:, 0])})
+        learned = state["direction_to_basis_coefs"]
+    matrix = DirectionMatrix(subspace, "projected", len(learned))
+    return matrix, {"matrix": jnp.asarray(learned)}, layer
+
+
+def sub_cases(name):
+    return sorted(testing.golden_case(name).info["architecture"]["sub_cases"])
+
+
+@pytest.mark.parametrize("name", sub_cases("navigan_weight_deformators"))
+def test_changes_of_weights_and_their_images_equal_the_original(name):
+    """Each sample has its own direction and shift; one number for all does the same."""
+    case, data, generator, params = weight_case()
+    matrix, parameters, layer = make_matrix(name)
+    deltas = matrix.deltas(
+        parameters, jnp.asarray(data["in/batch_directions"]), jnp.asarray(data["in/batch_shifts"])
+    )
+    expected = weight_hwio(data[f"{name}/weight_shifts"])
+    testing.assert_close(deltas[layer.path], expected, case.tolerance["weight_shifts"])
+    with pytest.raises(AssertionError, match="relative error"):  # the kernel's sides swapped
+        wrong = jnp.swapaxes(deltas[layer.path], 1, 2)
+        testing.assert_close(wrong, expected, case.tolerance["weight_shifts"])
+
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(0, 0))
+    def images(z, delta):
+        changed = params_lib.add(params, layer.path, delta)
+        return generator.synthesize(changed, generator.map_latent(changed, z[None]))[0]
+
+    image = np.moveaxis(np.asarray(images(data["in/z"], deltas[layer.path])), -1, 1)
+    testing.assert_close(image, data[f"{name}/image"], case.tolerance["forward"])
+    index, shift = case.info["scalar_direction"], case.info["scalar_shift"]
+    single = matrix.deltas(parameters, jnp.array([index]), jnp.array([float(shift)]))
+    key = next(key for key in case.info["scalar_keys"][name] if "weight_shifts" in key)
+    testing.assert_close(
+        single[layer.path], weight_hwio(data[key]), case.tolerance["weight_shifts"]
+    )
+
+
+def test_singular_vectors_span_what_the_original_ones_span():
+    """u_i v_i' does not depend on signs: our basis gives the original one's change."""
+    case, _, _, params = weight_case()
+    for name in sub_cases("navigan_weight_deformators"):
+        if case.info["architecture"]["sub_cases"][name]["kind"] == "svd":
+            matrix, _, layer = make_matrix(name)
+            weight = np.asarray(params_lib.get(params, layer.path))
+            ours, values = singular_values({layer.path: weight})
+            # Neighbours of nearly equal singular values may mix: compare those that stand apart.
+            gaps = np.abs(np.diff(values, prepend=np.inf, append=-np.inf))
+            apart = np.minimum(gaps[:-1], gaps[1:]) > 1e-3 * values[0]
+            assert apart.sum() > len(values) // 2
+            eye = jnp.eye(len(values))[apart]
+            testing.assert_close(
+                ours.expand(eye)[layer.path], matrix.subspace.expand(eye)[layer.path], 1e-3
+            )
+
+
+_KINDS = {
+    "ID": "identity",
+    "LINEAR": "linear",
+    "PROJECTIVE": "projected",
+    "ORTHO": "orthonormal",
+    "RANDOM": "random",
+}
+
+
+def latent_cases():
+    """Returns the sub-cases but for those of the network with hidden layers (FC)."""
+    settings = testing.golden_case("navigan_latent_deformator").info["architecture"]["sub_cases"]
+    return sorted(name for name, case in settings.items() if case["type"] in _KINDS)
+
+
+@pytest.mark.parametrize("name", latent_cases())
+def test_changes_of_latents_equal_the_original(name):
+    case = testing.golden_case("navigan_latent_deformator")
+    data, settings = case.arrays("data"), case.info["architecture"]["sub_cases"][name]
+    parameters, drawn = {}, None
+    if settings["type"] == "ORTHO":
+        parameters["skew_half"] = jnp.asarray(data[f"{name}/state/log_mat_half"])
+    elif settings["type"] == "RANDOM":
+        drawn = jnp.asarray(data[f"{name}/linear_not_in_state_dict"].T)
+    elif settings["type"] != "ID":
+        parameters["matrix"] = jnp.asarray(data[f"{name}/state/linear.weight"].T)
+        if "linear.bias" in settings["state"]:
+            parameters["bias"] = jnp.asarray(data[f"{name}/state/linear.bias"])
+    matrix = DirectionMatrix(
+        Latent(settings["shift_dim"][0]), _KINDS[settings["type"]], settings["input_dim"], drawn
+    )
+    got = matrix.mix(parameters, jnp.asarray(data[f"{name}/in"]))[LATENT]
+    expected = data[f"{name}/out_eval"].reshape(got.shape)
+    testing.assert_close(got, expected, case.tolerance["forward"])
+    if settings["type"] == "ORTHO":
+        exponential = matrix.coefficients(parameters).T
+        testing.assert_close(exponential, data[f"{name}/expm_scipy_f64"], case.tolerance["expm"])
+        with pytest.raises(AssertionError, match="relative error"):  # its inverse
+            testing.assert_close(
+                exponential.T, data[f"{name}/expm_scipy_f64"], case.tolerance["expm"]
+            )
