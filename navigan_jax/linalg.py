@@ -59,14 +59,17 @@ def orthonormalise(block: Block) -> tuple[Block, np.ndarray]:
     and so is its column of R. Cholesky QR with the small matrix in float64, repeated until no row
     gets much shorter.
     """
+    return _orthonormalise(block, _on_host(_overlap(block, block)))
+
+
+def _orthonormalise(block: Block, gram: np.ndarray) -> tuple[Block, np.ndarray]:
+    """Does the same where the block's Gram matrix is known."""
     count = len(block)
     resolution = float(jnp.finfo(block.dtype).eps) ** 0.5
-    original: np.ndarray | None = None
+    original = np.sqrt(np.diag(gram))
     factor = np.eye(count)
     while True:
-        gram = np.asarray(_overlap(block, block), dtype=np.float64)
         lengths = np.sqrt(np.diag(gram))
-        original = lengths if original is None else original
         lower, inverse = np.zeros((count, count)), np.zeros((count, count))
         for i in range(count):
             lower[i, :i] = inverse[:i, :i] @ gram[i, :i]
@@ -81,8 +84,14 @@ def orthonormalise(block: Block) -> tuple[Block, np.ndarray]:
         block = _combine(jnp.asarray(inverse, block.dtype), block)
         factor = factor @ lower
         pivots = np.diag(lower)
-        if not np.any((pivots > 0) & (pivots < 0.9 * lengths)):
+        # The rounding along the other rows grows as a row gets shorter; half of it stays rounding.
+        if not np.any((pivots > 0) & (pivots < 0.5 * lengths)):
             return block, factor
+        gram = _on_host(_overlap(block, block))
+
+
+def _on_host(array: Array) -> np.ndarray:
+    return np.asarray(array, dtype=np.float64)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -236,31 +245,34 @@ def _extend(key: Key, product: Product, state: KrylovState) -> KrylovState:
     old = len(state.projected)
     new = old + block_size
     products = state.products + block_size
-    rest = product(state.candidate)
-    norms = _norms(rest)
-    if not np.isfinite(norms).all():
-        unknown = np.full((new, new), np.nan)
-        return KrylovState(
-            basis, unknown, state.candidate, unknown[:, old:], products, state.restarts
-        )
+    newest_first = list(zip(_starts(basis), basis, strict=True))[::-1]
+    coupled = np.append(np.abs(state.coupling).sum(axis=1) > 0, np.ones(block_size, bool))
     # First the blocks that H couples to the candidate, then all: after the first step what
     # remains along the others is rounding, so one pass over them leaves no more than rounding.
-    coupled = np.abs(state.coupling).sum(axis=1) > 0
-    first = [
-        i
-        for i, start in enumerate(_starts(basis))
-        if start == old or coupled[start : start + len(basis[i])].any()
-    ]
+    first = [(at, block) for at, block in newest_first if coupled[at : at + len(block)].any()]
     column = np.zeros((new, block_size))
     factor = np.eye(block_size)
-    rest = _subtract(basis, first, rest, column, factor)
+    rest, near = _subtract(first, product(state.candidate))
+    norms: np.ndarray | None = None  # of the product
     fresh = np.zeros(block_size, dtype=bool)
     while True:
-        before = _norms(rest)
-        rest = _subtract(basis, range(len(basis)), rest, column, factor)
+        rest, removed = _subtract(newest_first, rest)
+        gram = _on_host(_overlap(rest, rest))  # the one time that a round waits for the device
+        if not np.isfinite(gram).all():
+            unknown = np.full((new, new), np.nan)
+            return KrylovState(
+                basis, unknown, state.candidate, unknown[:, old:], products, state.restarts
+            )
+        lengths = np.sqrt(np.diag(gram))
+        before = np.hypot(lengths, _record(removed, column, factor))
+        if norms is None:
+            norms = np.hypot(before, _record(near, column, factor))
         # A row that is only rounding carries no direction of the Krylov space.
-        alive = fresh | (np.diag(factor) * _norms(rest) > _rounding(rest) * norms)
-        rest, again = orthonormalise(rest * jnp.asarray(alive, rest.dtype)[:, None])
+        alive = fresh | (np.diag(factor) * lengths > _rounding(rest) * norms)
+        if not alive.all():
+            rest = rest * jnp.asarray(alive, rest.dtype)[:, None]
+            gram = gram * np.outer(alive, alive)
+        rest, again = _orthonormalise(rest, gram)
         factor = factor @ again
         pivots = np.diag(again)
         if np.any(pivots == 0):  # the space is invariant: go on with a random row outside of it
@@ -282,45 +294,41 @@ def _extend(key: Key, product: Product, state: KrylovState) -> KrylovState:
 
 
 def _append(basis: tuple[Block, ...], block: Block) -> tuple[Block, ...]:
-    """Returns the basis with one more block; small ones at the end are joined once they are 16."""
-    first = len(basis)
-    while first and len(basis[first - 1]) < _JOINED_ROWS:
-        first -= 1
-    small = basis[first:]
-    if not small or sum(len(earlier) for earlier in small) + len(block) < _JOINED_ROWS:
-        return (*basis, block)
-    return (*basis[:first], jnp.concatenate([*small, block]))
+    """Returns the basis with one more block; small ones are joined two by two, up to 16 rows.
 
-
-@jax.jit
-def _row_norms(block: Block) -> Array:
-    return jnp.sqrt(jnp.sum(block * block, axis=1))
-
-
-def _norms(block: Block) -> np.ndarray:
-    return np.asarray(_row_norms(block), dtype=np.float64)
-
-
-def _subtract(
-    basis: tuple[Block, ...],
-    chosen: Sequence[int] | range,
-    rest: Block,
-    column: np.ndarray,
-    factor: np.ndarray,
-) -> Block:
-    """Removes the chosen blocks' components, newest first.
-
-    Adds to `column` what is removed from the product, of which `factor` · `rest` is left.
+    So a row is copied a few times in all, and there are few shapes to compile for.
     """
-    starts = _starts(basis)
-    pending = []
-    for i in reversed(chosen):
-        rest, coefficients = _project_out(basis[i], rest)
-        pending.append((starts[i], coefficients))
-    for start, coefficients in pending:
-        removed = np.asarray(coefficients, dtype=np.float64) @ factor.T
-        column[start : start + len(removed)] += removed
-    return rest
+    joined, rows = [block], len(block)
+    while basis and len(basis[-1]) <= rows and len(basis[-1]) + rows <= _JOINED_ROWS:
+        joined.insert(0, basis[-1])
+        rows += len(basis[-1])
+        basis = basis[:-1]
+    return (*basis, jnp.concatenate(joined) if len(joined) > 1 else block)
+
+
+Removed = list[tuple[int, Float[Array, "basis block"]]]
+
+
+def _subtract(blocks: Sequence[tuple[int, Block]], rest: Block) -> tuple[Block, Removed]:
+    """Returns `rest` without the blocks' components, removed in turn, and their coefficients."""
+    removed = []
+    for start, block in blocks:
+        rest, coefficients = _project_out(block, rest)
+        removed.append((start, coefficients))
+    return rest, removed
+
+
+def _record(removed: Removed, column: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """Returns the norms of what was removed from each row.
+
+    Adds it to `column`, of the product, of which `factor` times the rows is left.
+    """
+    squares = np.zeros(len(factor))
+    for start, coefficients in removed:
+        part = _on_host(coefficients)
+        column[start : start + len(part)] += part @ factor.T
+        squares += np.sum(part**2, axis=0)
+    return np.sqrt(squares)
 
 
 @jax.jit
