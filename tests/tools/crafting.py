@@ -209,3 +209,31 @@ def dcgan_state(
             state[f"main.{3 * index + 1}.running_var"] = 0.5 + random.random_sample(outputs)
     state = {key: array.astype(np.float32) for key, array in state.items()}
     return state | {"main.1.num_batches_tracked": np.array(9, np.int64)}
+
+
+def numpy_array(array: np.ndarray, *, as_text: bool = False) -> Build:
+    """Returns an array as NumPy pickles it; `as_text` is protocol 2, which has no bytes."""
+    empty = Call(
+        Global("numpy.core.multiarray", "_reconstruct"), (Global("numpy", "ndarray"), (0,), b"b")
+    )
+    kind = Call(Global("numpy", "dtype"), (array.dtype.str[1:], False, True))
+    dtype = Build(kind, (3, "<", None, None, None, -1, -1, 0))
+    data: Any = array.tobytes()
+    if as_text:
+        data = Call(Global("_codecs", "encode"), (data.decode("latin1"), "latin1"))
+    return Build(empty, (1, array.shape, dtype, False, data))
+
+
+def tensorflow_file(networks: Mapping[str, Any], *, as_text: bool = False) -> bytes:
+    """Returns a pickle of NVIDIA's TensorFlow programs with the networks that a reader found."""
+
+    def network(record: Any) -> Build:
+        state = dict(record.state)
+        state["variables"] = [
+            (name, numpy_array(np.asarray(array), as_text=as_text))
+            for name, array in state["variables"]
+        ]
+        state["components"] = {key: network(x) for key, x in state["components"].items()}
+        return Build(New(Global("dnnlib.tflib.network", "Network")), state)
+
+    return pickled(tuple(network(networks[name]) for name in ("G", "D", "Gs")), 3)

@@ -3,6 +3,7 @@
 import io
 import struct
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -24,6 +25,47 @@ def test_members_come_back_equal(method: int) -> None:
     archive = Archive(zip_archive(members, method), "file")
     assert archive.names == list(members)
     assert {name: archive.read(name) for name in archive.names} == members
+
+
+class Unseekable(io.BytesIO):
+    """A stream to which sizes and checksums can only be written after the bytes."""
+
+    def seekable(self) -> bool:
+        return False
+
+    def tell(self) -> int:
+        raise OSError
+
+
+@pytest.mark.parametrize("stream", [io.BytesIO(), Unseekable()])
+def test_bytes_and_checksums_of_stored_members_are_found(stream: io.BytesIO) -> None:
+    """The bytes lie where it says. A change of them with all the checksums told makes an archive
+    that is whole again; with one of them left out it is not. Packed members lie nowhere."""
+    members = {"a": b"1" * 70, "b/c": bytes(range(256)), "empty": b""}
+    with zipfile.ZipFile(stream, "w") as writer:
+        for name, content in members.items():
+            writer.writestr(name, content)
+        writer.writestr("packed", b"0" * 99, zipfile.ZIP_DEFLATED)
+    data = bytearray(stream.getvalue())
+    archive = Archive(bytes(data), "file")
+    assert archive.stored("packed") is None
+    for name, content in members.items():
+        stored = archive.stored(name)
+        assert stored is not None
+        assert data[stored.start : stored.stop] == content
+        if content:
+            assert len(stored.checksums) == 2
+            data[stored.start] ^= 1
+            crc = struct.pack("<I", zlib.crc32(data[stored.start : stored.stop]))
+            for at in stored.checksums:
+                with pytest.raises(InputError, match=r"Bad CRC|another place|overlap"):
+                    changed = Archive(bytes(data), "file")
+                    changed.read(name), changed.stored(name)
+                data[at : at + 4] = crc
+            changed = Archive(bytes(data), "file")
+            assert changed.read(name)[1:] == content[1:] and changed.stored(name) == stored
+    with pytest.raises(InputError, match="no member 'x'"):
+        archive.stored("x")
 
 
 def test_absent_member_is_told() -> None:

@@ -16,10 +16,12 @@ from navigan_jax import params as params_lib
 from navigan_jax import testing
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import make_generator, read_generator
+from tests.tools import crafting
 from tools.convert_weights import __main__ as command
-from tools.convert_weights.nvidia_file import read_nvidia
+from tools.convert_weights.nvidia_file import network_arrays, read_nvidia
 from tools.convert_weights.structure import Record
 from tools.convert_weights.stylegan2 import (
+    Options,
     from_nvidia,
     from_rosinality,
     from_torch_content,
@@ -70,6 +72,28 @@ def test_learning_rate_of_the_mapping_may_be_told(content: dict[str, Any]) -> No
     rates = ({}, {"mapping_rate": 0.02})
     found = [from_rosinality(content["g_ema"], None, **rate)[0]["mapping_rate"] for rate in rates]
     assert found == [0.01, 0.02]
+
+
+def test_network_of_a_training_snapshot_may_be_chosen(content: dict[str, Any]) -> None:
+    """g_ema unless g is asked for; what is not there is refused, with what is."""
+    other = {key: array + 1 for key, array in content["g_ema"].items() if "kernel" not in key}
+    snapshot = {"g": content["g_ema"] | other, "d": {}, "g_optim": {"state": {}}} | content
+    average = content["latent_avg"]
+    for network, state in (("g", snapshot["g"]), (None, snapshot["g_ema"])):
+        got = from_torch_content(snapshot, "file", Options(network=network))
+        assert same(got, from_rosinality(state, average))
+    with pytest.raises(InputError, match="the network 'Gs'; got one with g_ema, g; choose"):
+        from_torch_content(snapshot, "file", Options(network="Gs"))
+
+
+def test_number_of_draws_for_the_average_may_be_told(content: dict[str, Any]) -> None:
+    """The error of the mean falls with it: of one draw it is the spread of w itself."""
+    large, *small = (
+        from_torch_content(content["g_ema"], "file", Options(draws=draws))[1]["mapping"]["w_avg"]
+        for draws in (4096, 1, 256)
+    )
+    one, some = (np.linalg.norm(average - large) for average in small)
+    assert 4 * some < one
 
 
 FILTER = "convs.2.conv.blur.kernel"
@@ -191,6 +215,30 @@ def test_network_without_noise_has_noise_of_strength_0(ada: Record) -> None:
         assert leaf.shape == params_lib.get(with_noise, path).shape
         if "noise" in path:
             assert not leaf.any()
+
+
+def test_average_is_made_for_a_network_of_labels_without_one(ada: Record) -> None:
+    """Over all labels, as they are drawn with z."""
+    with_average = from_nvidia(ada)
+    del module(ada, "mapping").state["_buffers"]["w_avg"]
+    config, params = from_nvidia(ada)
+    assert config == with_average[0]
+    made, given = (p["mapping"]["w_avg"] for p in (params, with_average[1]))
+    assert made.shape == given.shape and not np.array_equal(made, given)
+
+
+def test_state_dict_alone_is_the_network_but_for_what_options_tell(ada: Record) -> None:
+    """Its arrays show all but the rate of the mapping and the clamp; without these it is other."""
+    state = dict(network_arrays(ada))
+    want = from_nvidia(ada)
+    assert same(from_torch_content(state, "file", Options(clamp=want[0]["clamp"])), want)
+    assert from_torch_content({"G_ema": state}, "file")[0] == want[0] | {"clamp": None}
+    silent = {key: array for key, array in state.items() if "noise" not in key}
+    config, params = from_torch_content(silent, "file", Options(mapping_rate=0.5))
+    assert config["mapping_rate"] == 0.5
+    assert not params["synthesis"]["b8"]["conv1"]["noise_strength"].any()
+    with pytest.raises(InputError, match="got a StyleGAN3 generator"):
+        from_torch_content(state | {"synthesis.input.freqs": np.ones(3)}, "file")
 
 
 CHANGED: dict[str, tuple[str, str, Any, str]] = {
@@ -333,6 +381,28 @@ def test_command_writes_a_generator(case: str, tmp_path: Any, capsys: Any) -> No
     assert all(
         part in text for part in ("stylegan2", origin["sha256"], "synthesis/b8/conv0/kernel")
     )
+
+
+def test_options_reach_the_generator(tmp_path: Any, capsys: Any) -> None:
+    """Each is seen in the file; the report says which network it is and where w_avg is from."""
+    state = read_torch(testing.golden_case("stylegan2_rosinality").path("checkpoint"))["g_ema"]
+    source, out = tmp_path / "state.pt", tmp_path / "generator.safetensors"
+    source.write_bytes(crafting.state_dict_file(state))
+    options = ["--mapping-rate", "0.02", "--draws", "16"]
+    assert command.main(["stylegan2", str(source), *options, "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "not in the file: mean of 16 draws, seed 0" in text
+    assert "75 arrays of state; an edit can be written back" in text
+    assert '"mapping_rate": 0.02' in text and '"map"' not in text
+    for option, value, message in (
+        ("--draws", "0", "expected a whole number from 1 to"),
+        ("--clamp", "-1", "expected a number above 0; got '-1'"),
+        ("--mapping-rate", "fast", "expected a number above 0; got 'fast'"),
+        ("--network", "D", "invalid choice: 'D'"),
+        ("--network", "G", "expected a file with the network 'G'; got one with state"),
+    ):
+        assert command.main(["stylegan2", str(source), option, value, "--out", str(out)]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_pickle_without_a_generator_is_refused(tmp_path: Any) -> None:

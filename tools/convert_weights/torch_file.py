@@ -4,7 +4,8 @@
    `<root>/data/<key>`, raw storages; `<root>/byteorder` in newer files.
 2. Stream (before): pickles of a magic number, of the protocol version, of the writer's properties,
    of the object and of the list of storage keys; then for each key an int64 count and raw elements.
-   Storages come after the pickle that refers to them, so their memory is made first, filled last.
+   Storages come after the pickle that refers to them, so it is read twice: with empty memory, which
+   tells how long they are, and once their places are known with the file's own memory.
 
 Tensors become read-only NumPy arrays, views of their storages with offset and strides as stored, so
 tensors that share a storage still share memory. Devices are ignored. bfloat16 is that of ml_dtypes.
@@ -19,6 +20,7 @@ import numpy as np
 from navigan_jax.errors import InputError
 from tools.convert_weights import signatures
 from tools.convert_weights.archive import Archive
+from tools.convert_weights.places import Places
 from tools.convert_weights.torch_names import TORCH_NAMES, Storage, storage_request
 from tools.convert_weights.unpickle import MAX_OPCODES, read_pickle
 
@@ -60,14 +62,16 @@ def read_torch(path: str | os.PathLike[str]) -> Any:
     return read_torch_bytes(read_bytes(path), str(path))
 
 
-def read_torch_bytes(data: bytes, name: str) -> Any:
+def read_torch_bytes(data: bytes, name: str, *, places: Places | None = None) -> Any:
     """Returns the object in the bytes of such a file; `name` is what messages call it.
+
+    places: of `data`; where storages lie that are not compressed is noted there.
 
     Raises: as `read_torch`.
     """
     kind = signatures.kind_of(data)
     if kind == signatures.ZIP:
-        return _read_zip(Archive(data, name), name)
+        return _read_zip(Archive(data, name), name, places)
     if kind == signatures.TORCH_LEGACY:
         return read_stream(data, name)
     advice = "see what it is with: python -m tools.convert_weights inspect FILE"
@@ -79,7 +83,7 @@ def read_torch_bytes(data: bytes, name: str) -> Any:
     )
 
 
-def _read_zip(archive: Archive, name: str) -> Any:
+def _read_zip(archive: Archive, name: str, places: Places | None) -> Any:
     roots = [path.removesuffix("data.pkl") for path in archive.names if path.endswith("/data.pkl")]
     if len(roots) != 1:
         what = f"{len(roots)} members data.pkl among {len(archive.names)}"
@@ -99,7 +103,10 @@ def _read_zip(archive: Archive, name: str) -> Any:
     def storage(identity: Any) -> Storage:
         key, dtype, count = storage_request(identity, fields=5)
         if key not in raw:
-            raw[key] = archive.read(f"{root}data/{key}")
+            raw[key] = archive.read(member := f"{root}data/{key}")
+            stored = archive.stored(member)
+            if places is not None and stored is not None:
+                places.note(raw[key], stored.start)
         if count * dtype.itemsize != len(raw[key]):
             raise ValueError(f"storage {key} of {count} {dtype}, but {len(raw[key])} bytes of it")
         return Storage(np.frombuffer(raw[key], dtype))
@@ -142,54 +149,72 @@ def read_stream(data: bytes, name: str, *, max_opcodes: int = MAX_OPCODES) -> An
             f"{name}: expected little-endian weights; got another byte order; "
             "save the file again on a little-endian machine"
         )
-    storages: dict[str, Storage] = {}
-    spare = len(data) - position
-
-    def storage(identity: Any) -> Storage:
-        nonlocal spare
-        key, dtype, count = storage_request(identity, fields=6)
-        if key not in storages:
-            spare -= count * dtype.itemsize
-            if spare < 0:
-                raise ValueError(f"storage {key} of {count} {dtype}, more than the file has left")
-            storages[key] = Storage(np.empty(count, dtype))
-        array = storages[key].array
-        if (array.dtype, array.size) != (dtype, count):
-            raise ValueError(
-                f"storage {key} both as {array.size} {array.dtype} and {count} {dtype}"
-            )
-        return storages[key]
-
-    content, position = read_pickle(
+    lengths, end = _measure(data, position, name, max_opcodes)
+    keys, end = read_pickle(data, {}, name=name, start=end, max_opcodes=max_opcodes)
+    if not isinstance(keys, list) or any(type(key) is not str for key in keys):
+        raise _truncated(name, "no list of storage keys after the object")
+    if sorted(keys) != sorted(lengths):
+        raise _truncated(name, "another list of storages than the tensors refer to")
+    storages = {}
+    for key in keys:
+        storages[key] = _storage_at(data, end, key, lengths[key], name)
+        end += 8 + storages[key].array.nbytes
+    if end != len(data):
+        raise _truncated(name, f"{len(data) - end} bytes after the last storage")
+    content, _ = read_pickle(
         data,
         TORCH_NAMES,
         name=name,
         start=position,
-        persistent=storage,
+        persistent=lambda identity: storages[storage_request(identity, fields=6)[0]],
         max_opcodes=max_opcodes,
     )
-    keys, position = read_pickle(data, {}, name=name, start=position, max_opcodes=max_opcodes)
-    if not isinstance(keys, list) or any(type(key) is not str for key in keys):
-        raise _truncated(name, "no list of storage keys after the object")
-    if sorted(keys) != sorted(storages):
-        raise _truncated(name, "another list of storages than the tensors refer to")
-    for key in keys:
-        position = _fill(storages[key].array, key, data, position, name)
-    if position != len(data):
-        raise _truncated(name, f"{len(data) - position} bytes after the last storage")
     return content
 
 
-def _fill(array: np.ndarray, key: str, data: bytes, position: int, name: str) -> int:
-    """Copies a storage from its place in the stream; returns the position after it."""
-    begin, end = position + 8, position + 8 + array.nbytes
+def _measure(
+    data: bytes, start: int, name: str, max_opcodes: int
+) -> tuple[dict[str, tuple[np.dtype[Any], int]], int]:
+    """Returns dtype and element count of the storages that the pickle at `start` asks for, and its
+    end; memory for them is asked for but not touched, and at most as much as the file has left.
+    """
+    lengths: dict[str, tuple[np.dtype[Any], int]] = {}
+    spare = len(data) - start
+
+    def storage(identity: Any) -> Storage:
+        nonlocal spare
+        key, dtype, count = storage_request(identity, fields=6)
+        if key not in lengths:
+            spare -= count * dtype.itemsize
+            if spare < 0:
+                raise ValueError(f"storage {key} of {count} {dtype}, more than the file has left")
+            lengths[key] = (dtype, count)
+        if lengths[key] != (dtype, count):
+            known, size = lengths[key]
+            raise ValueError(f"storage {key} both as {size} {known} and {count} {dtype}")
+        return Storage(np.empty(count, dtype))
+
+    _, end = read_pickle(
+        data, TORCH_NAMES, name=name, start=start, persistent=storage, max_opcodes=max_opcodes
+    )
+    return lengths, end
+
+
+def _storage_at(
+    data: bytes, position: int, key: str, length: tuple[np.dtype[Any], int], name: str
+) -> Storage:
+    """Returns the storage whose count and elements begin at `position`."""
+    dtype, expected = length
+    begin = position + 8
+    end = begin + expected * dtype.itemsize
     if end > len(data):
         raise _truncated(name, f"{len(data)} bytes where storage {key} ends at {end}")
     count = int.from_bytes(data[position:begin], "little", signed=True)
-    if count != array.size:
-        raise _truncated(name, f"storage {key} with {count} elements instead of {array.size}")
-    array[:] = np.frombuffer(data, array.dtype, array.size, begin)
-    return end
+    if count != expected:
+        raise _truncated(name, f"storage {key} with {count} elements instead of {expected}")
+    if not expected:
+        return Storage(np.empty(0, dtype))
+    return Storage(np.frombuffer(data, dtype, expected, begin))
 
 
 def _truncated(name: str, got: str) -> InputError:

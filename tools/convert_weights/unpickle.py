@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from navigan_jax.errors import InputError
+from tools.convert_weights.places import Places
 from tools.convert_weights.stand_ins import AllowList, StandIn, plain_key
 from tools.convert_weights.structure import check_structure
 
@@ -46,17 +47,19 @@ def read_pickle(
     start: int = 0,
     persistent: Callable[[Any], Any] | None = None,
     max_opcodes: int = MAX_OPCODES,
+    places: Places | None = None,
 ) -> tuple[Any, int]:
     """Returns the object pickled at byte `start`, and the position after its last byte.
 
-    name: what messages call the file. persistent: turns a persistent id into an object.
+    name: what messages call the file. persistent: turns a persistent id into an object. places:
+    of the file `data`; the bytes pickled as they are, and the arrays that hold them, are noted.
 
     Raises: ForbiddenName for a name that is not allowed; InputError if the pickle is damaged, asks
       for something that only code could do, or is beyond the limits.
     """
     stream = io.BytesIO(data)
     stream.seek(start)
-    machine = _Machine(allowed, persistent, MAX_COPIES * len(data) + MAX_SPARE_BYTES)
+    machine = _Machine(allowed, persistent, MAX_COPIES * len(data) + MAX_SPARE_BYTES, places)
     position = start
     with warnings.catch_warnings():
         # Python warns of odd escapes in texts of protocol 0; whether they matter, the reader sees.
@@ -66,6 +69,8 @@ def read_pickle(
                 position = at or 0
                 if count >= max_opcodes:
                     raise ValueError(f"more than {max_opcodes} opcodes")
+                if places is not None and opcode.name in _BYTES_OPCODES:
+                    _note(places, argument, stream.tell())
                 machine.execute(opcode.name, argument)
             result = machine.result()
         except ForbiddenName as error:
@@ -82,15 +87,26 @@ def read_pickle(
     return result, stream.tell()
 
 
+def _note(places: Places, argument: Any, end: int) -> None:
+    """Notes bytes that end there; of length 1 Python keeps one object for all, of any place."""
+    if len(argument) > 1:
+        places.note(argument, end - len(argument))
+
+
 class _Machine:
     """The stack, the marks and the memo of one pickle."""
 
     def __init__(
-        self, allowed: AllowList, persistent: Callable[[Any], Any] | None, spare_bytes: int
+        self,
+        allowed: AllowList,
+        persistent: Callable[[Any], Any] | None,
+        spare_bytes: int,
+        places: Places | None,
     ):
         self.allowed = allowed
         self.persistent = persistent
         self.spare_bytes = spare_bytes
+        self.places = places
         self.stack: list[Any] = []
         self.marked: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -160,6 +176,17 @@ class _Machine:
         self.spare_bytes -= sum(map(_made_bytes, given)) + _made_bytes(made)
         if self.spare_bytes < 0:
             raise ValueError("data that grows to many times the size of the file")
+        if self.places is not None and isinstance(made, np.ndarray):
+            self._place(given, made, self.places)
+
+    def _place(self, given: tuple[Any, ...], made: np.ndarray, places: Places) -> None:
+        """Notes an array for which NumPy copied its bytes, as it does with a few or unaligned."""
+        if not made.nbytes or not made.flags.forc or places.offset_of(made) is not None:
+            return
+        for raw in given:
+            offset = places.offset_of(raw) if isinstance(raw, bytes) else None
+            if offset is not None and len(raw) == made.nbytes:
+                places.note(made, offset)
 
     def build(self) -> None:
         state, target = self.pop(), self.pop()
@@ -269,6 +296,8 @@ _ARGUMENT_OPCODES = frozenset({
     "BYTEARRAY8", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8",
 })
 # fmt: on
+
+_BYTES_OPCODES = frozenset({"BINBYTES", "SHORT_BINBYTES", "BINBYTES8"})
 
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,

@@ -1,0 +1,192 @@
+"""Writing an edit into a copy of the file that the weights are from, in the file's own format.
+
+Only the bytes of the edited weights change, and the checksums of the parts that hold them; the size
+and all else stay. Every program that reads the original reads the copy.
+"""
+
+import hashlib
+import mmap
+import os
+import pathlib
+import shutil
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from navigan_jax import checkpoints
+from navigan_jax import params as params_lib
+from navigan_jax.array_types import Params
+from navigan_jax.directions import Edit
+from navigan_jax.errors import InputError
+from navigan_jax.generators.source_map import Place, SourceMap
+
+
+def bake(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    source_map: SourceMap,
+    params: Params,
+    edits: Sequence[tuple[Edit, float]],
+    *,
+    networks: Sequence[str] = (),
+) -> None:
+    """Writes a copy of `source` to `out` in which the weights are θ + Σ t·ξ, atomically.
+
+    params: θ, as converted from the source. edits: (ξ, t). networks: of the file, in which to
+    change them; none: the one that was converted. Each weight is rounded once, to the file's type.
+
+    Raises: InputError if the source is not the file of the map, has no such network or keeps an
+      edited weight in a way that cannot be written to, or if `out` is the source.
+    """
+    source, out = pathlib.Path(source), pathlib.Path(out)
+    _check_source(source, out, source_map)
+    deltas = _sum(edits)
+    for network in networks or (source_map.converted,):
+        if network not in source_map.networks:
+            raise InputError(
+                f"{source}: expected networks of this file; got {network!r}; allowed: "
+                f"{', '.join(source_map.networks)}; set config.networks"
+            )
+    chosen = {
+        network: _places(source, source_map, network, deltas)
+        for network in networks or (source_map.converted,)
+    }
+    _check_apart(source, source_map, chosen, params)
+    with checkpoints.atomic_output(out) as temporary:
+        shutil.copyfile(source, temporary)
+        with open(temporary, "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+            for network, places in chosen.items():
+                for path, place in places.items():
+                    weights = np.asarray(params_lib.get(params, path))
+                    there = _view(source, path, place, weights.shape, memory)
+                    if network == source_map.converted:
+                        _check_weights(source, path, there + place.added, weights)
+                    _add(source, path, there, deltas[path])
+                    del there  # a view would keep the memory from being closed
+            _renew_checksums(memory, source_map, chosen, params)
+            memory.flush()
+
+
+def _check_source(source: pathlib.Path, out: pathlib.Path, source_map: SourceMap) -> None:
+    if not source.is_file():
+        raise InputError(
+            f"{source}: expected the file that the weights are from; got nothing; "
+            "set config.source to its path"
+        )
+    if out.exists() and out.samefile(source):
+        raise InputError(
+            f"{out}: expected another file than the source; got the source itself; set config.out"
+        )
+    with open(source, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != source_map.sha256:
+        raise InputError(
+            f"{source}: expected the file that the generator was converted from, "
+            f"{source_map.size} bytes of SHA-256 {source_map.sha256}; got {source.stat().st_size} "
+            f"bytes of SHA-256 {digest}; give that file, or convert this one anew"
+        )
+
+
+def _sum(edits: Sequence[tuple[Edit, float]]) -> dict[str, np.ndarray]:
+    """Returns Σ t·ξ in float64, so that only the weights are rounded."""
+    total: dict[str, np.ndarray] = {}
+    for edit, shift in edits:
+        for path, delta in edit.deltas.items():
+            step = shift * np.asarray(delta, np.float64)
+            total[path] = total[path] + step if path in total else step
+    return total
+
+
+def _places(
+    source: pathlib.Path, source_map: SourceMap, network: str, deltas: Mapping[str, np.ndarray]
+) -> dict[str, Place]:
+    known = source_map.networks[network]
+    if missing := [path for path in deltas if path not in known]:
+        raise InputError(
+            f"{source}: expected the weights of {network} as plain bytes; got {', '.join(missing)} "
+            "packed, kept as text, or made by the converter; load the file with the program that "
+            "wrote it, save it again uncompressed with a current version, and convert that"
+        )
+    return {path: known[path] for path in deltas}
+
+
+def _check_apart(
+    source: pathlib.Path,
+    source_map: SourceMap,
+    chosen: Mapping[str, Mapping[str, Place]],
+    params: Params,
+) -> None:
+    """Refuses to change bytes that other weights have in common with the edited ones."""
+    shapes = {path: np.shape(leaf) for path, leaf in params_lib.flatten(params).items()}
+    extents = sorted(
+        (*place.bounds(shapes[path]), network, path)
+        for network, places in source_map.networks.items()
+        for path, place in places.items()
+        if path in shapes and len(place.strides) == len(shapes[path])
+    )
+    reach, holder = 0, ("", "")  # the end of the extents so far, and whose it is
+    for start, stop, network, path in extents:
+        touched = any(
+            path in chosen.get(network, {}) for network, path in (holder, (network, path))
+        )
+        if start < reach and touched:
+            raise InputError(
+                f"{source}: expected weights with bytes of their own; got {' '.join(holder)} and "
+                f"{network} {path} in the same ones; load the file with the program that wrote "
+                "it, save a copy of each tensor, and convert that"
+            )
+        if stop > reach:
+            reach, holder = stop, (network, path)
+
+
+def _check_weights(source: pathlib.Path, path: str, found: np.ndarray, weights: np.ndarray) -> None:
+    if not np.array_equal(np.asarray(found, np.float32), weights):
+        raise InputError(
+            f"{source}: expected the generator's weights at the places of {path}; got others; "
+            "the map in the generator file is damaged: convert the source anew"
+        )
+
+
+def _view(
+    source: pathlib.Path, path: str, place: Place, shape: Sequence[int], memory: mmap.mmap
+) -> np.ndarray:
+    try:
+        return place.view(memory, shape)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{source}: expected places inside the file; got {place} for {path}; "
+            "the map in the generator file is damaged: convert the source anew"
+        ) from error
+
+
+def _add(source: pathlib.Path, path: str, weights: np.ndarray, delta: np.ndarray) -> None:
+    with np.errstate(over="ignore"):
+        changed = (weights.astype(np.float64) + delta).astype(weights.dtype)
+    if not np.isfinite(changed.astype(np.float64)).all():
+        raise InputError(
+            f"{source}: expected shifts that {weights.dtype} can hold; got an infinite weight in "
+            f"{path}; make the shifts smaller"
+        )
+    weights[...] = changed
+
+
+def _renew_checksums(
+    memory: mmap.mmap,
+    source_map: SourceMap,
+    chosen: Mapping[str, Mapping[str, Place]],
+    params: Params,
+) -> None:
+    extents = [
+        place.bounds(np.shape(params_lib.get(params, path)))
+        for places in chosen.values()
+        for path, place in places.items()
+    ]
+    with memoryview(memory) as view:
+        for part in source_map.checksums:
+            if any(part.start < stop and start < part.stop for start, stop in extents):
+                with view[part.start : part.stop] as changed:
+                    crc = struct.pack("<I", zlib.crc32(changed))
+                for offset in part.offsets:
+                    memory[offset : offset + 4] = crc
