@@ -20,7 +20,8 @@ from navigan_jax.errors import InputError
 _REQUIRED = ("architecture", "digest", "method", "metric", "seed", "latents", "config")
 
 # Arrays beside the basis, by the shape of what they hold of one direction.
-_TABLES = {"spectrum": (), "residuals": (), "shift_scales": (2,), "distances": (2,)}
+_TABLES = {"shift_scales": (2,), "distances": (2,)}
+_MEASURE, _BASIS = "measures/", "basis/"
 
 
 @jax.tree_util.register_dataclass
@@ -35,22 +36,22 @@ class Edit:
 class Directions:
     """Directions of one generator, best first.
 
-    basis: {layer path: [directions, *shape of the weight]}; orthonormal over all layers together.
-    spectrum: eigenvalues of the metric's Hessian. residuals: ||Hξ - λξ|| / |λ|.
+    basis: {layer path: [directions, *shape of the weight]}; of unit norm over all layers together.
+    measures: {name: [directions]}, what their method knows of them; the first one ranks them. A
+      spectrum has "eigenvalue", of the metric's Hessian, and "residual", ||Hξ - λξ|| / |λ|.
     shift_scales: [directions, 2], the |t| at which the images have changed by the target, for
     negative and positive t. distances: [directions, 2], the mean distance there.
     provenance: architecture, digest (of the weights), method, metric, seed, latents, config.
     """
 
     basis: Mapping[str, np.ndarray]
-    spectrum: np.ndarray
-    residuals: np.ndarray
+    measures: Mapping[str, np.ndarray]
     shift_scales: np.ndarray
     distances: np.ndarray
     provenance: Mapping[str, str]
 
     def __len__(self) -> int:
-        return len(self.spectrum)
+        return len(self.shift_scales)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -80,12 +81,14 @@ def write_directions(path: str | os.PathLike[str], directions: Directions) -> No
     missing = [key for key in _REQUIRED if key not in directions.provenance]
     if missing:
         raise ValueError(f"directions: the provenance lacks {missing}")
-    arrays = {f"basis/{layer}": rows for layer, rows in directions.basis.items()}
+    arrays = {_BASIS + layer: rows for layer, rows in directions.basis.items()}
+    arrays |= {_MEASURE + name: values for name, values in directions.measures.items()}
     arrays |= {name: getattr(directions, name) for name in _TABLES}
     metadata = {
         "format": "navigan_jax.directions",
         "format_version": "1",
         "layers": json.dumps(list(directions.layers)),
+        "measures": json.dumps(list(directions.measures)),
         "provenance": json.dumps(dict(directions.provenance)),
     }
     checkpoints.write_arrays(path, arrays, metadata)
@@ -100,8 +103,9 @@ def read_directions(path: str | os.PathLike[str], *, digest: str | None) -> Dire
     arrays, metadata = checkpoints.read_arrays(path)
     checkpoints.require_format(path, metadata, "directions")
     layers = checkpoints.read_json(path, metadata, "layers", list)
+    measures = checkpoints.read_json(path, metadata, "measures", list)
     provenance = checkpoints.read_json(path, metadata, "provenance")
-    _check(path, layers, arrays, provenance)
+    _check(path, layers, measures, arrays, provenance)
     if digest not in (None, provenance["digest"]):
         raise InputError(
             f"{path}: expected directions of the weights {digest}; got directions of "
@@ -109,7 +113,8 @@ def read_directions(path: str | os.PathLike[str], *, digest: str | None) -> Dire
             "digest=None to try them on any)"
         )
     return Directions(
-        basis={layer: arrays[f"basis/{layer}"] for layer in layers},
+        basis={layer: arrays[_BASIS + layer] for layer in layers},
+        measures={name: arrays[_MEASURE + name] for name in measures},
         provenance=provenance,
         **{name: arrays[name] for name in _TABLES},
     )
@@ -118,28 +123,32 @@ def read_directions(path: str | os.PathLike[str], *, digest: str | None) -> Dire
 def _check(
     path: str | os.PathLike[str],
     layers: Sequence[str],
+    measures: Sequence[str],
     arrays: Mapping[str, np.ndarray],
     provenance: Mapping[str, str],
 ) -> None:
     """Checks that nothing is missing, of another size or NaN."""
-    names = [*_TABLES, *(f"basis/{layer}" for layer in layers)]
+    shapes = {f"{_MEASURE}{name}": () for name in measures} | _TABLES
+    names = [*shapes, *(f"{_BASIS}{layer}" for layer in layers)]
     missing = [name for name in names if name not in arrays]
     missing += [key for key in _REQUIRED if key not in provenance]
-    if missing or not layers:
+    missing += [what for what, of in (("layers", layers), ("measures", measures)) if not of]
+    if missing:
         raise InputError(
-            f"{path}: expected layers, arrays and provenance; got none of "
-            f"{', '.join(missing or ['layers'])}; the file is damaged: make it anew"
+            f"{path}: expected layers, measures, arrays and provenance; got none of "
+            f"{', '.join(missing)}; the file is damaged: make it anew"
         )
-    count = arrays["spectrum"].size
+    count = arrays[names[0]].size
     for name in names:
-        shape, rest = arrays[name].shape, _TABLES.get(name)
+        shape, rest = arrays[name].shape, shapes.get(name)
         if shape[:1] != (count,) or rest not in (None, shape[1:]):
             raise InputError(
-                f"{path}: expected {name} of {count} directions, as many as eigenvalues; got shape "
+                f"{path}: expected {name} of {count} directions, as many as measured; got shape "
                 f"{list(shape)}; the file is damaged: make it anew"
             )
         # A residual is infinite where the eigenvalue is zero; nothing else may be.
-        if np.isnan(arrays[name]).any() or (name != "residuals" and np.isinf(arrays[name]).any()):
+        may_be_infinite = name == f"{_MEASURE}residual"
+        if np.isnan(arrays[name]).any() or (not may_be_infinite and np.isinf(arrays[name]).any()):
             raise InputError(
                 f"{path}: expected finite numbers; got NaN or infinity in {name}; "
                 "the file is damaged: make it anew"

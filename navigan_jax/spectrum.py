@@ -130,8 +130,7 @@ def as_directions(
     unmeasured = np.zeros((len(vectors), 2))
     return Directions(
         basis={path: np.asarray(rows) for path, rows in products.split(layers, vectors).items()},
-        spectrum=spectrum.eigenvalues,
-        residuals=spectrum.residuals,
+        measures={"eigenvalue": spectrum.eigenvalues, "residual": spectrum.residuals},
         shift_scales=unmeasured,
         distances=unmeasured,
         provenance=provenance,

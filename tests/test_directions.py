@@ -35,8 +35,10 @@ def make():
             "conv2/kernel": joint[:, :12].reshape(COUNT, 2, 2, 3, 1),
             "conv1/kernel": joint[:, 12:].reshape(COUNT, 3, 3, 2, 1),
         },
-        spectrum=np.array([3.0, 1.0, 0.0]),
-        residuals=np.array([1e-4, 1e-3, np.inf]),  # infinite, for an eigenvalue of zero
+        measures={
+            "eigenvalue": np.array([3.0, 1.0, 0.0]),
+            "residual": np.array([1e-4, 1e-3, np.inf]),  # infinite, for an eigenvalue of zero
+        },
         shift_scales=random.uniform(1, 2, (COUNT, 2)),
         distances=random.uniform(1, 2, (COUNT, 2)),
         provenance=PROVENANCE,
@@ -63,7 +65,9 @@ def test_read_returns_what_was_written(written):
     assert got.layers == expected.layers == ("conv2/kernel", "conv1/kernel")
     assert got.provenance == PROVENANCE
     pairs = [(got.basis[layer], expected.basis[layer]) for layer in expected.layers]
-    names = ("spectrum", "residuals", "shift_scales", "distances")
+    assert list(got.measures) == list(expected.measures) == ["eigenvalue", "residual"]
+    pairs += [(got.measures[name], expected.measures[name]) for name in expected.measures]
+    names = ("shift_scales", "distances")
     pairs += [(getattr(got, name), getattr(expected, name)) for name in names]
     for a, b in pairs:
         assert (a.dtype, a.shape) == (b.dtype, b.shape)
@@ -122,14 +126,25 @@ def test_truncated_file_is_refused(written, tenth):
         ),
         ({"metadata": {"provenance": "[]"}}, "JSON under 'provenance'.*a dict"),
         ({"metadata": {"provenance": "{}"}}, "none of architecture, digest, method, metric, seed"),
-        ({"without": ["spectrum", "distances"]}, "none of spectrum, distances"),
+        (
+            {"without": ["measures/eigenvalue", "distances"]},
+            "none of measures/eigenvalue, distances",
+        ),
+        ({"metadata": {"measures": "[]"}}, "none of measures"),
+        ({"metadata": {"measures": "{}"}}, "JSON under 'measures'.*a list"),
         ({"without": ["basis/conv1/kernel"]}, "none of basis/conv1/kernel"),
         (
-            {"arrays": {"spectrum": np.ones(2)}},
-            r"spectrum|residuals of 2 directions.*got shape \[3",
+            {"arrays": {"measures/eigenvalue": np.ones(2)}},
+            r"measures/residual of 2 directions.*got shape \[3",
         ),
-        ({"arrays": {"spectrum": np.array(1.0)}}, r"spectrum of 1 directions.*got shape \[\]"),
-        ({"arrays": {"residuals": np.ones((3, 1))}}, r"residuals of 3 .*got shape \[3, 1\]"),
+        (
+            {"arrays": {"measures/eigenvalue": np.array(1.0)}},
+            r"measures/eigenvalue of 1 directions.*got shape \[\]",
+        ),
+        (
+            {"arrays": {"measures/residual": np.ones((3, 1))}},
+            r"measures/residual of 3 .*got shape \[3, 1\]",
+        ),
         ({"arrays": {"shift_scales": np.ones(3)}}, r"shift_scales of 3 .*got shape \[3\]"),
         ({"arrays": {"distances": np.ones((3, 3))}}, r"distances of 3 .*got shape \[3, 3\]"),
         (
@@ -137,8 +152,14 @@ def test_truncated_file_is_refused(written, tenth):
             r"conv1/kernel of 3 .*shape \[2, 3\]",
         ),
         ({"arrays": {"basis/conv1/kernel": np.full((3, 9), np.nan)}}, "NaN or infinity in basis/c"),
-        ({"arrays": {"spectrum": np.array([np.inf, 1, 0])}}, "NaN or infinity in spectrum"),
-        ({"arrays": {"residuals": np.array([np.nan, 1, 0])}}, "NaN or infinity in residuals"),
+        (
+            {"arrays": {"measures/eigenvalue": np.array([np.inf, 1, 0])}},
+            "NaN or infinity in mea.*eig",
+        ),
+        (
+            {"arrays": {"measures/residual": np.array([np.nan, 1, 0])}},
+            "NaN or infinity in meas.*res",
+        ),
     ],
 )
 def test_damaged_file_is_refused(written, change, message):

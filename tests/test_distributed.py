@@ -127,7 +127,7 @@ def test_two_processes_find_the_spectrum_of_one_even_when_killed_between(
     assert len(list(workdir.glob("events.*"))) == 2  # one for each run, of process 0
     assert (workdir / "metrics.jsonl").read_bytes().startswith(stopped)
 
-    tasks.run_hessian(configure(generator), checkpoints.make_folder(tmp_path / "one"))
+    tasks.TASKS["hessian"](configure(generator), checkpoints.make_folder(tmp_path / "one"))
     pod, one = (
         checkpoints.read_arrays(folder / "directions.safetensors")[0]
         for folder in (workdir, tmp_path / "one")
@@ -151,10 +151,10 @@ def test_process_that_is_not_the_main_one_writes_nothing(
     workdir = checkpoints.make_folder(tmp_path / "run")
     monkeypatch.setattr(devices, "is_main_process", lambda: False)
     with pytest.raises(InputError, match="expected a folder that all processes share; got one"):
-        tasks.run_hessian(configure(generator), workdir)
+        tasks.TASKS["hessian"](configure(generator), workdir)
     for name in ("config.json", "inputs.json"):
         (workdir / name).touch()
-    tasks.run_hessian(configure(generator), workdir)
+    tasks.TASKS["hessian"](configure(generator), workdir)
     assert [path.stat().st_size for path in workdir.iterdir()] == [0, 0]
     said = capsys.readouterr()
     assert not said.out and not said.err

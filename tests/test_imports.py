@@ -77,6 +77,11 @@ ORDER = [
     "showcase.animation",
     "showcase",
     "testing",
+    "tasks.settings",
+    "tasks.workdirs",
+    "tasks.inputs",
+    "tasks.showing",
+    "tasks.hessian",
     "tasks",
     "main",
 ]

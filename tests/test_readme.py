@@ -24,7 +24,7 @@ def test_python_example_runs_and_edits_images(
     exec(block, names)
     images, generator, params = (names[name] for name in ("images", "generator", "params"))
     assert images.shape == (16, 64, 64, 3)
-    assert np.all(names["directions"].residuals <= 1e-3)
+    assert np.all(names["directions"].measures["residual"] <= 1e-3)
     originals = generator.synthesize(params, generator.map_latent(params, names["z"]))
     change = np.mean(np.abs(np.asarray(images - originals)), axis=(1, 2, 3))
     assert np.all(change > 1e-3)

@@ -2,7 +2,7 @@
 
 Everything here is a plain array or a number; the other files of this package turn it into pictures.
 1. Pixels are clamped before they become bytes: a bright pixel never wraps round to a dark one.
-2. Eigenvalues travel with their directions, signs and residuals included.
+2. What was measured travels with its direction: eigenvalues with signs and residuals.
 """
 
 import dataclasses
@@ -25,8 +25,7 @@ class DirectionRecord:
 
     index: int  # k, the place in the spectrum
     name: str  # given by a person; empty if nobody did
-    eigenvalue: float
-    residual: float  # ‖Hξ − λξ‖ / |λ|
+    measures: Mapping[str, float]  # as `Directions.measures`, e.g. the eigenvalue
     shifts: tuple[float, ...]  # t of each step, in units of ‖ξ‖; ascending, 0 in the middle
     distance: float  # mean perceptual distance to the original at the largest shift
 

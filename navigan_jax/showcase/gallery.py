@@ -118,12 +118,10 @@ def _data(showcase: base.Showcase, encoding: Encoding, sheets: list[str]) -> dic
             {
                 "index": record.index,
                 "name": record.name,
-                "eigenvalue": _known(record.eigenvalue),
-                "residual": _known(record.residual),
+                **{name: _known(value) for name, value in record.measures.items()},
                 "scale": record.shift_scale,
                 "texts": {
-                    "eigenvalue": base.format_number(record.eigenvalue),
-                    "residual": base.format_number(record.residual),
+                    **{k: base.format_number(value) for k, value in record.measures.items()},
                     "scale": base.format_number(record.shift_scale),
                     "distance": base.format_number(record.distance),
                 },

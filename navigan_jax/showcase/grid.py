@@ -37,6 +37,7 @@ _HEAD = 116
 _FOOT = 56
 _FRAME = 3
 _LABEL_HEIGHT = 100
+_SYMBOLS = {"eigenvalue": "λ"}  # other measures go by their names
 _NARROWEST = 880  # of a sheet: room for the line at its foot
 
 
@@ -172,7 +173,9 @@ def _draw_foot(draw: ImageDraw.ImageDraw, showcase: base.Showcase, layout: Layou
     ]
     notes = [f"{shown} of {all_} {what}" for shown, all_, what in kept if shown < all_]
     note = f"Shown here: {', '.join(notes)}.  " if notes else ""
-    key = "λ: eigenvalue.  s: shift scale.  d: mean distance to the original at ±s."
+    key = "s: shift scale.  d: mean distance to the original at ±s."
+    if "eigenvalue" in showcase.directions[0].measures:
+        key = f"λ: eigenvalue.  {key}"
     place = (_MARGIN, layout.size[1] - _FOOT + 8)
     draw.text(place, note + key, _MUTED, font(13))
 
@@ -182,8 +185,9 @@ def _draw_label(draw: ImageDraw.ImageDraw, record: base.DirectionRecord, top: in
     heading = font(16, bold=True)
     title = record.name or f"direction {record.index}"
     draw.text((_MARGIN, top + 8), shorten(title, _LABEL - 20, heading), _INK, heading)
+    first, value = next(iter(record.measures.items()))
     lines = [
-        f"λ = {base.format_number(record.eigenvalue)}",
+        f"{_SYMBOLS.get(first, first)} = {base.format_number(value)}",
         f"s = {base.format_number(record.shift_scale)}",
         f"d = {base.format_number(record.distance)}",
     ]

@@ -48,8 +48,10 @@ def make_showcase() -> Callable[..., base.Showcase]:
             base.DirectionRecord(
                 index=k,
                 name=(names or {}).get(k, ""),
-                eigenvalue=2.0 * 0.7**k if eigenvalue is None else eigenvalue,
-                residual=1e-3,
+                measures={
+                    "eigenvalue": 2.0 * 0.7**k if eigenvalue is None else eigenvalue,
+                    "residual": 1e-3,
+                },
                 shifts=base.spread_shifts(3.0 * 1.2**k, steps),
                 distance=0.1,
             )

@@ -79,9 +79,9 @@ def test_data_tells_the_records(make_showcase: Make) -> None:
     assert data["fractionNames"][2] == "original"
     for direction, record in zip(data["directions"], showcase.directions, strict=True):
         assert direction["index"] == record.index and direction["name"] == record.name
-        assert direction["eigenvalue"] == record.eigenvalue
+        assert direction["eigenvalue"] == record.measures["eigenvalue"]
         assert direction["scale"] == record.shift_scale
-        assert direction["texts"]["residual"] == base.format_number(record.residual)
+        assert direction["texts"]["residual"] == base.format_number(record.measures["residual"])
         assert len(direction["shifts"]) == 5 and direction["shifts"][2] == "0"
 
 

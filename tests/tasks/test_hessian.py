@@ -1,4 +1,4 @@
-"""The tasks from a config to files, on a random generator so small that a run takes seconds.
+"""The task from a config to files, on a random generator so small that a run takes seconds.
 
 Kills and interruptions happen in processes of their own, at a given state of the solver.
 """
@@ -33,8 +33,10 @@ from navigan_jax.perceptual import METRICS
 from navigan_jax.perceptual.files import write_perceptual
 from navigan_jax.progress import read_metrics
 from navigan_jax.subspaces import products
+from navigan_jax.tasks import hessian as hessian_task
+from navigan_jax.tasks import inputs
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 SIZES = {"z_dim": 5, "widths": [7, 6], "image_channels": 3}
 PICTURES = ("spectrum.png", "gallery.png", "gallery.html", "animation.gif")
 Overrides = Any
@@ -185,8 +187,9 @@ def test_artefacts_hold_what_was_found(finished: Finished) -> None:
     assert len(directions) == 3 and directions.layers == ("conv1/kernel",)
     basis = directions.basis["conv1/kernel"].reshape(3, -1)
     np.testing.assert_allclose(basis @ basis.T, np.eye(3), atol=1e-5)
-    assert (directions.residuals <= config.solver.tolerance).all()
-    assert (np.diff(directions.spectrum) < 0).all() and directions.spectrum[-1] > 0
+    assert (directions.measures["residual"] <= config.solver.tolerance).all()
+    eigenvalues = directions.measures["eigenvalue"]
+    assert (np.diff(eigenvalues) < 0).all() and eigenvalues[-1] > 0
     assert (directions.shift_scales > 0).all()
     assert np.ptp(directions.distances) < 0.1 * directions.distances.mean()
     known = directions.provenance
@@ -196,12 +199,14 @@ def test_artefacts_hold_what_was_found(finished: Finished) -> None:
 
     key = jax.random.fold_in(jax.random.key(config.seed), 0)
     values, vectors = solve_densely(config, ["conv1"], generator.sample_latents(key, 6))
-    np.testing.assert_allclose(directions.spectrum, values[:3], rtol=1e-3)
+    np.testing.assert_allclose(eigenvalues, values[:3], rtol=1e-3)
     projector = vectors[:3].T @ vectors[:3]
     np.testing.assert_allclose(basis.T @ basis, projector, atol=0.01)
 
     page = page_data(workdir)
-    assert [entry["eigenvalue"] for entry in page["directions"]] == directions.spectrum.tolist()
+    assert [entry["eigenvalue"] for entry in page["directions"]] == directions.measures[
+        "eigenvalue"
+    ].tolist()
     assert page["samples"] == 2 and page["fractions"] == [-1, 0, 1]
     assert len({entry["sheet"] for entry in page["directions"]}) == 3
     rows = list(read_metrics(workdir / "metrics.jsonl"))
@@ -273,7 +278,7 @@ def test_several_layers_and_latents_from_a_file(
     found = np.concatenate(basis, axis=1)
     np.testing.assert_allclose(found @ found.T, np.eye(3), atol=1e-5)
     values, vectors = solve_densely(config, ["conv0", "conv2"], z[:7].reshape(7, 5))
-    np.testing.assert_allclose(arrays["spectrum"], values[:3], rtol=1e-3)
+    np.testing.assert_allclose(arrays["measures/eigenvalue"], values[:3], rtol=1e-3)
     np.testing.assert_allclose(found.T @ found, vectors[:3].T @ vectors[:3], atol=0.01)
     directions = read_directions(tmp_path / "run" / "directions.safetensors", digest=None)
     assert directions.provenance["latents"] == "7"
@@ -307,12 +312,14 @@ def test_paper_s_setting_runs_with_lpips(
     arrays = arrays_of(tmp_path / "run")
     basis = arrays["basis/conv1/kernel"].reshape(2, -1)
     np.testing.assert_allclose(basis @ basis.T, np.eye(2), atol=1e-4)
-    assert np.isfinite(arrays["residuals"]).all() and arrays["residuals"].max() > 1e-3
+    assert (
+        np.isfinite(arrays["measures/residual"]).all() and arrays["measures/residual"].max() > 1e-3
+    )
     assert "2 pairs, 8 products" in (said := capsys.readouterr().out)
     assert "above the tolerance 0.001" in said
     rows = list(read_metrics(tmp_path / "run" / "metrics.jsonl"))
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    np.testing.assert_allclose(rows[2]["eigenvalue"], arrays["spectrum"][0], rtol=1e-6)
+    np.testing.assert_allclose(rows[2]["eigenvalue"], arrays["measures/eigenvalue"][0], rtol=1e-6)
 
 
 def test_exact_products_find_the_same(
@@ -321,7 +328,9 @@ def test_exact_products_find_the_same(
     """As Gauss-Newton ones, up to float32; not to the bit, so it was another way."""
     run(configure(files, solver__product="exact"), tmp_path / "run")
     exact, other = arrays_of(tmp_path / "run"), arrays_of(whole)
-    np.testing.assert_allclose(exact["spectrum"], other["spectrum"], rtol=1e-3)
+    np.testing.assert_allclose(
+        exact["measures/eigenvalue"], other["measures/eigenvalue"], rtol=1e-3
+    )
     np.testing.assert_allclose(exact["basis/conv1/kernel"], other["basis/conv1/kernel"], atol=0.02)
     assert np.any(exact["basis/conv1/kernel"] != other["basis/conv1/kernel"])
 
@@ -427,7 +436,7 @@ def test_resumed_run_makes_only_the_products_that_are_missing(
     """One that was stopped after its last step makes none but the one that compiles."""
     config = configure(files, save_minutes=0.0)
 
-    monkeypatch.setattr(tasks.spectrum_lib, "as_directions", _stop)
+    monkeypatch.setattr(hessian_task.spectrum_lib, "as_directions", _stop)
     with pytest.raises(Stop):
         run(config, tmp_path / "run")
     monkeypatch.undo()
@@ -528,17 +537,13 @@ def test_damaged_state_is_one_message(
     checkpoints.write_state(path, {"other": np.ones(9)})
     if damage is not None:
         path.write_bytes(damage(path.read_bytes()))
-    inputs = tasks._digest_inputs(*_inputs_of(config))
+    problem = inputs.read_problem(config)
+    digests = inputs.digest_inputs(config, problem, inputs.draw_latents(config, problem.generator))
     checkpoints.write_text(workdir / "config.json", config_lib.to_text(config))
-    checkpoints.write_text(workdir / "inputs.json", json.dumps(inputs, indent=2) + "\n")
+    checkpoints.write_text(workdir / "inputs.json", json.dumps(digests, indent=2) + "\n")
     with pytest.raises(InputError, match=re.compile(message, re.DOTALL)):
         run(config, workdir)
     assert not (workdir / "directions.safetensors").exists()
-
-
-def _inputs_of(config: config_lib.Config) -> tuple[config_lib.Config, str, np.ndarray]:
-    generator, params = read_generator(config.generator)
-    return config, params_lib.digest(params), tasks._draw_latents(config, generator)
 
 
 def test_metric_weights_with_other_content_are_noticed(
@@ -548,7 +553,7 @@ def test_metric_weights_with_other_content_are_noticed(
     weights = shutil.copy(files / "lpips.safetensors", tmp_path / "lpips.safetensors")
     config = configure(files, metric__name="lpips", metric__weights=str(weights), metric__size=64)
     workdir = checkpoints.make_folder(tmp_path / "run")
-    monkeypatch.setattr(tasks, "_find_directions", _stop)
+    monkeypatch.setattr(hessian_task, "_find_directions", _stop)
     with pytest.raises(Stop):
         run(config, workdir)
     (workdir / "state.safetensors").touch()
@@ -570,7 +575,7 @@ def test_settings_may_change_where_nothing_was_found_yet(
     files: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that stopped before its first state does not keep the workdir for itself."""
-    monkeypatch.setattr(tasks, "_find_directions", _stop)
+    monkeypatch.setattr(hessian_task, "_find_directions", _stop)
     for seed in (1, 2):
         with pytest.raises(Stop):
             run(configure(files, seed=seed), tmp_path / "run")
@@ -720,12 +725,12 @@ def test_every_number_out_of_range_is_one_message(
     files: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     """Negative ones for all keys with numbers, and 0 where it has no meaning."""
-    allowed_zero = set(tasks._NOT_NEGATIVE)
-    numbers = {key for key, kind in tasks.HESSIAN_KEYS.items() if kind in (int, float)}
-    assert numbers == {*tasks._POSITIVE, *tasks._NOT_NEGATIVE}
+    settings = hessian_task.SETTINGS
+    numbers = {key for key, kind in settings.kinds.items() if kind in (int, float)}
+    assert numbers == settings.limits.keys()
     for key in sorted(numbers):
-        kind = tasks.HESSIAN_KEYS[key]
-        for value in {kind(-1)} | (set() if key in allowed_zero else {kind(0)}):
+        kind = settings.kinds[key]
+        for value in {kind(-1)} | ({kind(0)} if settings.limits[key].is_open else set()):
             config = configure(files, **{key.replace(".", "__"): value})
             refused(config, tmp_path / "run", f"config.{key}: expected .*; got {value}; set it")
 
@@ -766,7 +771,7 @@ def test_batch_that_does_not_fit_names_the_key(
     with pytest.raises(InputError, match=r"memory: .* lower config.microbatch with --config.micro"):
         run(configure(files), tmp_path / "run")
     monkeypatch.undo()
-    monkeypatch.setattr(tasks, "_find_directions", _stop)
+    monkeypatch.setattr(hessian_task, "_find_directions", _stop)
     with pytest.raises(Stop):
         run(configure(files, microbatch=1, seed=1), tmp_path / "run")
 
@@ -821,15 +826,15 @@ def test_config_has_every_key_the_task_reads_and_no_other(
 ) -> None:
     config = get_config()
     config.generator, config.layer = "a", "b"
-    config_lib.validate(config, tasks.HESSIAN_KEYS)
+    config_lib.validate(config, hessian_task.SETTINGS.kinds)
     assert config.task in tasks.TASKS
 
 
 def test_every_key_is_read() -> None:
-    """Each key's name stands somewhere in tasks or main, beside the table of keys."""
-    sources = [(ROOT / f"navigan_jax/{name}.py").read_text() for name in ("tasks", "main")]
-    text = "".join(sources)
-    for key in tasks.HESSIAN_KEYS:
+    """Each key's name stands somewhere in tasks/ or main, beside the table of keys."""
+    folder = ROOT / "navigan_jax"
+    text = "".join(p.read_text() for p in [*folder.glob("tasks/*.py"), folder / "main.py"])
+    for key in hessian_task.SETTINGS.kinds:
         assert re.search(rf"\.{key.rpartition('.')[2]}\b(?!\")", text), key
 
 

@@ -1,0 +1,84 @@
+"""What the keys of a config may hold: kinds, ranges of numbers, names."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
+
+from navigan_jax import config as config_lib
+from navigan_jax.config import Config
+from navigan_jax.errors import InputError
+
+
+class Limits(NamedTuple):
+    """The range of a number: from `least` (not itself, if `is_open`) to `most`."""
+
+    least: float = 0
+    most: float = float("inf")
+    is_open: bool = False
+
+
+NOT_NEGATIVE = Limits()
+POSITIVE = Limits(is_open=True)
+SEED = Limits(most=2**32 - 1)  # seeds have 32 bits
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Keys with their kinds, the limits of those that are numbers, the names that others allow.
+
+    Two of them are joined by `|`, so that tasks share what they have in common.
+    """
+
+    kinds: config_lib.Keys
+    limits: Mapping[str, Limits] = dataclasses.field(default_factory=dict)
+    names: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+
+    def __or__(self, other: Self) -> "Settings":
+        return Settings(
+            {**self.kinds, **other.kinds},
+            {**self.limits, **other.limits},
+            {**self.names, **other.names},
+        )
+
+    def check(self, config: Config) -> None:
+        """Checks that the config has exactly these keys, with values of their kinds and ranges.
+
+        Raises: InputError for the first that it has not.
+        """
+        config_lib.validate(config, self.kinds)
+        for key, limits in self.limits.items():
+            _check_limits(config, key, limits)
+        for key, allowed in self.names.items():
+            if value(config, key) not in allowed:
+                raise InputError(
+                    f"config.{key}: expected one of the names allowed; got "
+                    f"{value(config, key)!r}; allowed: {', '.join(allowed)}; set it with "
+                    f"--config.{key}={allowed[0]}"
+                )
+
+
+def _check_limits(config: Config, key: str, limits: Limits) -> None:
+    number = value(config, key)
+    if number is None:  # a placeholder that may stay empty
+        return
+    if not number >= limits.least or (limits.is_open and number == limits.least):
+        expected = f"a number above {limits.least:g}"
+        if not limits.is_open:
+            expected = f"{limits.least:g} or a number above it"
+        raise wrong_number(config, key, expected)
+    if number > limits.most:
+        raise wrong_number(config, key, f"a number of at most {limits.most:.0f}")
+
+
+def wrong_number(config: Config, key: str, expected: str) -> InputError:
+    """Returns the error that says so of a key."""
+    return InputError(
+        f"config.{key}: expected {expected}; got {value(config, key)}; set it with --config.{key}=N"
+    )
+
+
+def value(config: Config, key: str) -> Any:
+    """Returns the value at a path of the config, e.g. "latents.count"."""
+    for part in key.split("."):
+        config = config[part]
+    return config

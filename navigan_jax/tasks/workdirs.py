@@ -1,0 +1,83 @@
+"""A workdir belongs to one config: results of another are never mixed in or overwritten."""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from navigan_jax import checkpoints, devices
+from navigan_jax import config as config_lib
+from navigan_jax.config import Config
+from navigan_jax.errors import InputError
+
+_CONFIG = "config.json"
+_INPUTS = "inputs.json"
+
+
+def claim(
+    workdir: pathlib.Path,
+    config: Config,
+    inputs: Mapping[str, str],
+    *,
+    results: Sequence[str],
+    free_keys: tuple[str, ...],
+) -> None:
+    """Saves config and inputs in the workdir; checks that results there are of the same ones.
+
+    inputs: SHA-256 of what the config only names. results: names of files that, if there, make
+      the workdir one of a certain config. free_keys: beginnings of the keys that may change all
+      the same.
+    Raises: InputError that shows what differs.
+    """
+    if any((workdir / name).exists() for name in results):
+        _require_same(workdir, config, inputs, free_keys)
+    if devices.is_main_process():
+        checkpoints.write_text(workdir / _INPUTS, json.dumps(dict(inputs), indent=2) + "\n")
+        checkpoints.write_text(workdir / _CONFIG, config_lib.to_text(config))
+    devices.wait_for_all("claimed")
+    if not (workdir / _CONFIG).exists():
+        raise InputError(
+            f"{workdir}: expected a folder that all processes share; got one that this process has "
+            "for itself; choose another --workdir"
+        )
+
+
+def _require_same(
+    workdir: pathlib.Path, config: Config, inputs: Mapping[str, str], free_keys: tuple[str, ...]
+) -> None:
+    config_path, inputs_path = workdir / _CONFIG, workdir / _INPUTS
+    if not config_path.exists() or not inputs_path.exists():
+        raise InputError(
+            f"{workdir}: expected config.json and inputs.json beside the results there; got "
+            "none; choose another --workdir, or remove this one"
+        )
+    old_config = config_lib.from_text(checkpoints.read_text(config_path))
+    old_inputs = config_lib.from_text(checkpoints.read_text(inputs_path)).to_dict()
+    changed = [
+        line
+        for line in config_lib.differences(old_config, config)
+        if not line.startswith(free_keys)
+    ]
+    changed += [
+        f"{name}: other content, {str(old_inputs.get(name))[:16]} -> {inputs[name][:16]}"
+        for name in inputs
+        if old_inputs.get(name) != inputs[name]
+    ]
+    if changed:
+        raise InputError(
+            f"{workdir}: expected a workdir of this config; got one with results of another:\n"
+            + "".join(f"  {line}\n" for line in changed)
+            + "choose another --workdir, or remove this one"
+        )
+
+
+def say(text: str) -> None:
+    """Prints a line for people, in the main process alone."""
+    if devices.is_main_process():
+        print(text, flush=True)
+
+
+def say_written(workdir: pathlib.Path, files: Mapping[str, str]) -> None:
+    """Ends a task by naming the files it wrote: {name: what it is}."""
+    say("wrote:")
+    for name, what in files.items():
+        say(f"  {workdir / name}  {what}")
