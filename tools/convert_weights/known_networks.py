@@ -1,0 +1,49 @@
+"""The official StyleGAN2 networks by name: where NVIDIA keeps them, and their SHA-256 where known.
+
+NVIDIA publishes no digests. The two that are listed are those by which public programs check their
+download of that URL; all others are empty, and what comes is written down.
+"""
+
+import pathlib
+from collections.abc import Mapping
+
+from tools.convert_weights.download import KnownFile, cache_folder, fetch_known
+
+_SITE = "https://nvlabs-fi-cdn.nvidia.com"
+
+_SHA256 = {
+    "ada-ffhq": "a205a346e86a9ddaae702e118097d014b7b8bd719491396a162cca438f2f524c",
+    "ada-cifar10": "f8952c74e23da2186d147ad871c48780bd59500ee37c301201081ee8e0cb32f1",
+}
+
+
+def _files() -> dict[str, KnownFile]:
+    """Returns the table; the names begin with the data set, or with `ada-`."""
+    paths = {
+        f"{data}-config-f": f"stylegan2/networks/stylegan2-{data}-config-f.pkl"
+        for data in ("ffhq", "car", "horse", "church", "cat")  # 1024, 512, 256, 256, 256 px
+    }
+    for data in ("ffhq", "car"):
+        paths[f"{data}-config-e"] = f"stylegan2/networks/stylegan2-{data}-config-e.pkl"
+        for g in ("orig", "resnet", "skip"):
+            for d in ("orig", "resnet", "skip"):
+                name = f"{data}-config-e-G{g}-D{d}"
+                paths[name] = f"stylegan2/networks/table2/stylegan2-{name}.pkl"
+    for name in ("ffhq", "metfaces", "afhqcat", "afhqdog", "afhqwild", "brecahad", "cifar10"):
+        paths[f"ada-{name}"] = f"stylegan2-ada-pytorch/pretrained/{name}.pkl"
+    return {
+        name: KnownFile(_SHA256.get(name, ""), url=f"{_SITE}/{path}")
+        for name, path in paths.items()
+    }
+
+
+KNOWN_NETWORKS: Mapping[str, KnownFile] = _files()
+
+
+def fetch_network(name: str) -> pathlib.Path:
+    """Returns the path of a network of the table in the cache, downloading it first if need be.
+
+    Raises: as `download.fetch_known`.
+    """
+    known = KNOWN_NETWORKS[name]
+    return fetch_known(known, cache_folder() / "stylegan2" / f"{name}.pkl")

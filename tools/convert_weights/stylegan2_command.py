@@ -1,0 +1,145 @@
+"""The command `stylegan2`: one file, one official network by name, or all of these."""
+
+import argparse
+import dataclasses
+import difflib
+import math
+import os
+import pathlib
+from collections.abc import Callable
+
+from navigan_jax.checkpoints import make_folder
+from navigan_jax.errors import InputError
+from navigan_jax.generators.files import write_generator
+from tools.convert_weights.download import NoConnection
+from tools.convert_weights.known_networks import KNOWN_NETWORKS, fetch_network
+from tools.convert_weights.stylegan2 import NETWORKS, Options, read_stylegan2
+from tools.convert_weights.stylegan2_parts import AVERAGE_DRAWS, MAPPING_RATE
+
+_MOST_DRAWS = 1_000_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the command, but for the output."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "source",
+        metavar="SOURCE",
+        nargs="?",
+        help="file of rosinality, NaviGAN or NVIDIA (.pt or .pkl), or the name of an official "
+        f"network: {', '.join(KNOWN_NETWORKS)}",
+    )
+    source.add_argument(
+        "--all-known",
+        action="store_true",
+        help="every official network, 12 GB; --out is then a folder; those already in it are kept",
+    )
+    parser.add_argument(
+        "--network",
+        metavar="NAME",
+        choices=NETWORKS,
+        help="which generator of the file: g_ema, g, G_ema, G or Gs; default: the average",
+    )
+    parser.add_argument(
+        "--mapping-rate",
+        type=_positive,
+        default=MAPPING_RATE,
+        metavar="RATE",
+        help="learning-rate multiplier of the mapping where the file, a state dict, does not say "
+        "it; default: %(default)s, as in all official programs",
+    )
+    parser.add_argument(
+        "--clamp",
+        type=_positive,
+        metavar="BOUND",
+        help="bound of activations (conv_clamp) where the file, a state dict of NVIDIA's program, "
+        "does not say it; default: none; its training program sets 256",
+    )
+    parser.add_argument(
+        "--draws",
+        type=_count,
+        default=AVERAGE_DRAWS,
+        metavar="N",
+        help="draws of z (seed 0) for an average w that the file lacks; default: %(default)s",
+    )
+
+
+def _positive(text: str) -> float:
+    """Returns a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0; got {text!r}")
+    return value
+
+
+def _count(text: str) -> int:
+    """Returns a whole number from 1 on."""
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST_DRAWS:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number from 1 to {_MOST_DRAWS}; got {text!r}"
+        )
+    return int(text)
+
+
+def options_of(arguments: argparse.Namespace) -> Options:
+    """Returns what the user said of the file."""
+    names = [field.name for field in dataclasses.fields(Options)]
+    return Options(**{name: getattr(arguments, name) for name in names})
+
+
+def convert_one(source: str, out: str, options: Options) -> None:
+    """Converts a file or, where there is no such file, the official network of that name.
+
+    Raises: InputError as `read_stylegan2`, or if the network cannot be had.
+    """
+    if not os.path.exists(source):
+        if source in KNOWN_NETWORKS:
+            source = str(fetch_network(source))
+        elif not os.path.splitext(source)[1]:
+            near = difflib.get_close_matches(source, KNOWN_NETWORKS, n=3)
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            raise InputError(
+                f"{source}: expected a file or an official network; got neither; {hint}"
+                f"allowed: {', '.join(KNOWN_NETWORKS)}"
+            )
+    config, params, origin = read_stylegan2(source, options)
+    write_generator(out, "stylegan2", config, params, origin)
+
+
+def convert_all(folder: str, say: Callable[[str], None]) -> None:
+    """Converts every official network into a file of its name in the folder; keeps what is there.
+
+    say: is told of each. Without a network nothing more is tried; a single network that fails
+    keeps none of the others back.
+
+    Raises: InputError at the end, naming each network that failed and why.
+    """
+    target = make_folder(folder)
+    failures: list[str] = []
+    for index, name in enumerate(KNOWN_NETWORKS, 1):
+        out = pathlib.Path(target) / f"{name}.safetensors"
+        label = f"{index} of {len(KNOWN_NETWORKS)}  {name}"
+        if out.exists():
+            say(f"{label}: already there")
+            continue
+        try:
+            convert_one(name, str(out), Options())
+        except NoConnection as error:
+            raise InputError(
+                f"--all-known: expected a network connection; got none at {label}; {error}; "
+                "run the command again to go on from there"
+            ) from error
+        except InputError as error:
+            failures.append(str(error))
+            say(f"{label}: failed")
+        else:
+            say(f"{label}: {out}")
+    if failures:
+        raise InputError(
+            f"--all-known: expected {len(KNOWN_NETWORKS)} networks; got "
+            f"{len(KNOWN_NETWORKS) - len(failures)}; run the command again for the others:\n  "
+            + "\n  ".join(failures)
+        )
