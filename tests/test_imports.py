@@ -82,6 +82,7 @@ ORDER = [
     "tasks.inputs",
     "tasks.showing",
     "tasks.hessian",
+    "tasks.bake",
     "tasks",
     "main",
 ]

@@ -47,7 +47,7 @@ def bake(
         if network not in source_map.networks:
             raise InputError(
                 f"{source}: expected networks of this file; got {network!r}; allowed: "
-                f"{', '.join(source_map.networks)}; set config.networks"
+                f"{', '.join(sorted(source_map.networks))}; set config.networks"
             )
     chosen = {
         network: _places(source, source_map, network, deltas)
@@ -84,8 +84,9 @@ def _check_source(source: pathlib.Path, out: pathlib.Path, source_map: SourceMap
     if digest != source_map.sha256:
         raise InputError(
             f"{source}: expected the file that the generator was converted from, "
-            f"{source_map.size} bytes of SHA-256 {source_map.sha256}; got {source.stat().st_size} "
-            f"bytes of SHA-256 {digest}; give that file, or convert this one anew"
+            f"{source_map.file} with {source_map.size} bytes of SHA-256 {source_map.sha256}; got "
+            f"{source.stat().st_size} bytes of SHA-256 {digest}; give that file, or convert this "
+            "one anew"
         )
 
 

@@ -59,11 +59,12 @@ class Checksum:
 class SourceMap:
     """The map of one file.
 
-    sha256, size: of the file, in hexadecimal and bytes. converted: which of its networks the
-    weights are. networks: for each network of that architecture in it, the places of its arrays by
-    their path in our parameters; arrays that are not there as plain bytes have none.
+    file: its name. sha256, size: of the file, in hexadecimal and bytes. converted: which of its
+    networks the weights are. networks: for each network of that architecture in it, the places of
+    its arrays by their path in our parameters; arrays that are not there as plain bytes have none.
     """
 
+    file: str
     sha256: str
     size: int
     converted: str
@@ -80,6 +81,7 @@ class SourceMap:
             for name, places in self.networks.items()
         }
         return {
+            "file": self.file,
             "sha256": self.sha256,
             "size": self.size,
             "converted": self.converted,
@@ -128,7 +130,14 @@ def _from_json(content: Any) -> SourceMap:
             not 0 <= at <= size - 4 for at in each.offsets
         ):
             raise ValueError("a checksum outside of the file")
-    return SourceMap(str(content["sha256"]), size, str(content["converted"]), networks, checksums)
+    return SourceMap(
+        str(content["file"]),
+        str(content["sha256"]),
+        size,
+        str(content["converted"]),
+        networks,
+        checksums,
+    )
 
 
 def _place(offset: int, dtype: str, strides: Sequence[int], added: float) -> Place:

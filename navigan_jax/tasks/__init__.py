@@ -8,6 +8,9 @@ import pathlib
 from collections.abc import Callable
 
 from navigan_jax.config import Config
-from navigan_jax.tasks import hessian
+from navigan_jax.tasks import bake, hessian
 
-TASKS: dict[str, Callable[[Config, pathlib.Path], None]] = {"hessian": hessian.run}
+TASKS: dict[str, Callable[[Config, pathlib.Path], None]] = {
+    "bake": bake.run,
+    "hessian": hessian.run,
+}

@@ -139,7 +139,7 @@ def test_file_and_wheel_give_the_same(wheel: bool, tmp_path: pathlib.Path) -> No
     want_config, want = from_state_dict(state)
     assert config == want_config
     jax.tree.map(np.testing.assert_array_equal, params, want)
-    keys = {"file", "sha256"} | ({"member", "member_sha256"} if wheel else set())
+    keys = {"file", "sha256", "map"} | ({"member", "member_sha256"} if wheel else set())
     assert set(source) == keys
     assert source["file"] == path.name
 

@@ -13,7 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from navigan_jax import params as params_lib
 from navigan_jax.errors import InputError
+from tools.convert_weights.places import Places
+from tools.convert_weights.source_map import Found, make_source_map
 from tools.convert_weights.torch_file import read_bytes, read_torch_bytes
 from tools.convert_weights.wheel import is_wheel, read_member
 
@@ -28,18 +31,27 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 def read_dcgan(
     path: str | os.PathLike[str],
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Returns (config, params, source) of a PyTorch file, or of the one inside a wheel.
 
     Raises: InputError if the file is damaged, hostile or holds no DCGAN generator.
     """
     data, name = read_bytes(path), str(path)
-    source = {"file": os.path.basename(name), "sha256": hashlib.sha256(data).hexdigest()}
+    label = os.path.basename(name)
+    source: dict[str, Any] = {"file": label, "sha256": hashlib.sha256(data).hexdigest()}
     if is_wheel(data, name):
         member, data = read_member(data, name, _WHEEL_MEMBER)
-        name = f"{name}: {member}"
+        label, name = f"{member} of {label}", f"{name}: {member}"
         source |= {"member": member, "member_sha256": hashlib.sha256(data).hexdigest()}
-    return *from_content(read_torch_bytes(data, name), name), source
+    places = Places(data)
+    state = _state_in(read_torch_bytes(data, name, places=places), name)
+    config, params = from_state_dict(state, name)
+    networks = {"G": {path: Found(view) for path, view in _views(state).items()}}
+    return (
+        config,
+        params,
+        source | {"map": make_source_map(label, data, places, "G", networks).to_json()},
+    )
 
 
 def from_content(content: Any, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -49,6 +61,11 @@ def from_content(content: Any, name: str) -> tuple[dict[str, Any], dict[str, Any
 
     Raises: InputError, which begins with `name`, if that is no DCGAN generator.
     """
+    return from_state_dict(_state_in(content, name), name)
+
+
+def _state_in(content: Any, name: str) -> dict[str, Any]:
+    """Returns the generator's state dict, without the prefix `module.`."""
     if not isinstance(content, dict):
         raise _refusal(name, f"a {type(content).__name__}")
     if "netD_state_dict" in content and "netG_state_dict" not in content:
@@ -56,7 +73,7 @@ def from_content(content: Any, name: str) -> tuple[dict[str, Any], dict[str, Any
     state = content.get("netG_state_dict", content)
     if not isinstance(state, dict) or any(not isinstance(key, str) for key in state):
         raise _refusal(name, "no state dict")
-    return from_state_dict({key.removeprefix("module."): state[key] for key in state}, name)
+    return {key.removeprefix("module."): state[key] for key in state}
 
 
 def from_state_dict(
@@ -75,17 +92,24 @@ def from_state_dict(
     _check_keys(arrays, layers, name)
     widths = _check_shapes(arrays, layers, name)
     _check_numbers(arrays, name)
-    params: dict[str, Any] = {}
-    for index in range(layers):
-        kernel = arrays[f"main.{3 * index}.weight"].transpose(2, 3, 0, 1)
-        params[f"conv{index}"] = {"kernel": np.ascontiguousarray(kernel, np.float32)}
-        if index < layers - 1:
-            params[f"norm{index}"] = {
-                ours: np.ascontiguousarray(arrays[f"main.{3 * index + 1}.{theirs}"], np.float32)
-                for theirs, ours in _NORM_PARTS.items()
-            }
+    params = params_lib.unflatten(
+        {path: np.ascontiguousarray(view, np.float32) for path, view in _views(arrays).items()}
+    )
     z_dim, *hidden, image_channels = widths
     return {"z_dim": z_dim, "widths": hidden, "image_channels": image_channels}, params
+
+
+def _views(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the arrays of a checked state dict by our paths; kernels are HWIO."""
+    views = {}
+    for key, array in arrays.items():
+        if match := _KEY.fullmatch(key):
+            layer, part = divmod(int(match[1]), 3)
+            if part == 0:
+                views[f"conv{layer}/kernel"] = array.transpose(2, 3, 0, 1)
+            else:
+                views[f"norm{layer}/{_NORM_PARTS[match[2]]}"] = array
+    return views
 
 
 def _count_layers(arrays: Mapping[str, Any], name: str) -> int:

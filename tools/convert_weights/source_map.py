@@ -20,12 +20,13 @@ class Found(NamedTuple):
 
 
 def make_source_map(
+    name: str,
     data: bytes,
     places: Places,
     converted: str,
     networks: Mapping[str, Mapping[str, Found]],
 ) -> SourceMap:
-    """Returns the map of a file's bytes.
+    """Returns the map of a file's bytes; `name` is what messages call the file.
 
     networks: arrays by our path, for each network by its name in the file. An array that has no
     place, or whose elements share bytes with one another, is left out.
@@ -35,6 +36,7 @@ def make_source_map(
         for name, arrays in networks.items()
     }
     return SourceMap(
+        file=name,
         sha256=hashlib.sha256(data).hexdigest(),
         size=len(data),
         converted=converted,

@@ -105,7 +105,7 @@ def read_stylegan2(
         "sha256": hashlib.sha256(data).hexdigest(),
         "network": chosen,
         "average w": describe_average(draft, options.draws),
-        "map": make_source_map(data, places, chosen, alike).to_json(),
+        "map": make_source_map(os.path.basename(name), data, places, chosen, alike).to_json(),
     }
     return config, params, source
 

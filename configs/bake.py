@@ -1,0 +1,33 @@
+"""Writes an edit into a copy of your own checkpoint: .pt, .pth, or either .pkl of NVIDIA.
+
+  python -m navigan_jax.main --config=configs/bake.py --workdir=runs/baked \
+      --config.generator=generator.safetensors --config.source=network.pkl \
+      --config.directions=runs/hessian/directions.safetensors \
+      --config.indices="(4, 7)" --config.shifts="(30.0, -12.5)"
+
+The copy has the size and the format of the source; only the edited weights differ. Seconds on any
+machine. To take an edit back, convert the copy and bake the opposite shifts into it, with
+--config.any_weights=True, as the directions were found in the weights before.
+"""
+
+import ml_collections
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the config."""
+    config = ml_collections.ConfigDict()
+    config.task = "bake"
+    config.distributed = False  # True on a pod: joins its processes before anything else
+
+    config.generator = placeholder(str)  # generator file that was converted from the source
+    config.source = placeholder(str)  # the checkpoint itself; it is left as it is
+    config.out = placeholder(str)  # file to write; left out: of the source's name, in the workdir
+    config.networks = placeholder(str)  # of the file, as G_ema,G; left out: the one converted
+
+    config.recipe = placeholder(str)  # what to bake: a recipe file, or the three keys that follow
+    config.directions = placeholder(str)  # directions file; with a recipe: instead of its own
+    config.indices = ()  # of the directions, e.g. (4, 7)
+    config.shifts = ()  # t of each, in units of ‖ξ‖, e.g. (30.0, -12.5)
+    config.any_weights = False  # True: also directions found in other weights of the same sizes
+    return config

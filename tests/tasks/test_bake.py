@@ -1,0 +1,175 @@
+"""The task from a config to a checkpoint of the user's own format, which converts again."""
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from configs import bake
+from navigan_jax import config as config_lib
+from navigan_jax import directions as directions_lib
+from navigan_jax import params as params_lib
+from navigan_jax import tasks, testing
+from navigan_jax.directions import Directions, read_directions, write_directions
+from navigan_jax.editing.edit import apply_edit
+from navigan_jax.editing.recipe import Drawn, Move, Recipe
+from navigan_jax.editing.recipe_files import write_recipe
+from navigan_jax.errors import InputError
+from navigan_jax.generators.files import read_generator, write_generator
+from tests.tools import crafting
+from tools.convert_weights import __main__ as command
+
+LAYERS = {"conv0/kernel": (4, 4, 5, 7), "conv1/kernel": (4, 4, 7, 3)}
+
+
+@pytest.fixture
+def folder(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A checkpoint, the generator converted from it, and three directions in it."""
+    (tmp_path / "net.pth").write_bytes(crafting.state_dict_file(crafting.dcgan_state()))
+    convert(tmp_path / "net.pth", tmp_path / "generator.safetensors")
+    _, params = read_generator(tmp_path / "generator.safetensors")
+    random = np.random.RandomState(0)
+    directions = Directions(
+        basis={
+            path: random.standard_normal((3, *shape)).astype(np.float32)
+            for path, shape in LAYERS.items()
+        },
+        measures={"order": np.arange(3.0)},
+        shift_scales=np.ones((3, 2)),
+        distances=np.ones((3, 2)),
+        provenance={
+            "architecture": "dcgan",
+            "digest": params_lib.digest(params),
+            **dict.fromkeys(("method", "metric", "seed", "latents", "config"), ""),
+        },
+    )
+    write_directions(tmp_path / "directions.safetensors", directions)
+    return tmp_path
+
+
+def convert(source: pathlib.Path, out: pathlib.Path) -> None:
+    assert command.main(["dcgan", str(source), "--out", str(out)]) == 0
+
+
+def run(folder: pathlib.Path, workdir: str = "baked", **changes: Any) -> pathlib.Path:
+    """Runs the task with values by key; returns the workdir."""
+    config = bake.get_config()
+    config.generator = str(folder / "generator.safetensors")
+    config.source = str(folder / "net.pth")
+    config.directions = str(folder / "directions.safetensors")
+    config.update(changes)
+    (folder / workdir).mkdir(exist_ok=True)
+    tasks.TASKS["bake"](config_lib.freeze(config), folder / workdir)
+    return folder / workdir
+
+
+def weights(path: pathlib.Path) -> Any:
+    return read_generator(path)[1]
+
+
+def test_baked_checkpoint_converts_to_the_shifted_weights(
+    folder: pathlib.Path, capsys: Any
+) -> None:
+    """Moves add up; the record says what was written; the source is as it was."""
+    before = (folder / "net.pth").read_bytes()
+    workdir = run(folder, indices=(2, 0), shifts=(0.5, -1.5))
+    out = workdir / "net.pth"
+    convert(out, folder / "again.safetensors")
+    params = weights(folder / "generator.safetensors")
+    directions = read_directions(folder / "directions.safetensors", digest=None)
+    want = apply_edit(params, directions.edit(2), 0.5)
+    want = params_lib.flatten(apply_edit(want, directions.edit(0), -1.5))
+    for path, got in params_lib.flatten(weights(folder / "again.safetensors")).items():
+        np.testing.assert_allclose(got, want[path], rtol=1e-6, atol=1e-6, err_msg=path)
+    record = json.loads((workdir / "baked.json").read_text())
+    assert [move["shift"] for move in record["moves"]] == [0.5, -1.5]
+    assert record["networks"] == ["G"] and record["file"] == str(out)
+    text = capsys.readouterr().out
+    assert "shift -1.5" in text and "conv0/kernel, conv1/kernel" in text
+    assert (folder / "net.pth").read_bytes() == before
+
+
+def test_edit_is_taken_back_after_converting_anew(folder: pathlib.Path) -> None:
+    """The directions are of the weights before, so that has to be allowed."""
+    workdir = run(folder, indices=(1,), shifts=(2.0,), out=str(folder / "edited.pth"))
+    assert not (workdir / "net.pth").exists()
+    convert(folder / "edited.pth", folder / "edited.safetensors")
+    back: dict[str, Any] = {
+        "generator": str(folder / "edited.safetensors"),
+        "source": str(folder / "edited.pth"),
+        "indices": (1,),
+        "shifts": (-2.0,),
+    }
+    with pytest.raises(InputError, match="expected directions of the weights"):
+        run(folder, "back", **back)
+    workdir = run(folder, "back", **back, any_weights=True)
+    convert(workdir / "edited.pth", folder / "back.safetensors")
+    there, again, first = (
+        params_lib.flatten(weights(folder / f"{name}.safetensors"))
+        for name in ("edited", "back", "generator")
+    )
+    for path, want in first.items():
+        largest = np.maximum(np.abs(want), np.abs(there[path]))
+        assert np.all(np.abs(again[path] - want) <= np.spacing(largest)), path
+
+
+def test_recipe_is_baked_like_its_moves(folder: pathlib.Path) -> None:
+    """Directions are found beside the recipe, or named in the config; the digest decides."""
+    digest = params_lib.digest(weights(folder / "generator.safetensors"))
+    directions = read_directions(folder / "directions.safetensors", digest=digest)
+    file = "directions.safetensors"
+    move = Move(directions_lib.digest(directions), 1, 3.5, file=file)
+    write_recipe(folder / "recipe.json", Recipe(digest, (Drawn(0),), (move,)))
+    recipe = str(folder / "recipe.json")
+    by_keys = run(folder, "keys", indices=(1,), shifts=(3.5,)) / "net.pth"
+    beside = run(folder, "beside", recipe=recipe, directions=None) / "net.pth"
+    named = run(folder, "named", recipe=recipe) / "net.pth"
+    assert by_keys.read_bytes() == beside.read_bytes() == named.read_bytes()
+    other = Move("0" * 64, 1, 3.5, file=file)
+    write_recipe(folder / "other.json", Recipe(digest, (Drawn(0),), (other,)))
+    with pytest.raises(InputError, match="expected the directions of digest 0000"):
+        run(folder, "other", recipe=str(folder / "other.json"))
+    write_recipe(folder / "none.json", Recipe(digest, (Drawn(0),)))
+    with pytest.raises(InputError, match="expected moves to bake; got none"):
+        run(folder, "none", recipe=str(folder / "none.json"))
+    with pytest.raises(InputError, match="expected a recipe alone"):
+        run(folder, "both", recipe=recipe, indices=(1,), shifts=(1.0,))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "expected one for each of config.indices, one or more; got 0 for 0"),
+        ({"indices": (1, 2), "shifts": (1.0,)}, "got 1 for 2"),
+        ({"indices": (7,), "shifts": (1.0,)}, "expected a number from 0 to 2; got 7"),
+        ({"directions": None}, "got neither directions nor a recipe"),
+        ({"indices": (1,), "shifts": (1.0,), "networks": "G, D"}, "got 'D'; allowed: G;"),
+        ({"indices": ("a",), "shifts": (1.0,)}, "config.indices: expected tuple of int"),
+    ],
+)
+def test_mistakes_are_told(folder: pathlib.Path, changes: Any, message: str) -> None:
+    """In one message each, and nothing is written."""
+    with pytest.raises(InputError, match=message):
+        run(folder, **changes)
+    assert not (folder / "baked" / "net.pth").exists()
+
+
+def test_generator_without_a_map_is_to_be_converted_anew(folder: pathlib.Path) -> None:
+    """As one that was converted before there were maps."""
+    generator = testing.tiny_generators()["dcgan"]
+    config: dict[str, Any] = dict(testing.TINY_CONFIGS["dcgan"])
+    write_generator(folder / "old", "dcgan", config, testing.draw_params(generator, 0), {})
+    with pytest.raises(InputError, match="convert the file itself anew: python -m tools"):
+        run(folder, generator=str(folder / "old"), indices=(1,), shifts=(1.0,))
+
+
+def test_workdir_of_another_edit_is_not_touched(folder: pathlib.Path) -> None:
+    """The same edit again is the same file; another one is refused."""
+    first = run(folder, indices=(1,), shifts=(1.0,)) / "net.pth"
+    content = first.read_bytes()
+    run(folder, indices=(1,), shifts=(1.0,))
+    with pytest.raises(InputError, match="shifts: "):
+        run(folder, indices=(1,), shifts=(2.0,))
+    assert first.read_bytes() == content
