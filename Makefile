@@ -4,7 +4,6 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 WEIGHTS := runs/weights/faces.safetensors
-CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
 # A copy of the lock inside .venv, made last, says that this lock is installed there: where the copy
 # equals the lock nothing is installed and no network is asked.
@@ -37,11 +36,8 @@ demo: install
 	test -f $(WEIGHTS) || $(RUN) -m tools.convert_weights dcgan faces --out $(WEIGHTS)
 	$(RUN) -m navigan_jax.main --config=configs/demo.py --workdir=runs/demo
 
-# The pages are tested in a real browser where there is one; .ci/run installs Debian's.
 test: install-dev
-	@test -n "$(CHROMIUM)" || \
-		echo "No Chromium here: the tests of pages in a browser are left out (apt install chromium)."
-	$(RUN) -m pytest $(if $(CHROMIUM),,-m "not browser")
+	$(RUN) -m pytest
 
 lint: install-dev
 	$(RUN) -m ruff check .

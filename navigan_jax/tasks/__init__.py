@@ -8,9 +8,10 @@ import pathlib
 from collections.abc import Callable
 
 from navigan_jax.config import Config
-from navigan_jax.tasks import bake, hessian
+from navigan_jax.tasks import bake, hessian, viewer
 
 TASKS: dict[str, Callable[[Config, pathlib.Path], None]] = {
     "bake": bake.run,
     "hessian": hessian.run,
+    "viewer": viewer.run,
 }

@@ -1,0 +1,29 @@
+"""A page to look at directions, combine, name and keep them, on this machine.
+
+  python -m navigan_jax.main --config=configs/viewer.py --workdir=runs/viewer \
+      --config.generator=runs/weights/faces.safetensors \
+      --config.directions=runs/demo/directions.safetensors
+
+Prints the address and serves until Ctrl-C. Names, stars and good ranges are kept beside the
+directions, in directions.notes.json; own latents that are opened in the page, in the workdir.
+"""
+
+import ml_collections
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the config."""
+    config = ml_collections.ConfigDict()
+    config.task = "viewer"
+    config.seed = 0  # of the samples shown first; the page draws others
+    config.distributed = False  # the viewer is one process
+
+    config.generator = placeholder(str)  # generator file, made by tools/convert_weights
+    config.directions = placeholder(str)  # directions found in it, e.g. by configs/hessian.py
+    config.samples = 8  # shown side by side
+
+    config.port = 8017  # 0: any that is free; a fixed one keeps bookmarks and open pages alive
+    config.host = "127.0.0.1"  # this machine alone; any other address asks who opens it for a token
+    config.token = placeholder(str)  # 16 or more letters and digits; nothing: drawn at each start
+    return config

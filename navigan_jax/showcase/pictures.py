@@ -1,0 +1,26 @@
+"""Single images as files."""
+
+import io
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from navigan_jax.showcase import base
+
+
+def encode_png(
+    image: Float[np.ndarray, "height width channels"], *, longest: int | None = None
+) -> bytes:
+    """Returns the image, nominally in [-1, 1], as a PNG of all its pixels in three channels.
+
+    longest: a longer side above this is reduced to it.
+    Raises: as `base.to_rgb`.
+    """
+    picture = Image.fromarray(np.ascontiguousarray(base.to_rgb(image)))
+    if longest is not None and max(picture.size) > longest:
+        picture.thumbnail((longest, longest), Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    # Level 1 takes a fifth of the time of the default for files a tenth larger.
+    picture.save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()

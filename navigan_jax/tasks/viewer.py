@@ -1,0 +1,55 @@
+"""The task `viewer`: serves a page to look at directions until it is told to stop."""
+
+import pathlib
+import secrets
+
+from navigan_jax import checkpoints
+from navigan_jax import params as params_lib
+from navigan_jax.config import Config
+from navigan_jax.directions import read_directions
+from navigan_jax.errors import InputError
+from navigan_jax.generators.files import read_generator
+from navigan_jax.tasks import inputs
+from navigan_jax.tasks.settings import Limits, Settings
+from navigan_jax.viewer import access, server
+from navigan_jax.viewer.studio import Studio
+from navigan_jax.viewer.worker import Worker
+
+SETTINGS = inputs.COMMON | Settings(
+    {
+        "generator": str,
+        "directions": str,
+        "samples": int,
+        "port": int,
+        "host": str,
+        "token": str | None,
+    },
+    {"samples": Limits(least=1, most=32), "port": Limits(most=2**16 - 1)},
+)
+
+
+def run(config: Config, workdir: pathlib.Path) -> None:
+    """Serves the viewer; prints its address first. Ctrl-C ends it in order."""
+    SETTINGS.check(config)
+    if config.distributed:
+        raise InputError(
+            "config.distributed: expected False, as the viewer is one process; got True; leave it"
+        )
+    is_open = not access.is_loopback(config.host)
+    token = config.token or (secrets.token_urlsafe(24) if is_open else None)
+    generator, params = read_generator(config.generator)
+    directions = read_directions(config.directions, digest=params_lib.digest(params))
+    generator.find_layers(directions.layers)
+    with checkpoints.locked(workdir), server.listen(config.host, config.port) as listening:
+        port = listening.getsockname()[1]
+        rule = access.make_access(config.host, port, token)
+        studio = Studio(generator, params, directions, config.directions, workdir)
+        start = {"seed": config.seed, "samples": config.samples}
+        with Worker() as worker:
+            application = server.make_application(studio, worker, rule, start)
+            host = f"[{config.host}]" if ":" in config.host else config.host
+            print(f"open http://{host}:{port}/{f'?token={token}' if token else ''}", flush=True)
+            if is_open:
+                print("others on the network can reach it, with that token", flush=True)
+            server.serve(application, listening)
+    print("stopped; the page goes on when the same command is run again", flush=True)

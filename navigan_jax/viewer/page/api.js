@@ -1,0 +1,157 @@
+/** Talking to the server: requests, lost connections, and pictures of which the newest wins. */
+
+const client = Array.from(crypto.getRandomValues(new Uint32Array(3)), (n) => n.toString(36)).join("");
+let sequence = 0;
+
+/** A refusal by the server, with its reason. */
+export class Refused extends Error {}
+
+/** The server does not answer, or is too busy: the same request may be sent again. */
+export class Lost extends Error {}
+
+/** Tells "lost", "found" and "notes" (somebody changed them; the detail is their mark). */
+export const events = new EventTarget();
+const tell = (name, detail) => events.dispatchEvent(new CustomEvent(name, { detail }));
+
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+let finding = null;
+
+/** Waits until the server answers again; all who wait share one question a second. */
+function findAgain() {
+  finding ??= (async () => {
+    tell("lost");
+    for (;;) {
+      await pause(700);
+      try {
+        const response = await fetch("api/state");
+        if (response.ok) {
+          tell("found", await response.json());
+          finding = null;
+          return;
+        }
+      } catch {
+        // Not yet.
+      }
+    }
+  })();
+  return finding;
+}
+
+async function send(path, options) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch {
+    throw new Lost("no answer");
+  }
+  if (response.status === 503) throw new Lost("busy");
+  if (response.ok) return response;
+  let reason = `the viewer answered ${response.status}`;
+  try {
+    reason = (await response.json()).error;
+  } catch {
+    // The number alone, then.
+  }
+  throw new Refused(reason);
+}
+
+/** Sends a request until the server answers it. */
+async function insist(path, options) {
+  for (;;) {
+    try {
+      return await send(path, options);
+    } catch (error) {
+      if (!(error instanceof Lost)) throw error;
+      await findAgain();
+    }
+  }
+}
+
+const asJson = (data) => ({
+  method: "POST",
+  headers: { "content-type": "application/json" },
+  body: JSON.stringify(data),
+});
+
+export const readState = async () => (await insist("api/state")).json();
+export const readNotes = async () => (await insist("api/notes")).json();
+export const changeNote = async (index, change) => (await insist("api/notes", asJson({ index, change }))).json();
+export const makeExport = async (kind, view) => (await send("api/export", asJson({ kind, view }))).blob();
+export const addLatents = async (file) =>
+  (
+    await send("api/latents", {
+      method: "POST",
+      headers: { "content-type": "application/octet-stream" },
+      body: file,
+    })
+  ).json();
+
+/**
+ * One place on the page that shows one picture at a time.
+ *
+ * At most `most` requests are under way; what is wanted meanwhile replaces what was wanted before.
+ * A picture that comes after a newer one is dropped, so the last one shown is the newest.
+ */
+export class Place {
+  constructor(name, show, { most = 2, small = false, patient = false, onRefused = () => {} } = {}) {
+    Object.assign(this, { name, show, most, small, patient, onRefused });
+    this.under = 0;
+    this.shown = 0;
+    this.wanted = null;
+    this.asked = null; // the key of the newest request
+    this.waiters = [];
+  }
+
+  /** Asks for a view as `want` does; returns when nothing is under way or wanted any more. */
+  settle(view) {
+    this.want(view);
+    if (this.under === 0) return Promise.resolve();
+    return new Promise((resolve) => this.waiters.push(resolve));
+  }
+
+  /** Asks for a view; nothing happens if it is the one asked for last. */
+  want(view) {
+    const key = JSON.stringify(view);
+    if (key === this.asked) return;
+    this.asked = key;
+    this.wanted = view;
+    this.next();
+  }
+
+  next() {
+    if (this.wanted === null || this.under >= this.most) return;
+    const view = this.wanted;
+    this.wanted = null;
+    this.under += 1;
+    this.request(view).finally(() => {
+      this.under -= 1;
+      this.next();
+      if (this.under === 0) for (const resolve of this.waiters.splice(0)) resolve();
+    });
+  }
+
+  async request(view) {
+    sequence += 1;
+    const mine = sequence;
+    const { small, patient } = this;
+    try {
+      const body = { client, sequence: mine, place: this.name, view, small, patient };
+      const response = await send("api/image", asJson(body));
+      tell("notes", response.headers.get("x-notes"));
+      if (response.status === 204) return; // a newer one comes
+      const bitmap = await createImageBitmap(await response.blob());
+      if (mine <= this.shown) return;
+      this.shown = mine;
+      this.show(bitmap, view, mine);
+    } catch (error) {
+      if (error instanceof Refused) {
+        this.onRefused(error.message);
+        return;
+      }
+      if (!(error instanceof Lost)) throw error;
+      await (error.message === "busy" ? pause(500) : findAgain());
+      if (this.wanted === null && JSON.stringify(view) === this.asked) this.wanted = view;
+    }
+  }
+}

@@ -1,0 +1,111 @@
+/** The state of the page: what is shown, its undo and redo, its trace in the address. */
+
+const KEPT = ["samples", "current", "shifts", "chosen", "mix"]; // what undo brings back
+const IN_ADDRESS = [...KEPT, "combine", "compare"];
+
+const pick = (state, keys) => Object.fromEntries(keys.map((key) => [key, state[key]]));
+
+export class Store extends EventTarget {
+  constructor(state) {
+    super();
+    this.state = state;
+    this.settled = structuredClone(pick(state, KEPT));
+    this.done = [];
+    this.undone = [];
+  }
+
+  /** Changes the state; a drag is not settled until it ends, so that undo takes it back whole. */
+  set(changes, { settle = true } = {}) {
+    Object.assign(this.state, changes);
+    if (settle) this.settle();
+    this.tell();
+  }
+
+  settle() {
+    const [before, after] = [this.settled, structuredClone(pick(this.state, KEPT))];
+    this.settled = after;
+    const without = ({ chosen, ...rest }) => JSON.stringify(rest); // choosing alone is no step
+    if (without(before) !== without(after)) {
+      this.push(
+        () => this.restore(before),
+        () => this.restore(after),
+      );
+    }
+    history.replaceState(null, "", `#${encodeURIComponent(JSON.stringify(pick(this.state, IN_ADDRESS)))}`);
+  }
+
+  restore(kept) {
+    Object.assign(this.state, structuredClone(kept));
+    this.settled = structuredClone(kept);
+    this.settle();
+    this.tell();
+  }
+
+  /** Adds a step that can be taken back. */
+  push(undo, redo) {
+    this.done.push({ undo, redo });
+    if (this.done.length > 500) this.done.shift();
+    this.undone = [];
+  }
+
+  undo() {
+    const step = this.done.pop();
+    if (!step) return;
+    step.undo();
+    this.undone.push(step);
+    this.tell();
+  }
+
+  redo() {
+    const step = this.undone.pop();
+    if (!step) return;
+    step.redo();
+    this.done.push(step);
+    this.tell();
+  }
+
+  tell() {
+    this.dispatchEvent(new Event("change"));
+  }
+}
+
+const isWhole = (value, most) => Number.isInteger(value) && value >= 0 && value <= most;
+const isSample = (sample) =>
+  sample !== null &&
+  typeof sample === "object" &&
+  isWhole(sample.index, 65535) &&
+  (isWhole(sample.seed, 4294967295) || /^[0-9a-f]{16}$/.test(sample.own));
+
+/** Returns what the address tells of a state with `count` directions and `rows`, as far as it makes sense. */
+export function readAddress(count, rows) {
+  let told;
+  try {
+    told = JSON.parse(decodeURIComponent(location.hash.slice(1)));
+  } catch {
+    return {};
+  }
+  if (told === null || typeof told !== "object") return {};
+  const found = {};
+  if (Array.isArray(told.samples) && told.samples.length && told.samples.length <= 64 && told.samples.every(isSample)) {
+    found.samples = told.samples.map(({ seed, own, index, pinned }) =>
+      own === undefined ? { seed, index, pinned: pinned === true } : { own, index, pinned: pinned === true },
+    );
+    found.current = isWhole(told.current, found.samples.length - 1) ? told.current : 0;
+  }
+  if (isWhole(told.chosen, count - 1)) found.chosen = told.chosen;
+  if (told.shifts !== null && typeof told.shifts === "object") {
+    const shifts = Object.entries(told.shifts).filter(
+      ([key, value]) => /^\d+$/.test(key) && isWhole(Number(key), count - 1) && Number.isFinite(value),
+    );
+    found.shifts = Object.fromEntries(shifts);
+  }
+  if (told.mix && isSample(told.mix.source) && Array.isArray(told.mix.rows) && Number.isFinite(told.mix.amount)) {
+    const known = told.mix.rows.filter((row) => isWhole(row, rows - 1));
+    const { seed, own, index } = told.mix.source;
+    const source = own === undefined ? { seed, index } : { own, index };
+    if (known.length) found.mix = { source, rows: known, amount: told.mix.amount };
+  }
+  if (typeof told.combine === "boolean") found.combine = told.combine;
+  if (["edited", "original", "slide", "difference"].includes(told.compare)) found.compare = told.compare;
+  return found;
+}

@@ -1,0 +1,86 @@
+/** Names, stars and good ranges: sent to the server at once, kept here until it has them. */
+
+import * as api from "./api.js";
+
+const EMPTY = Object.freeze({ name: "", starred: false, good_range: null, text: "" });
+
+export class Notes extends EventTarget {
+  constructor(store, kept, { digest, onRefused }) {
+    super();
+    this.store = store;
+    this.onRefused = onRefused;
+    this.unsaved = []; // {index, change} that the server does not have yet
+    this.saving = null;
+    this.reading = false;
+    this.take(kept);
+    // Tabs of this browser tell each other; other programs' changes show when the page is looked at.
+    this.channel = new BroadcastChannel(`navigan_jax ${digest}`);
+    this.channel.onmessage = () => this.read();
+    document.addEventListener("visibilitychange", () => document.hidden || this.read());
+    window.addEventListener("focus", () => this.read());
+    api.events.addEventListener("notes", ({ detail }) => detail && detail !== this.mark && this.read());
+    window.addEventListener("beforeunload", (event) => this.unsaved.length && event.preventDefault());
+  }
+
+  /** Takes what the server has, with what it does not have yet on top. */
+  take({ mark, notes }) {
+    this.mark = mark;
+    this.kept = notes;
+    this.dispatchEvent(new Event("change"));
+  }
+
+  get(index) {
+    const changes = this.unsaved.filter((each) => each.index === index).map((each) => each.change);
+    return Object.assign({}, EMPTY, this.kept[index], ...changes);
+  }
+
+  async read() {
+    if (this.reading || this.saving) return;
+    this.reading = true;
+    try {
+      const found = await api.readNotes();
+      if (!this.saving && found.mark !== this.mark) this.take(found);
+    } catch (error) {
+      this.onRefused(error.message);
+    } finally {
+      this.reading = false;
+    }
+  }
+
+  /** Changes a direction's note, as a step that can be taken back. */
+  change(index, change) {
+    const old = this.get(index);
+    const before = Object.fromEntries(Object.keys(change).map((key) => [key, old[key]]));
+    if (JSON.stringify(before) === JSON.stringify(change)) return;
+    this.store.push(
+      () => this.put(index, before),
+      () => this.put(index, change),
+    );
+    this.put(index, change);
+    this.store.tell();
+  }
+
+  put(index, change) {
+    this.unsaved.push({ index, change });
+    this.dispatchEvent(new Event("change"));
+    this.saving ??= this.save().finally(() => {
+      this.saving = null;
+    });
+  }
+
+  async save() {
+    while (this.unsaved.length) {
+      const { index, change } = this.unsaved[0];
+      try {
+        const kept = await api.changeNote(index, change);
+        this.unsaved.shift();
+        this.take(kept);
+        this.channel.postMessage("changed");
+      } catch (error) {
+        this.unsaved.shift();
+        this.onRefused(error.message);
+        this.dispatchEvent(new Event("change"));
+      }
+    }
+  }
+}

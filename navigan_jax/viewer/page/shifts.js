@@ -1,0 +1,175 @@
+/** The chosen direction with its shift and its note, and the list of all that are shifted. */
+
+import { editable, formatNumber, make } from "./views.js";
+
+const $ = (id) => document.getElementById(id);
+const REACH = 3; // a slider goes this many scales to either side
+const STEPS = 100; // of a slider, per scale
+
+/** Returns how far a slider has to go. */
+function reachOf(scale, shift, good) {
+  return Math.max(REACH * scale, Math.abs(shift), ...(good ?? []).map(Math.abs));
+}
+
+/** Sets up a range input in units of the scale, so that its steps are whole whatever the scale is. */
+function setSlider(input, shift, scale, good) {
+  const reach = Math.ceil((reachOf(scale, shift, good) / scale) * STEPS);
+  [input.min, input.max, input.step] = [-reach, reach, 1];
+  const steps = Math.round((shift / scale) * STEPS);
+  if (Number(input.value) !== steps) input.value = steps;
+  const place = (t) => `${(50 + (50 * (t / scale) * STEPS) / reach).toFixed(2)}%`;
+  const [low, high] = good ?? [0, 0];
+  input.style.setProperty("--from", place(Math.min(0, shift)));
+  input.style.setProperty("--to", place(Math.max(0, shift)));
+  input.style.setProperty("--good-from", place(low));
+  input.style.setProperty("--good-to", place(high));
+  input.setAttribute("aria-valuetext", shift ? `t ${formatNumber(shift, { signed: true })}` : "no shift");
+}
+
+const shiftOf = (input, scale) => (Number(input.value) / STEPS) * scale;
+
+export function makeShifts(store, info, notes, choose) {
+  const { scales, measures } = info.directions;
+  const current = (state) => state.shifts[state.chosen] ?? 0;
+
+  /** Shifts a direction; at zero it leaves the edit. */
+  function shift(index, value, settle) {
+    const shifts = { ...store.state.shifts };
+    const others = Object.keys(shifts).length - (index in shifts ? 1 : 0);
+    if (value && others >= info.most_moves) return;
+    if (value) shifts[index] = value;
+    else delete shifts[index];
+    store.set({ shifts }, { settle });
+  }
+
+  const nameOf = (index) => notes.get(index).name || `Direction ${index}`;
+
+  function update() {
+    const { chosen, combine } = store.state;
+    const scale = scales[chosen];
+    const note = notes.get(chosen);
+    const value = current(store.state);
+    $("chosen-title").textContent = `Direction ${chosen}`;
+    $("star").setAttribute("aria-pressed", String(note.starred));
+    if (document.activeElement !== $("name")) $("name").value = note.name;
+    setSlider($("shift"), value, scale, note.good_range);
+    $("shift-text").textContent = value ? `${formatNumber(value / scale, { signed: true })} s` : "0";
+    if (document.activeElement !== $("shift-number")) $("shift-number").value = editable(value);
+    const [low, high] = note.good_range ?? [null, null];
+    for (const [id, bound] of [
+      ["good-from", low],
+      ["good-to", high],
+    ]) {
+      if (document.activeElement !== $(id)) $(id).value = bound === null ? "" : editable(bound);
+    }
+    $("good-clear").disabled = note.good_range === null;
+    $("good-here").disabled = value === 0;
+    const facts = [...measures.map(({ name, values }) => [name, values[chosen]]), ["scale s", scale]];
+    $("measures").replaceChildren(
+      ...facts.map(([name, number]) =>
+        make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: formatNumber(number) })),
+      ),
+    );
+    $("combine").checked = combine;
+    updateMoves();
+  }
+
+  // The list: rows are kept while they are dragged.
+  const rows = new Map();
+
+  function makeRow(index) {
+    const name = make("button", { type: "button", className: "link" });
+    const input = make("input", { type: "range" });
+    const number = make("output", {});
+    const remove = make("button", { type: "button", className: "icon small", textContent: "×" });
+    name.addEventListener("click", () => choose(index, { keep: true }));
+    input.addEventListener("input", () => shift(index, shiftOf(input, scales[index]) || 1e-9 * scales[index], false));
+    input.addEventListener("change", () => shift(index, shiftOf(input, scales[index]), true));
+    remove.addEventListener("click", () => {
+      shift(index, 0, true);
+      $("shift").focus();
+    });
+    const item = make("li", {}, name, input, number, remove);
+    item.dataset.index = index;
+    return { item, name, input, number, remove };
+  }
+
+  function updateMoves() {
+    const { shifts } = store.state;
+    const indices = Object.keys(shifts).map(Number);
+    for (const index of rows.keys()) if (!(index in shifts)) rows.delete(index);
+    for (const index of indices) {
+      if (!rows.has(index)) rows.set(index, makeRow(index));
+      const { name, input, number, remove } = rows.get(index);
+      name.textContent = nameOf(index);
+      input.setAttribute("aria-label", `Shift of ${nameOf(index)}`);
+      remove.setAttribute("aria-label", `Take ${nameOf(index)} out`);
+      setSlider(input, shifts[index], scales[index], notes.get(index).good_range);
+      number.textContent = `${formatNumber(shifts[index] / scales[index], { signed: true })} s`;
+    }
+    const wanted = indices.map((index) => rows.get(index).item);
+    const list = $("moves");
+    if (wanted.length !== list.children.length || wanted.some((item, i) => item !== list.children[i])) {
+      list.replaceChildren(...wanted);
+    }
+    $("no-moves").hidden = indices.length > 0;
+    $("clear").disabled = indices.length === 0 && store.state.mix === null;
+  }
+
+  // Shifting.
+  $("shift").addEventListener("input", (event) =>
+    shift(store.state.chosen, shiftOf(event.target, scales[store.state.chosen]), false),
+  );
+  $("shift").addEventListener("change", () => store.set({}));
+  $("shift-number").addEventListener("change", (event) => {
+    const value = Number(event.target.value);
+    if (Number.isFinite(value)) shift(store.state.chosen, value, true);
+    event.target.value = editable(current(store.state));
+  });
+  const byScale = (times) => () => shift(store.state.chosen, times * scales[store.state.chosen], true);
+  $("minus-scale").addEventListener("click", byScale(-1));
+  $("plus-scale").addEventListener("click", byScale(1));
+  $("zero").addEventListener("click", byScale(0));
+  $("clear").addEventListener("click", () => store.set({ shifts: {}, mix: null }));
+  $("combine").addEventListener("change", (event) => store.set({ combine: event.target.checked }));
+
+  // The note.
+  const note = (change) => notes.change(store.state.chosen, change);
+  let named = 0; // the direction that the name typed is for
+  $("name").addEventListener("focus", () => {
+    named = store.state.chosen;
+  });
+  $("name").addEventListener("change", (event) => notes.change(named, { name: event.target.value.trim() }));
+  $("name").addEventListener("keydown", (event) => event.key === "Enter" && event.target.blur());
+  const star = () => note({ starred: !notes.get(store.state.chosen).starred });
+  $("star").addEventListener("click", star);
+  $("good-clear").addEventListener("click", () => note({ good_range: null }));
+
+  function stretch() {
+    const value = current(store.state);
+    if (!value) return;
+    const [low, high] = notes.get(store.state.chosen).good_range ?? [0, 0];
+    note({ good_range: [Math.min(low, value), Math.max(high, value)] });
+  }
+  $("good-here").addEventListener("click", stretch);
+  for (const id of ["good-from", "good-to"]) {
+    $(id).addEventListener("change", () => {
+      const bounds = [$("good-from"), $("good-to")].map((input) => (input.value === "" ? 0 : Number(input.value)));
+      if (bounds.every(Number.isFinite) && bounds[0] < bounds[1]) note({ good_range: bounds });
+      update();
+    });
+  }
+
+  store.addEventListener("change", update);
+  notes.addEventListener("change", update);
+  return {
+    star,
+    stretch,
+    zero: byScale(0),
+    nudge: (steps) => {
+      const scale = scales[store.state.chosen];
+      const value = Math.round((current(store.state) / scale) * STEPS + steps * 10) / STEPS;
+      shift(store.state.chosen, value * scale, true);
+    },
+  };
+}

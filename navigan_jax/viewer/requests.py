@@ -1,0 +1,91 @@
+"""Reading requests: their bodies within bounds, their JSON key by key, mistakes as answers."""
+
+import json
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+MOST_JSON = 256 * 2**10  # bytes of a body
+
+
+async def read_body(request: Request, kind: str, most: int) -> bytes:
+    """Returns the body, which has to be of that media type and of at most so many bytes.
+
+    Raises: HTTPException (413, 415).
+    """
+    got = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if got != kind:
+        raise HTTPException(415, f"content-type: expected {kind}; got {got or 'none'}")
+    length = request.headers.get("content-length", "0")
+    if length.isdecimal() and len(length) < 16 and int(length) > most:
+        raise HTTPException(413, f"body: expected at most {most} bytes; got {length}")
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > most:
+            raise HTTPException(413, f"body: expected at most {most} bytes; got more")
+    return bytes(body)
+
+
+async def read_table(request: Request, needed: set[str], others: set[str]) -> dict[str, Any]:
+    """Returns the JSON table of the body, which has the keys needed and no unknown one.
+
+    Raises: HTTPException (400, 413, 415).
+    """
+    body = await read_body(request, "application/json", MOST_JSON)
+    try:
+        data = json.loads(body, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400, f"body: expected JSON; got {error}") from error
+    if not isinstance(data, dict):
+        raise HTTPException(400, f"body: expected a JSON table; got {type(data).__name__}")
+    if missing := sorted(needed - data.keys()):
+        raise HTTPException(400, f"body: expected the key {missing[0]}; got {sorted(data)}")
+    if unknown := sorted(data.keys() - needed - others):
+        allowed = ", ".join(sorted(needed | others))
+        raise HTTPException(400, f"body: expected keys out of {allowed}; got {unknown[0][:80]!r}")
+    return data
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name}, which is no number of JSON")
+
+
+def read_word(table: dict[str, Any], key: str, default: str = "", *, most: int = 64) -> str:
+    """Returns a short text of a table.
+
+    Raises: HTTPException (400).
+    """
+    value = table.get(key, default)
+    if not isinstance(value, str) or not 1 <= len(value) <= most or not value.isprintable():
+        raise HTTPException(400, f"{key}: expected 1 to {most} characters; got {_shown(value)}")
+    return value
+
+
+def read_flag(table: dict[str, Any], key: str) -> bool:
+    """Returns a truth value of a table, false by default.
+
+    Raises: HTTPException (400).
+    """
+    value = table.get(key, False)
+    if not isinstance(value, bool):
+        raise HTTPException(400, f"{key}: expected true or false; got {_shown(value)}")
+    return value
+
+
+def read_number(table: dict[str, Any], key: str, least: int, most: int) -> int:
+    """Returns a whole number of a table.
+
+    Raises: HTTPException (400).
+    """
+    value = table[key]
+    if type(value) is not int or not least <= value <= most:
+        expected = f"a whole number from {least} to {most}"
+        raise HTTPException(400, f"{key}: expected {expected}; got {_shown(value)}")
+    return value
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."

@@ -1,0 +1,276 @@
+"""What the viewer can do, without any talk of HTTP: images and recipes of views, notes.
+
+A view is what a page shows: one sample, the shifts of some directions, rows of w_plus taken from
+another sample. It becomes a recipe, and `editing.recipe.render` makes its image, as everywhere, so
+that an exported recipe gives the bits that were seen.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import pathlib
+import threading
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from navigan_jax import directions as directions_lib
+from navigan_jax import notes
+from navigan_jax import params as params_lib
+from navigan_jax.array_types import Params
+from navigan_jax.directions import Directions
+from navigan_jax.editing import recipe as recipe_lib
+from navigan_jax.editing import recipe_files
+from navigan_jax.editing.recipe import Drawn, Given, Mix, Move, Recipe, Sample
+from navigan_jax.errors import InputError
+from navigan_jax.generators.base import Generator
+from navigan_jax.showcase import pictures
+from navigan_jax.viewer.own_latents import OwnLatents
+
+MOST_MOVES = 64  # directions shifted at once
+SMALL = 128  # longer side of a preview, pixels
+_CACHE_BYTES = 64 * 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """key: equal for equal images, and small. recipe: of one sample."""
+
+    key: str
+    recipe: Recipe
+
+
+class Studio:
+    """One generator, its directions and their notes. Images are asked for from one thread.
+
+    path: of the directions file, beside which the notes lie. folder: where own latents are kept.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        params: Params,
+        directions: Directions,
+        path: str | os.PathLike[str],
+        folder: pathlib.Path,
+    ) -> None:
+        self.generator = generator
+        self.digest = params_lib.digest(params)
+        self.directions = directions
+        self.directions_digest = directions_lib.digest(directions)
+        self.path = pathlib.Path(path)
+        self._params = params_lib.to_device(params)
+        self._cache = Cache(_CACHE_BYTES)
+        self._lock = threading.Lock()
+        z = jax.ShapeDtypeStruct((1, generator.z_dim + generator.label_dim), jnp.float32)
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self._params)
+        latent = jax.eval_shape(generator.map_latent, shapes, z)
+        self.latent_shape = tuple(latent.shape[1:])
+        spaces = {"z": z.shape[1:]} | ({"w_plus": self.latent_shape} if self.rows else {})
+        self.own = OwnLatents(folder / "latents", spaces)
+        self._notes = self._read_notes()
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of w_plus; 0 where the latent has none."""
+        return self.latent_shape[0] if len(self.latent_shape) == 2 else 0
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what a page has to know before it asks for images."""
+        provenance = self.directions.provenance
+        keys = ("architecture", "method", "metric", "latents", "seed")
+        return {
+            "generator": {
+                "digest": self.digest,
+                "resolution": self.generator.resolution,
+                "rows": self.rows,
+                "latent": "w_plus" if self.rows else "z",
+                "shape": list(self.latent_shape),
+            },
+            "directions": {
+                "file": self.path.name,
+                "digest": self.directions_digest,
+                "layers": list(self.directions.layers),
+                "facts": {key: str(provenance[key]) for key in keys if key in provenance},
+                "scales": [self._scale(index) for index in range(len(self.directions))],
+                "measures": [
+                    {"name": name, "values": [_known(value) for value in values]}
+                    for name, values in self.directions.measures.items()
+                ],
+            },
+            "most_moves": MOST_MOVES,
+        }
+
+    def _scale(self, index: int) -> float:
+        """Returns the shift at which both sides have changed enough, as galleries show it."""
+        scale = float(np.min(self.directions.shift_scales[index]))
+        return scale if math.isfinite(scale) and scale > 1e-6 else 1.0
+
+    # Views and images ------------------------------------------------------------------------
+
+    def view(self, data: Any) -> View:
+        """Returns a view as pages describe it.
+
+        Raises: InputError saying what is wrong.
+        """
+        table = _table("view", data, {"sample", "moves", "mix"}, {"sample"})
+        moves = table.get("moves", [])
+        if not isinstance(moves, list) or len(moves) > MOST_MOVES:
+            raise _misfit("moves", f"a list of at most {MOST_MOVES}", moves)
+        recipe = Recipe(
+            generator=self.digest,
+            samples=(self._sample(table["sample"]),),
+            moves=tuple(self._move(move) for move in moves),
+            mixes=() if table.get("mix") is None else (self._mix(table["mix"]),),
+        )
+        if len({move.index for move in recipe.moves}) < len(recipe.moves):
+            raise _misfit("moves", "each direction once", [move.index for move in recipe.moves])
+        recipe_lib.check(recipe, self.generator, self.digest, self._by_digest)
+        return View(json.dumps(table, sort_keys=True), recipe)
+
+    @property
+    def _by_digest(self) -> Mapping[str, Directions]:
+        return {self.directions_digest: self.directions}
+
+    def _move(self, data: Any) -> Move:
+        table = _table("move", data, {"index", "shift"}, {"index", "shift"})
+        return Move(self.directions_digest, table["index"], table["shift"], file=self.path.name)
+
+    def _mix(self, data: Any) -> Mix:
+        table = _table("mix", data, {"source", "rows", "amount"}, {"source", "rows"})
+        if not isinstance(table["rows"], list):
+            raise _misfit("rows", "a list of whole numbers", table["rows"])
+        source = self._sample(table["source"])
+        return Mix(source, tuple(table["rows"]), amount=table.get("amount", 1.0))
+
+    def _sample(self, data: Any) -> Sample:
+        table = _table("sample", data, {"seed", "index", "own"}, set())
+        if "own" not in table:
+            if "seed" not in table:
+                raise _misfit("sample", "a seed, or the name of own latents", data)
+            return Drawn(table["seed"], table.get("index", 0))
+        if "seed" in table:
+            raise _misfit("sample", "a seed or own latents, not both", data)
+        space, latents = self.own.find(table["own"])
+        index = table.get("index", 0)
+        if type(index) is not int or not 0 <= index < len(latents):
+            raise _misfit("index", f"a whole number from 0 to {len(latents) - 1}", index)
+        return Given.of(space, latents[index])
+
+    def render(self, recipe: Recipe) -> np.ndarray:
+        """Returns the image [height, width, channels] of a recipe of one sample."""
+        return recipe_lib.render(recipe, self.generator, self._params, self._by_digest)[0]
+
+    def png(self, view: View, *, small: bool = False) -> bytes:
+        """Returns the image as PNG, at most `SMALL` pixels wide and high if `small`."""
+
+        def make() -> bytes:
+            return pictures.encode_png(self.render(view.recipe), longest=SMALL if small else None)
+
+        return self._cache.get((view.key, small), make)
+
+    def recipe_text(self, recipe: Recipe) -> str:
+        """Returns a recipe as JSON, with the names that people gave to its directions."""
+        moves = tuple(
+            dataclasses.replace(move, name=self._notes.get(move.index).name)
+            for move in recipe.moves
+        )
+        return recipe_files.to_text(dataclasses.replace(recipe, moves=moves))
+
+    # Notes -----------------------------------------------------------------------------------
+
+    def _read_notes(self) -> notes.Notes:
+        count = len(self.directions)
+        return notes.read_notes(self.path, digest=self.directions_digest, count=count)
+
+    def notes(self) -> dict[str, Any]:
+        """Returns the notes as they are on the disk now, with a mark that changes with them."""
+        with self._lock:
+            self._notes = self._read_notes()
+            return self._notes_to_json()
+
+    def change_note(self, index: Any, change: Any) -> dict[str, Any]:
+        """Changes some fields of a direction's note; they are on the disk when this returns.
+
+        Raises: InputError for what is no note of a direction, or if the disk refuses.
+        """
+        fields = {field.name for field in dataclasses.fields(notes.Note)}
+        table = _table("change", change, fields, set())
+        if type(index) is not int or not 0 <= index < len(self.directions):
+            raise _misfit("index", f"a direction, 0 to {len(self.directions) - 1}", index)
+        if isinstance(table.get("good_range"), list):
+            table["good_range"] = tuple(table["good_range"])
+        with self._lock:
+            current = self._read_notes()
+            note = dataclasses.replace(current.get(index), **table)
+            self._notes = current.with_note(index, note)
+            notes.write_notes(self.path, self._notes)
+            return self._notes_to_json()
+
+    @property
+    def notes_mark(self) -> str:
+        """A text that is another one once the notes have changed."""
+        return _mark(self._notes)
+
+    def _notes_to_json(self) -> dict[str, Any]:
+        return {
+            "mark": _mark(self._notes),
+            "notes": {str(index): note.to_json() for index, note in self._notes.by_index.items()},
+        }
+
+
+class Cache:
+    """The last used values of at most so many bytes; any thread may use it."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._size = 0
+        self._values: collections.OrderedDict[Hashable, bytes] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], bytes]) -> bytes:
+        """Returns the value of the key; what was not there is made first."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key]
+        value = make()
+        with self._lock:
+            if key not in self._values:
+                self._values[key] = value
+                self._size += len(value)
+            while self._size > self._most:
+                self._size -= len(self._values.popitem(last=False)[1])
+        return value
+
+
+def _mark(kept: notes.Notes) -> str:
+    text = json.dumps({str(index): note.to_json() for index, note in kept.by_index.items()})
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _known(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _misfit(name: str, expected: str, value: Any) -> InputError:
+    shown = repr(value)
+    shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+    return InputError(f"{name}: expected {expected}; got {shown}")
+
+
+def _table(name: str, data: Any, allowed: set[str], needed: set[str]) -> dict[str, Any]:
+    """Returns a copy of the table `data` after a check of its keys."""
+    if not isinstance(data, dict):
+        raise _misfit(name, f"a table of {', '.join(sorted(allowed))}", data)
+    if unknown := sorted(data.keys() - allowed):
+        raise _misfit(name, f"keys out of {', '.join(sorted(allowed))}", unknown[0])
+    if missing := sorted(needed - data.keys()):
+        raise _misfit(name, f"the key {missing[0]}", sorted(data))
+    return dict(data)

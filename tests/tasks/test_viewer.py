@@ -1,0 +1,105 @@
+"""The task serves what its config names, on this machine alone unless told otherwise."""
+
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import httpx
+import pytest
+
+from configs import viewer
+from navigan_jax import config as config_lib
+from navigan_jax import params as params_lib
+from navigan_jax import tasks, testing
+from navigan_jax.directions import write_directions
+from navigan_jax.errors import InputError
+from navigan_jax.generators.files import write_generator
+from tests.viewer.serving import LAYERS, make_directions
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Returns a folder with a generator, directions of it and directions of another."""
+    folder = tmp_path_factory.mktemp("files")
+    params = testing.draw_params(testing.tiny_generators()["dcgan"], seed=1)
+    write_generator(
+        folder / "generator.safetensors", "dcgan", testing.TINY_CONFIGS["dcgan"], params, {}
+    )
+    for name, digest in (("directions", params_lib.digest(params)), ("others", "0" * 64)):
+        found = make_directions(params, LAYERS["dcgan"], digest)
+        write_directions(folder / f"{name}.safetensors", found)
+    return folder
+
+
+def configure(files: pathlib.Path, **changes: Any) -> config_lib.Config:
+    config = viewer.get_config()
+    config.generator = str(files / "generator.safetensors")
+    config.directions = str(files / "directions.safetensors")
+    config.port = 0
+    for key, value in changes.items():
+        config[key] = value
+    return config_lib.freeze(config)
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_command_prints_its_address_and_serves_until_it_is_stopped(
+    files: pathlib.Path, tmp_path: pathlib.Path, is_open: bool
+) -> None:
+    command = [
+        *(sys.executable, "-m", "navigan_jax.main", "--config=configs/viewer.py"),
+        f"--config.generator={files / 'generator.safetensors'}",
+        f"--config.directions={files / 'directions.safetensors'}",
+        *("--config.port=0", f"--workdir={tmp_path / 'work'}", "--config.seed=11"),
+        *(["--config.host=0.0.0.0"] if is_open else []),
+    ]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            first = process.stdout.readline()
+            pattern = r"open http://0\.0\.0\.0:(\d+)/\?token=(\S{20,})$"
+            found = re.match(pattern if is_open else r"open http://127\.0\.0\.1:(\d+)/()$", first)
+            assert found is not None, first
+            with httpx.Client(base_url=f"http://127.0.0.1:{found[1]}", timeout=60) as http:
+                if is_open:
+                    assert http.get("/api/state").status_code == 401
+                    http.headers["authorization"] = f"Bearer {found[2]}"
+                state = http.get("/api/state").json()
+            assert state["start"] == {"seed": 11, "samples": 8}
+            process.send_signal(signal.SIGINT if is_open else signal.SIGTERM)
+            assert process.wait(30) == 0
+            assert "stopped" in process.stdout.read()
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"port": 70000}, r"config\.port: expected a number of at most 65535; got 70000"),
+        ({"samples": 0}, r"config\.samples: expected 1 or a number above it; got 0"),
+        ({"seed": -1}, r"config\.seed: expected 0 or a number above it; got -1"),
+        ({"host": "studio.example"}, r"config\.host: expected an IP address"),
+        ({"host": "192.0.2.1"}, r"config\.port: expected a free port of 192\.0\.2\.1"),
+        ({"token": "short"}, r"config\.token: expected 16 or more"),
+        ({"distributed": True}, r"config\.distributed: expected False"),
+        ({"generator": "none.safetensors"}, "none.safetensors: expected a file; got nothing"),
+    ],
+)
+def test_mistake_is_told(
+    files: pathlib.Path, tmp_path: pathlib.Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        tasks.TASKS["viewer"](configure(files, **changes), tmp_path)
+
+
+def test_directions_of_another_generator_are_told(
+    files: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    config = configure(files, directions=str(files / "others.safetensors"))
+    with pytest.raises(InputError, match="expected directions of the weights"):
+        tasks.TASKS["viewer"](config, tmp_path)

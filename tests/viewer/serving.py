@@ -1,0 +1,102 @@
+"""A viewer of a random generator so small that it starts in seconds, served in a thread."""
+
+import contextlib
+import dataclasses
+import pathlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import uvicorn
+
+from navigan_jax import params as params_lib
+from navigan_jax import testing
+from navigan_jax.directions import Directions, write_directions
+from navigan_jax.viewer import access, server
+from navigan_jax.viewer.studio import Studio
+from navigan_jax.viewer.worker import Worker
+
+COUNT = 6  # directions
+LAYERS = {"dcgan": "conv1/kernel", "stylegan2": "synthesis/b8/conv0/kernel"}
+
+
+def make_directions(params: Any, layer: str, digest: str) -> Directions:
+    """Returns random orthonormal directions of a layer."""
+    shape = params_lib.get(params, layer).shape
+    drawn = np.random.RandomState(3).standard_normal((int(np.prod(shape)), COUNT))
+    basis = np.linalg.qr(drawn)[0].T.reshape(COUNT, *shape).astype(np.float32)
+    provenance = dict.fromkeys(("method", "metric", "seed", "latents", "config"), "1")
+    return Directions(
+        basis={layer: basis},
+        measures={
+            "eigenvalue": np.linspace(3, 1, COUNT),
+            "residual": np.array([1e-4, 3e-4, 2e-4, np.inf, 1e-4, 1e-4]),
+        },
+        shift_scales=np.linspace(1, 2, COUNT)[:, None] * np.array([1, 1.5]),
+        distances=np.ones((COUNT, 2)),
+        provenance=provenance | {"architecture": "tiny", "digest": digest},
+    )
+
+
+def make_studio(architecture: str, folder: pathlib.Path) -> Studio:
+    """Returns a studio of a tiny generator whose directions lie in the folder."""
+    generator = testing.tiny_generators()[architecture]
+    params = testing.draw_params(generator, seed=1)
+    digest = params_lib.digest(params)
+    directions = make_directions(params, LAYERS[architecture], digest)
+    path = folder / "directions.safetensors"
+    write_directions(path, directions)
+    return Studio(generator, params, directions, path, folder / "work")
+
+
+@dataclasses.dataclass
+class Served:
+    """A viewer that answers at `url`, until `stop`; `start` brings it back there."""
+
+    folder: pathlib.Path
+    architecture: str = "stylegan2"
+    port: int = 0
+    token: str | None = None
+
+    def __post_init__(self) -> None:
+        self.studio = make_studio(self.architecture, self.folder)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def notes_path(self) -> pathlib.Path:
+        return self.folder / "directions.notes.json"
+
+    def start(self) -> None:
+        listening = server.listen("127.0.0.1", self.port)
+        self.port = listening.getsockname()[1]
+        self._worker = Worker()
+        self._worker.__enter__()
+        rule = access.make_access("127.0.0.1", self.port, self.token)
+        start = {"seed": 5, "samples": 3}
+        application = server.make_application(self.studio, self._worker, rule, start)
+        self._server = uvicorn.Server(server.make_config(application))
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [listening]}, daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._server.force_exit = True  # as a kill does: what is under way gets no answer
+        self._thread.join()
+        self._worker.__exit__()
+
+
+@contextlib.contextmanager
+def serving(folder: pathlib.Path, **options: Any) -> Iterator[Served]:
+    """Yields a viewer that answers."""
+    running = Served(folder, **options)
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()

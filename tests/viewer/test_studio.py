@@ -1,0 +1,254 @@
+"""A view's image is its recipe's, to the bit; notes are on the disk at once."""
+
+import io
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from navigan_jax import directions as directions_lib
+from navigan_jax import notes, testing
+from navigan_jax import params as params_lib
+from navigan_jax.editing import recipe_files
+from navigan_jax.editing.recipe import Given, render
+from navigan_jax.errors import InputError
+from navigan_jax.showcase.base import to_rgb
+from navigan_jax.viewer import studio as studio_lib
+from navigan_jax.viewer.studio import SMALL, Studio
+from tests.viewer.serving import COUNT, make_studio
+
+SAMPLE = {"seed": 3, "index": 1}
+MOVES = [{"index": 2, "shift": 1.5}, {"index": 0, "shift": -0.7}]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Studio:
+    """Returns a studio whose notes nobody changes."""
+    return make_studio("stylegan2", tmp_path_factory.mktemp("studio"))
+
+
+@pytest.fixture
+def studio(tmp_path: pathlib.Path) -> Studio:
+    return make_studio("dcgan", tmp_path)
+
+
+def view_of(**changes: Any) -> dict[str, Any]:
+    return {"sample": SAMPLE, "moves": MOVES, "mix": None} | changes
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
+def own_latent(studio: Studio) -> tuple[dict[str, Any], np.ndarray]:
+    w_plus = np.random.RandomState(0).standard_normal((2, *studio.latent_shape)).astype(np.float32)
+    buffer = io.BytesIO()
+    np.savez(buffer, w_plus=w_plus)
+    return {"own": studio.own.add(buffer.getvalue())[0], "index": 1}, w_plus[1]
+
+
+# Images
+
+
+@pytest.mark.parametrize("kind", ["plain", "mixed", "own"])
+def test_png_has_the_pixels_of_the_exported_recipe(shared: Studio, kind: str) -> None:
+    """Equal bytes, by the function that every task calls, from the text that is exported."""
+    view = view_of()
+    if kind == "mixed":
+        view["mix"] = {"source": {"seed": 9, "index": 0}, "rows": [0, 2], "amount": 0.6}
+    if kind == "own":
+        view["sample"], latent = own_latent(shared)
+    found = shared.view(view)
+    recipe = recipe_files.from_text(shared.recipe_text(found.recipe))
+    if kind == "own":
+        assert recipe.samples == (Given.of("w_plus", latent),)
+    generator = testing.tiny_generators()["stylegan2"]
+    params = testing.draw_params(generator, seed=1)
+    read = directions_lib.read_directions(shared.path, digest=params_lib.digest(params))
+    images = render(recipe, generator, params, {directions_lib.digest(read): read})
+    expected = to_rgb(images[0])
+    np.testing.assert_array_equal(pixels(shared.png(found)), expected)
+    other = shared.view(view | {"moves": [MOVES[0] | {"shift": 1.4}]})
+    assert not np.array_equal(pixels(shared.png(other)), expected)
+
+
+def test_own_latent_moves_the_image_and_no_shift_is_the_original(shared: Studio) -> None:
+    png = {
+        name: shared.png(shared.view(view))
+        for name, view in {
+            "original": view_of(moves=[]),
+            "zero": view_of(moves=[{"index": 1, "shift": 0}]),
+            "no keys": {"sample": SAMPLE},
+            "edited": view_of(),
+            "own": view_of(moves=[], sample=own_latent(shared)[0]),
+        }.items()
+    }
+    assert png["original"] == png["zero"] == png["no keys"]
+    assert len(set(png.values())) == 3
+
+
+def test_order_of_keys_makes_no_other_view(shared: Studio) -> None:
+    view = view_of()
+    assert shared.view(view).key == shared.view(dict(reversed(view.items()))).key
+    assert shared.view(view).key != shared.view(view_of(moves=[])).key
+
+
+def test_image_is_made_once(shared: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = shared.view(view_of(sample={"seed": 77}))
+    first = shared.png(view)
+    monkeypatch.setattr(Studio, "render", lambda *_: pytest.fail("rendered again"))
+    assert shared.png(view) is first
+
+
+def test_small_picture_is_small(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = studio.view({"sample": SAMPLE})
+    assert pixels(studio.png(view)).shape == pixels(studio.png(view, small=True)).shape
+    large = np.random.RandomState(0).uniform(-1, 1, (2 * SMALL, SMALL, 3)).astype(np.float32)
+    monkeypatch.setattr(Studio, "render", lambda *_: large)
+    png = studio.png(studio.view({"sample": {"seed": 4}}), small=True)
+    assert pixels(png).shape == (SMALL, SMALL // 2, 3)
+
+
+def test_cache_holds_no_more_than_its_bytes() -> None:
+    cache = studio_lib.Cache(10)
+    made: list[int] = []
+
+    def make(key: int) -> bytes:
+        return cache.get(key, lambda: made.append(key) or bytes(4))
+
+    for key in (1, 2, 1, 3, 1, 2):  # 3 pushes 2 out, which was used longest ago
+        make(key)
+    assert made == [1, 2, 3, 2]
+    assert cache.get(9, lambda: bytes(99)) == bytes(99)  # too large to keep
+    make(1)
+    assert made[-1] == 1
+
+
+@pytest.mark.parametrize(
+    ("view", "message"),
+    [
+        (None, "view: expected a table"),
+        ([], "view: expected a table"),
+        ({}, "view: expected the key sample"),
+        (view_of(extra=1), "view: expected keys out of mix, moves, sample; got 'extra'"),
+        (view_of(sample=3), "sample: expected a table"),
+        (view_of(sample={}), "sample: expected a seed"),
+        (view_of(sample={"seed": -1}), "seed: expected a whole number"),
+        (view_of(sample={"seed": True}), "seed: expected a whole number"),
+        (view_of(sample={"seed": 1, "index": 2**20}), "index: expected a whole number"),
+        (view_of(sample={"seed": 1, "own": "0" * 16}), "not both"),
+        (view_of(sample={"own": "0" * 16}), "no latents of the name"),
+        (view_of(moves={}), "moves: expected a list of at most 64"),
+        (view_of(moves=[{"index": 0, "shift": 1}] * 65), "moves: expected a list of at most 64"),
+        (view_of(moves=[{"index": 0, "shift": 1}] * 2), "moves: expected each direction once"),
+        (view_of(moves=[{"index": COUNT, "shift": 1}]), "direction: expected a number from 0 to 5"),
+        (view_of(moves=[{"index": -1, "shift": 1}]), "index: expected a whole number"),
+        (view_of(moves=[{"index": 0, "shift": "1"}]), "shift: expected a finite number"),
+        (view_of(moves=[{"index": 0, "shift": float("inf")}]), "shift: expected a finite number"),
+        (view_of(moves=[{"index": 0}]), "move: expected the key shift"),
+        (view_of(mix={"source": SAMPLE}), "mix: expected the key rows"),
+        (view_of(mix={"source": SAMPLE, "rows": [99]}), "mixes: rows: expected rows of"),
+        (view_of(mix={"source": SAMPLE, "rows": "all"}), "rows: expected a list"),
+        (view_of(mix={"source": SAMPLE, "rows": [0], "amount": None}), "amount: expected a finite"),
+    ],
+)
+def test_what_is_no_view_is_told(shared: Studio, view: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        shared.view(view)
+
+
+def test_own_index_beyond_the_file_is_told(shared: Studio) -> None:
+    sample, _ = own_latent(shared)
+    for index in (2, -1, 0.5, "0"):
+        with pytest.raises(InputError, match="index: expected a whole number from 0 to 1"):
+            shared.view(view_of(sample=sample | {"index": index}))
+
+
+# Description
+
+
+def test_description_is_json_and_tells_rows_where_there_are_some(
+    shared: Studio, studio: Studio
+) -> None:
+    told = json.loads(json.dumps(shared.describe(), allow_nan=False))
+    assert told["generator"]["rows"] == 4 and studio.describe()["generator"]["rows"] == 0
+    assert told["directions"]["layers"] == ["synthesis/b8/conv0/kernel"]
+    names = [measure["name"] for measure in told["directions"]["measures"]]
+    assert names == ["eigenvalue", "residual"]
+    assert told["directions"]["measures"][1]["values"][3] is None  # infinite
+    np.testing.assert_allclose(told["directions"]["scales"], np.linspace(1, 2, COUNT))
+
+
+def test_scale_of_a_direction_without_one_is_1(tmp_path: pathlib.Path) -> None:
+    studio = make_studio("dcgan", tmp_path)
+    studio.directions.shift_scales[1] = 0.0
+    assert studio.describe()["directions"]["scales"][:2] == [1.0, 1.0]
+
+
+# Notes
+
+
+def test_note_is_on_the_disk_when_its_change_returns(studio: Studio) -> None:
+    studio.change_note(2, {"name": "smile"})
+    told = studio.change_note(2, {"starred": True, "good_range": [-1.5, 2]})
+    assert told["notes"]["2"] == {
+        "name": "smile",
+        "starred": True,
+        "good_range": [-1.5, 2],
+        "text": "",
+    }
+    kept = notes.read_notes(studio.path, digest=studio.directions_digest, count=COUNT)
+    assert kept.get(2) == notes.Note("smile", True, (-1.5, 2))
+    assert kept.get(1) == notes.Note()
+
+
+def test_changes_by_others_are_kept(studio: Studio) -> None:
+    """Another program writes between two changes of the viewer: both stay."""
+    before = studio.change_note(0, {"name": "mine"})["mark"]
+    kept = notes.read_notes(studio.path, digest=studio.directions_digest, count=COUNT)
+    notes.write_notes(studio.path, kept.with_note(1, notes.Note("theirs")))
+    assert studio.notes()["mark"] == studio.notes_mark != before
+    told = studio.change_note(0, {"starred": True})["notes"]
+    assert told["0"]["name"] == "mine" and told["1"]["name"] == "theirs"
+
+
+def test_recipe_carries_names(studio: Studio) -> None:
+    studio.change_note(2, {"name": "smile"})
+    recipe = recipe_files.from_text(studio.recipe_text(studio.view(view_of()).recipe))
+    assert [move.name for move in recipe.moves] == ["smile", ""]
+    assert {move.file for move in recipe.moves} == {"directions.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("index", "change", "message"),
+    [
+        (COUNT, {"starred": True}, "index: expected a direction, 0 to 5"),
+        (True, {"starred": True}, "index: expected a direction"),
+        ("0", {"starred": True}, "index: expected a direction"),
+        (0, [], "change: expected a table"),
+        (0, {"star": True}, "change: expected keys out of"),
+        (0, {"starred": 1}, "starred: expected true or false"),
+        (0, {"name": "x" * 121}, "name: expected a text of at most 120"),
+        (0, {"name": "two\nlines"}, "name: expected one line"),
+        (0, {"good_range": [1]}, "good_range: expected two"),
+        (0, {"good_range": [2, 1]}, "good_range: expected two"),
+        (0, {"good_range": "wide"}, "good_range: expected two"),
+    ],
+)
+def test_what_is_no_note_is_told_and_changes_nothing(
+    studio: Studio, index: Any, change: Any, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        studio.change_note(index, change)
+    assert studio.notes()["notes"] == {}
+
+
+def test_damaged_sidecar_is_told_and_kept(studio: Studio) -> None:
+    path = notes.sidecar_path(studio.path)
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(InputError, match=r"directions\.notes\.json"):
+        studio.change_note(0, {"starred": True})
+    assert path.read_text(encoding="utf-8") == "{"
