@@ -35,7 +35,16 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
 
     config.latents = ml_collections.ConfigDict()
     config.latents.count = 512  # z over which the distance is averaged (paper: 512)
-    config.latents.path = placeholder(str)  # .npz with an array z [count, z_dim] to use instead
+    config.latents.path = placeholder(str)  # .npz to use instead, with an array z [count, z_dim],
+    #   w [count, w_dim] or w_plus [count, rows, w_dim]; w is taken as it is, without truncation
+    config.latents.mix_from = placeholder(int)  # style mixing: w of another z from this row on
+
+    config.synthesis = ml_collections.ConfigDict()  # for architectures that have it
+    config.synthesis.truncation = 1.0  # ψ of w' = w_avg + ψ (w − w_avg); 1: none (the paper's)
+    config.synthesis.truncation_cutoff = placeholder(int)  # of so many first rows; left out: all
+    config.synthesis.noise = "constant"  # the stored one; random: one other draw; none
+    config.synthesis.noise_seed = 0  # of the random one
+    config.synthesis.label = placeholder(str)  # class by name or index; left out: random ones
 
     config.metric = ml_collections.ConfigDict()
     config.metric.name = "lpips" if paper else "nlpd"  # nlpd, l2 or lpips (paper: lpips)

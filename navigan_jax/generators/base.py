@@ -27,6 +27,7 @@ class EditableLayer:
     shape: of that weight; resolution: side of the layer's output in pixels.
     stage: the first stage that reads the weight.
     original_name: what its authors call the layer or, ending in ".weight", the weight.
+    aliases: what others call it. number: its index in the numbering that NaviGAN has for layers.
     """
 
     path: str
@@ -35,6 +36,8 @@ class EditableLayer:
     stage: int
     original_name: str
     reads_carry: bool = False
+    aliases: tuple[str, ...] = ()
+    number: int | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -44,6 +47,8 @@ class EditableLayer:
             self.path.removesuffix("/kernel"),
             self.original_name,
             self.original_name.removesuffix(".weight"),
+            *self.aliases,
+            *(() if self.number is None else (str(self.number),)),
         )
 
 
@@ -52,7 +57,9 @@ class Generator:
     """An image generator without its parameters; hashable, so it can be static under `jit`.
 
     z_dim: size of z ~ N(0, I). label_dim: number of classes, 0 without labels; where there are
-    labels, a latent is z with zeros and a one after it. resolution: side of the image in pixels.
+    labels, a latent z is followed by zeros and a one. label_names: of the classes, may be empty.
+    label: the class of all latents that are drawn; None: a random one for each. resolution: height
+    of the image in pixels, and its width too, unless `width` is another.
     Images are NHWC, nominally in [-1, 1]. The network's method `run(carry, start, stop)` goes
     through stages: stage 0 reads z, stage `mapping_stages` the latent, the last one returns the
     image. Its field `by_matmul` names the submodules that are computed as matrix products.
@@ -67,6 +74,14 @@ class Generator:
     stages: int
     layers: tuple[EditableLayer, ...]
     label_dim: int = 0
+    label_names: tuple[str, ...] = ()
+    label: int | None = None
+    width: int | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        return self.resolution, self.width or self.resolution, self.image_channels
 
     def init(self, key: Key) -> Params:
         """Returns fresh random parameters."""
@@ -74,17 +89,21 @@ class Generator:
         return self.network.init(key, z, 0, self.stages, method="run")["params"]
 
     def sample_latents(self, key: Key, count: int) -> Float[Array, "batch latent"]:
-        """Returns `count` draws of z ~ N(0, I), each with a random label where there are labels."""
+        """Returns `count` draws of z ~ N(0, I), followed by `label` or a random one, if any."""
         if not self.label_dim:
             return jax.random.normal(key, (count, self.z_dim))
         key_z, key_label = jax.random.split(key)
         labels = jax.random.randint(key_label, (count,), 0, self.label_dim)
+        if self.label is not None:
+            labels = jnp.full_like(labels, self.label)
         z = jax.random.normal(key_z, (count, self.z_dim))
         return jnp.concatenate([z, jax.nn.one_hot(labels, self.label_dim)], axis=1)
 
-    def map_latent(self, params: Params, z: Float[Array, "batch latent"]) -> Any:
-        """Returns the latent that `synthesize` takes; z itself where there is no mapping."""
-        return self._run(params, z, 0, self.mapping_stages)
+    def map_latent(self, params: Params, z: Float[Array, "batch ..."]) -> Any:
+        """Returns the latent that `synthesize` takes: w_plus [batch, rows, w], or z itself where
+        there is no mapping. w_plus stays as it is.
+        """
+        return self._run(params, z, self._start(z), self.mapping_stages)
 
     def synthesize(self, params: Params, latent: Any, noise_key: Key | None = None) -> Images:
         """Returns images in [-1, 1].
@@ -97,11 +116,21 @@ class Generator:
     def prefix(
         self,
         params: Params,
-        z: Float[Array, "batch latent"],
+        z: Float[Array, "batch ..."],
         layers: Sequence[EditableLayer],
     ) -> Any:
-        """Returns what the first of the `layers` reads; no weight of `layers` matters for it."""
-        return self._run(params, z, 0, _first_stage(layers))
+        """Returns what the first of the `layers` reads; no weight of `layers` matters for it.
+
+        z: or w_plus [batch, rows, w], which comes after the mapping.
+        Raises: InputError for w_plus and a layer of the mapping.
+        """
+        start, stop = self._start(z), _first_stage(layers)
+        if stop < start:
+            raise InputError(
+                f"latents: expected z for layers of the mapping; got w_plus and "
+                f"{', '.join(layer.path for layer in layers)}, which come before it; give z"
+            )
+        return self._run(params, z, start, stop)
 
     def suffix(self, params: Params, carry: Any, layers: Sequence[EditableLayer]) -> Images:
         """Returns the images from the prefix's result; `layers` are computed as matrix products."""
@@ -120,6 +149,10 @@ class Generator:
                 f"allowed: {self._names()}"
             )
         return tuple(layer for layer in self.layers if layer in found)
+
+    def _start(self, latent: Float[Array, "batch ..."]) -> int:
+        """Returns the stage that reads a latent: z has one axis for each sample, w_plus two."""
+        return self.mapping_stages if latent.ndim == 3 else 0
 
     def _find_layer(self, name: str) -> EditableLayer:
         for layer in self.layers:
@@ -153,3 +186,37 @@ class Generator:
 
 def _first_stage(layers: Sequence[EditableLayer]) -> int:
     return min(layer.stage for layer in layers)
+
+
+def find_label(
+    label: int | str | None, label_dim: int, label_names: Sequence[str] = ()
+) -> int | None:
+    """Returns the index of a class that is told by its index or by its name; None for None.
+
+    Raises: InputError if there is no such class.
+    """
+    if label is None:
+        return None
+    text = str(label)
+    if text in label_names:
+        return list(label_names).index(text)
+    if text.isdecimal() and int(text) < label_dim:
+        return int(text)
+    near = difflib.get_close_matches(text, label_names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    allowed = f"0 to {label_dim - 1}" if label_dim else "none, as it has no classes"
+    if label_names:
+        allowed += f", or {', '.join(label_names)}"
+    raise InputError(
+        f"label: expected a class of this generator; got {text!r}{hint}; allowed: {allowed}"
+    )
+
+
+def mix_latents(
+    first: Float[Array, "batch rows w"], second: Float[Array, "batch rows w"], row: int
+) -> Float[Array, "batch rows w"]:
+    """Returns style mixing of two w_plus: rows of the first before `row`, of the second from it on.
+
+    Source: Karras et al. 2019, section 3.1.
+    """
+    return jnp.concatenate([first[:, :row], second[:, row:]], axis=1)

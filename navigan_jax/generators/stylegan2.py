@@ -24,13 +24,13 @@ from jax import lax
 
 from navigan_jax.array_types import Array, Float, Images
 from navigan_jax.errors import InputError
-from navigan_jax.generators.base import EditableLayer, Generator
+from navigan_jax.generators.base import EditableLayer, Generator, find_label
 from navigan_jax.generators.ops import smooth, upsample
 from navigan_jax.layers import conv, conv_by_matmul, conv_transpose, conv_transpose_by_matmul
 
 BLOCKS = ("skip", "resnet", "orig")
 LABELS = ("embedded", "concatenated")
-NOISES = ("constant", "none")
+NOISES = ("constant", "random", "none")
 
 _EPSILON = 1e-8  # in all norms
 _SLOPE = 0.2  # of the leaky ReLU
@@ -182,12 +182,13 @@ class StyledConv(nn.Module):
     """Modulated 3x3 convolution, noise, bias and activation; `up` doubles the side."""
 
     features: int
-    resolution: int
+    size: tuple[int, int]  # height and width of the output
     up: bool
     taps: tuple[float, ...]
     gain: float
     clamp: float | None
     noise: str
+    noise_seed: int
     by_matmul: bool
 
     @nn.compact
@@ -208,13 +209,17 @@ class StyledConv(nn.Module):
         return smooth(double(x, kernel, stride=2, padding=0), self.taps)
 
     def _add_noise(self, x: Images) -> Images:
-        shape = (self.resolution, self.resolution)
         strength = self.param("noise_strength", nn.initializers.zeros, ())
-        noise = self.param("noise", nn.initializers.normal(1), shape)[None]
+        noise = self.param("noise", nn.initializers.normal(1), self.size)[None]
         if self.noise == "none":
             return x
         if self.has_rng("noise"):
             noise = jax.random.normal(self.make_rng("noise"), x.shape[:3], x.dtype)
+        elif self.noise == "random":
+            # The layers of a network differ in their size or in `up`.
+            layer = 2 * self.size[0] + int(self.up)
+            key = jax.random.fold_in(jax.random.key(self.noise_seed), layer)
+            noise = jax.random.normal(key, (1, *self.size), x.dtype)
         return x + strength * noise[..., None]
 
 
@@ -254,19 +259,20 @@ class Block(nn.Module):
     """The layers of one resolution; a call runs the `part` of that name."""
 
     features: int
-    resolution: int
+    size: tuple[int, int]  # height and width
     image_channels: int
     parts: tuple[str, ...]
     taps: tuple[float, ...]
     clamp: float | None
     noise: str
+    noise_seed: int
     by_matmul: tuple[str, ...]  # parts
 
     def setup(self) -> None:
         if "conv0" in self.parts:
             self.conv0 = self._styled_conv("conv0", 1.0)
         else:
-            shape = (self.resolution, self.resolution, self.features)
+            shape = (*self.size, self.features)
             self.const = self.param("const", nn.initializers.normal(1), shape)
         if "skip" in self.parts:
             self.skip = Skip(self.features, self.taps)
@@ -277,12 +283,13 @@ class Block(nn.Module):
     def _styled_conv(self, part: str, gain: float) -> StyledConv:
         return StyledConv(
             features=self.features,
-            resolution=self.resolution,
+            size=self.size,
             up=part == "conv0",
             taps=self.taps,
             gain=gain,
             clamp=self.clamp,
             noise=self.noise,
+            noise_seed=self.noise_seed,
             by_matmul=part in self.by_matmul,
         )
 
@@ -311,11 +318,13 @@ class Synthesis(nn.Module):
     """From w_plus to the image; a call runs one step."""
 
     channels: tuple[int, ...]  # of the blocks
+    first_size: tuple[int, int]
     image_channels: int
     blocks: str
     taps: tuple[float, ...]
     clamp: float | None
     noise: str
+    noise_seed: int
     by_matmul: tuple[str, ...]  # like b8/conv0
 
     def setup(self) -> None:
@@ -323,12 +332,13 @@ class Synthesis(nn.Module):
         self.block = [
             Block(
                 features=features,
-                resolution=4 << index,
+                size=(self.first_size[0] << index, self.first_size[1] << index),
                 image_channels=self.image_channels,
                 parts=tuple(step.part for step in steps if step.block == index),
                 taps=self.taps,
                 clamp=self.clamp,
                 noise=self.noise,
+                noise_seed=self.noise_seed,
                 by_matmul=tuple(
                     part for part in ("conv0", "conv1") if f"b{4 << index}/{part}" in self.by_matmul
                 ),
@@ -351,11 +361,13 @@ class StyleGAN2(nn.Module):
     mapping_widths: tuple[int, ...]
     mapping_rate: float
     channels: tuple[int, ...]
+    first_size: tuple[int, int]
     image_channels: int
     blocks: str
     resample_taps: tuple[float, ...]
     clamp: float | None
     noise: str
+    noise_seed: int
     truncation: float
     truncated_rows: int
     by_matmul: tuple[str, ...] = ()
@@ -373,11 +385,13 @@ class StyleGAN2(nn.Module):
         )
         self.synthesis = Synthesis(
             channels=self.channels,
+            first_size=self.first_size,
             image_channels=self.image_channels,
             blocks=self.blocks,
             taps=self.resample_taps,
             clamp=self.clamp,
             noise=self.noise,
+            noise_seed=self.noise_seed,
             by_matmul=tuple(path.removeprefix("synthesis/") for path in self.by_matmul),
         )
 
@@ -403,11 +417,16 @@ def stylegan2(
     blocks: str,
     resample_taps: tuple[float, ...],
     clamp: float | None,
+    first_size: tuple[int, int] = (4, 4),
+    label_names: tuple[str, ...] = (),
     noise: str = "constant",
+    noise_seed: int = 0,
     truncation: float = 1.0,
     truncated_rows: int | None = None,
+    label: int | str | None = None,
 ) -> Generator:
-    """Returns the generator; its side is 4 * 2^(number of channels - 1) pixels.
+    """Returns the generator; its sides are those of its first features, times 2 for each further
+    one of the channels.
 
     label_dim: number of classes, 0 for none. label_width: of what the mapping makes of a label
       before its first layer. labels: how; "embedded": a dense layer, normalised apart from z;
@@ -415,11 +434,14 @@ def stylegan2(
     mapping_widths: outputs of the mapping's layers; the last is the size of w. mapping_rate: their
       learning-rate multiplier.
     channels: at 4x4 pixels, 8x8 and so on. blocks: "skip" sums images of all resolutions, "resnet"
-      features, "orig" nothing.
+      features, "orig" nothing. first_size: height and width of the constant features.
     resample_taps: of the filter along one axis, of any sum. clamp: bound of activations, if any.
-    noise: "constant": the one stored with the weights; "none".
+    noise: "constant": the one stored with the weights; "random": another one, of noise_seed, in
+      its place; "none". For noise that differs between samples give `synthesize` a key.
     truncation: factor of w - w_avg; 1 leaves w as it is. truncated_rows: only the first so many
       rows of w_plus are drawn to the average; None: all.
+    label_names: of the classes, in order; may be empty. label: the class of all latents that are
+      drawn, by name or index; None: a random one for each.
 
     Raises: InputError for sizes that are no positive whole numbers or unknown words.
     """
@@ -459,6 +481,19 @@ def stylegan2(
         f"a whole number from 0 to {rows}, or None",
         isinstance(truncated_rows, int) and 0 <= truncated_rows <= rows,
     )
+    _check(
+        "first_size",
+        first_size,
+        "two positive whole numbers",
+        len(first_size) == 2 and all(map(_is_size, first_size)),
+    )
+    _check("noise_seed", noise_seed, "a seed", type(noise_seed) is int and 0 <= noise_seed < 2**32)
+    _check(
+        "label_names",
+        label_names,
+        f"{label_dim} different names, or none",
+        not label_names or len(set(label_names)) == len(label_names) == label_dim,
+    )
     mapping_layers = _mapping_layers(z_dim, label_dim, label_width, mapping_widths)
     synthesis_layers = _synthesis_layers(mapping_widths, channels, image_channels, blocks)
     return Generator(
@@ -470,17 +505,22 @@ def stylegan2(
             mapping_widths=tuple(mapping_widths),
             mapping_rate=mapping_rate,
             channels=tuple(channels),
+            first_size=(first_size[0], first_size[1]),
             image_channels=image_channels,
             blocks=blocks,
             resample_taps=tuple(resample_taps),
             clamp=clamp,
             noise=noise,
+            noise_seed=noise_seed,
             truncation=truncation,
             truncated_rows=truncated_rows,
         ),
         z_dim=z_dim,
         label_dim=label_dim,
-        resolution=4 << (len(channels) - 1),
+        label_names=tuple(label_names),
+        label=find_label(label, label_dim, label_names),
+        resolution=first_size[0] << (len(channels) - 1),
+        width=first_size[1] << (len(channels) - 1),
         image_channels=image_channels,
         mapping_stages=len(mapping_widths),
         stages=len(mapping_widths) + len(_steps(len(channels), blocks)),
@@ -493,7 +533,14 @@ def _mapping_layers(
 ) -> tuple[EditableLayer, ...]:
     inputs = (z_dim + label_width, *widths)
     layers = [
-        EditableLayer(f"mapping/fc{index}/kernel", shape, 1, index, f"style.{index + 1}")
+        EditableLayer(
+            path=f"mapping/fc{index}/kernel",
+            shape=shape,
+            resolution=1,
+            stage=index,
+            original_name=f"style.{index + 1}",
+            aliases=(f"style.{index + 1}.weight", f"mapping.fc{index}", f"mapping/Dense{index}"),
+        )
         for index, shape in enumerate(zip(inputs, widths, strict=False))
     ]
     if label_dim:
@@ -512,13 +559,46 @@ def _synthesis_layers(
         outputs = image_channels if part == "torgb" else channels[block]
         side = 3 if part in ("conv0", "conv1") else 1
         path = f"synthesis/b{resolution}/{part}"
-        kernel = (side, side, inputs, outputs)
-        layers.append(EditableLayer(f"{path}/kernel", kernel, resolution, stage, name))
+        layers.append(
+            EditableLayer(
+                path=f"{path}/kernel",
+                shape=(side, side, inputs, outputs),
+                resolution=resolution,
+                stage=stage,
+                original_name=name,
+                aliases=(f"{name}.conv.weight", *_nvidia_names(block, part)),
+                # NaviGAN numbers the layers `convs`, which are those of 8x8 pixels and more.
+                number=2 * block - 2 + int(part[-1]) if block and part.startswith("conv") else None,
+            )
+        )
         if part != "skip":
-            path, name = f"{path}/affine/kernel", f"{name}.modulation"
-            style = (mapping_widths[-1], inputs)
-            layers.append(EditableLayer(path, style, resolution, stage, name))
+            layers.append(
+                EditableLayer(
+                    path=f"{path}/affine/kernel",
+                    shape=(mapping_widths[-1], inputs),
+                    resolution=resolution,
+                    stage=stage,
+                    original_name=f"{name}.modulation",
+                    aliases=(
+                        f"{name}.conv.modulation.weight",
+                        f"{path}/affine",
+                        *(f"{alias}.affine" for alias in _nvidia_names(block, part)[:2]),
+                    ),
+                )
+            )
     return tuple(layers)
+
+
+def _nvidia_names(block: int, part: str) -> tuple[str, ...]:
+    """Returns what NVIDIA's PyTorch and TensorFlow programs call a layer."""
+    side = 4 << block
+    tensorflow = {
+        "conv0": "Conv0_up",
+        "conv1": "Conv1" if block else "Conv",
+        "torgb": "ToRGB",
+        "skip": "Skip",
+    }[part]
+    return f"b{side}.{part}", f"synthesis.b{side}.{part}", f"{side}x{side}/{tensorflow}"
 
 
 def _original_name(block: int, part: str) -> str:

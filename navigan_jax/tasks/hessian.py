@@ -51,7 +51,15 @@ _SOLVER = Settings(
     },
     {"solver.name": ("lanczos", "power"), "solver.product": ("gauss_newton", "exact")},
 )
-SETTINGS = inputs.COMMON | inputs.PROBLEM | inputs.LATENTS | inputs.CACHE | _SOLVER | showing.SHOW
+SETTINGS = (
+    inputs.COMMON
+    | inputs.PROBLEM
+    | inputs.LATENTS
+    | inputs.SYNTHESIS
+    | inputs.CACHE
+    | _SOLVER
+    | showing.SHOW
+)
 
 # Keys that change how a run goes or what is drawn of it, but not which directions it finds. What
 # the paths lead to is compared by its content.
@@ -78,10 +86,10 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     least = config.directions + config.solver.block_size
     if config.solver.name == "lanczos" and config.solver.max_products < least:
         raise wrong_number(config, "solver.max_products", f"{least} or more for the directions")
-    problem = inputs.read_problem(config)
+    problem = inputs.read_problem(config, inputs.synthesis_options(config))
     spectrum_lib.require_count(config.directions, problem.layers)
     _check_memory_allowed(config, problem)
-    z = inputs.draw_latents(config, problem.generator)
+    z = inputs.mix_latents(config, problem, inputs.draw_latents(config, problem.generator))
     with contextlib.ExitStack() as held:
         if devices.is_main_process():
             held.enter_context(checkpoints.locked(workdir))

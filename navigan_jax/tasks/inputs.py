@@ -6,6 +6,7 @@ import pathlib
 import zipfile
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
 from navigan_jax.config import Config
 from navigan_jax.errors import InputError
+from navigan_jax.generators import base
 from navigan_jax.generators.base import EditableLayer, Generator
 from navigan_jax.generators.files import read_generator
 from navigan_jax.perceptual import METRICS
@@ -39,6 +41,22 @@ PROBLEM = Settings(
 LATENTS = Settings(
     {"latents.count": int, "latents.path": str | None},
     {"latents.count": Limits(most=10**7, is_open=True)},
+)
+SYNTHESIS = Settings(
+    {
+        "synthesis.truncation": float,
+        "synthesis.truncation_cutoff": int | None,
+        "synthesis.noise": str,
+        "synthesis.noise_seed": int,
+        "synthesis.label": str | None,
+        "latents.mix_from": int | None,
+    },
+    {
+        "synthesis.truncation_cutoff": NOT_NEGATIVE,
+        "synthesis.noise_seed": SEED,
+        "latents.mix_from": NOT_NEGATIVE,
+    },
+    {"synthesis.noise": ("constant", "random", "none")},
 )
 CACHE = Settings({"cache_gib": float}, {"cache_gib": NOT_NEGATIVE})
 
@@ -72,17 +90,33 @@ class Problem:
     source: str
 
 
-def read_problem(config: Config) -> Problem:
-    """Returns what the keys of `PROBLEM` name.
+def synthesis_options(config: Config) -> dict[str, Any]:
+    """Returns what the keys `synthesis` choose, as options of `read_generator`.
+
+    What is left as it is does not count, so that architectures without it take none.
+    """
+    keys = config.synthesis
+    chosen = {
+        "truncation": (keys.truncation, 1.0),
+        "truncated_rows": (keys.truncation_cutoff, None),
+        "noise": (keys.noise, "constant"),
+        "noise_seed": (keys.noise_seed, 0),
+        "label": (keys.label, None),
+    }
+    return {name: value for name, (value, default) in chosen.items() if value != default}
+
+
+def read_problem(config: Config, options: Mapping[str, Any] | None = None) -> Problem:
+    """Returns what the keys of `PROBLEM` name; options: of `read_generator`.
 
     Raises: InputError for a file that is missing, damaged or of another kind, an unknown layer, or
       a distance that does not take images of this generator.
     """
-    generator, params = read_generator(config.generator)
+    generator, params = read_generator(config.generator, options)
     layers = generator.find_layers([name.strip() for name in config.layer.split(",")])
     metric = make_metric(config)
-    shape = (1, generator.resolution, generator.resolution, generator.image_channels)
-    jax.eval_shape(metric.features, jax.ShapeDtypeStruct(shape, jnp.float32))
+    images = jax.ShapeDtypeStruct((1, *generator.image_shape), jnp.float32)
+    jax.eval_shape(metric.features, images)
     digest = params_lib.digest(params)
     return Problem(generator, params, digest, layers, metric, config.generator)
 
@@ -113,38 +147,95 @@ def make_metric(config: Config) -> Distance:
 
 
 def draw_latents(config: Config, generator: Generator) -> np.ndarray:
-    """Returns the z of the run, from the file or from the seed.
+    """Returns the latents of the run, from the file or from the seed: z, or w_plus of a file.
 
     Raises: InputError if the file does not hold latents of this generator.
     """
-    path, width = config.latents.path, generator.z_dim + generator.label_dim
+    path = config.latents.path
     if path is None:
         key = jax.random.fold_in(jax.random.key(config.seed), 0)
         return np.asarray(generator.sample_latents(key, config.latents.count))
+    shapes = _latent_shapes(generator)
+    name, latents = _read_latents(path, shapes)
+    if latents.ndim == 4 and latents.shape[2:] == (1, 1):  # as some write z for convolutions
+        latents = latents[:, :, 0, 0]
+    if name == "z" and generator.label is not None and latents.shape[1:] == (generator.z_dim,):
+        label = np.eye(generator.label_dim, dtype=np.float32)[generator.label]
+        latents = np.concatenate([latents, np.tile(label, (len(latents), 1))], axis=1)
+    if latents.shape[1:] != shapes[name] or not len(latents):
+        raise InputError(
+            f"{path}: expected {name} of shape {_shape_text(shapes[name])}; got "
+            f"{list(latents.shape)}; give latents of this generator"
+        )
+    if not np.isfinite(latents).all():
+        raise InputError(f"{path}: expected finite {name}; got NaN or infinity; draw them anew")
+    if name == "w":  # the same for all layers
+        rows = shapes["w_plus"][0]
+        latents = np.repeat(latents[:, None], rows, axis=1)
+    return latents[: config.latents.count]
+
+
+def mix_latents(config: Config, problem: Problem, latents: np.ndarray) -> np.ndarray:
+    """Returns the latents with the rows from `latents.mix_from` on those of other draws of z.
+
+    Raises: InputError if the generator has no rows of w, or not so many.
+    """
+    row, generator = config.latents.mix_from, problem.generator
+    if row is None:
+        return latents
+    shapes = _latent_shapes(generator)
+    if "w_plus" not in shapes or row >= shapes["w_plus"][0]:
+        most = shapes["w_plus"][0] - 1 if "w_plus" in shapes else "none, as it has no w"
+        raise InputError(
+            f"config.latents.mix_from: expected a row of w_plus of this {generator.architecture}; "
+            f"got {row}; allowed: up to {most}; set it with --config.latents.mix_from=N"
+        )
+
+    @jax.jit
+    def mixed(params: Params, latents: jax.Array, others: jax.Array) -> jax.Array:
+        first, second = (generator.map_latent(params, each) for each in (latents, others))
+        return base.mix_latents(first, second, row)
+
+    key = jax.random.fold_in(jax.random.key(config.seed), 3)
+    others = generator.sample_latents(key, len(latents))
+    return np.asarray(mixed(problem.params, latents, others))
+
+
+def _latent_shapes(generator: Generator) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of a sample's latent by its name; w and w_plus where there is a mapping."""
+    shapes: dict[str, tuple[int, ...]] = {"z": (generator.z_dim + generator.label_dim,)}
+    if generator.mapping_stages:
+        params = jax.eval_shape(generator.init, jax.random.key(0))
+        z = jax.ShapeDtypeStruct((1, *shapes["z"]), jnp.float32)
+        w_plus = jax.eval_shape(generator.map_latent, params, z).shape[1:]
+        shapes |= {"w": w_plus[1:], "w_plus": w_plus}
+    return shapes
+
+
+def _read_latents(path: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, np.ndarray]:
+    """Returns name and float32 numbers of the one array of latents in an .npz file."""
     try:
         if not pathlib.Path(path).is_file():
             raise FileNotFoundError("no such file")
-        with open(path, "rb") as file:
-            z = np.load(file, allow_pickle=False)["z"]
-        if z.dtype.kind not in "fiu":
-            raise TypeError(f"numbers of type {z.dtype}")
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            found = [name for name in shapes if name in arrays.files]
+            if len(found) != 1:
+                raise LookupError(f"{' and '.join(found) or 'none'} of these among its arrays")
+            latents = arrays[found[0]]
+        if latents.dtype.kind not in "fiu":
+            raise TypeError(f"numbers of type {latents.dtype}")
         with np.errstate(over="ignore"):
-            z = z.astype(np.float32)
+            return found[0], latents.astype(np.float32)
     except _NO_NPZ as error:
+        options = " or ".join(f"{name} {_shape_text(shape)}" for name, shape in shapes.items())
         raise InputError(
-            f"{path}: expected an .npz file with a numeric array z [count, {width}]; "
-            f"got {error}; write one with numpy.savez(FILE, z=z)"
+            f"{path}: expected an .npz file with a numeric array {options}; got {error}; write "
+            "one with numpy.savez(FILE, z=z)"
         ) from error
-    if z.ndim == 4 and z.shape[2:] == (1, 1):  # as some write them for convolutions
-        z = z[:, :, 0, 0]
-    if z.ndim != 2 or z.shape[1] != width or not len(z):
-        raise InputError(
-            f"{path}: expected z of shape [count, {width}]; got {list(z.shape)}; give "
-            "latents of this generator"
-        )
-    if not np.isfinite(z).all():
-        raise InputError(f"{path}: expected finite z; got NaN or infinity; draw them anew")
-    return z[: config.latents.count]
+
+
+def _shape_text(shape: tuple[int, ...]) -> str:
+    return f"[count, {', '.join(map(str, shape))}]"
 
 
 def digest_inputs(config: Config, problem: Problem, z: np.ndarray) -> Mapping[str, str]:

@@ -4,6 +4,7 @@ Images of converted files are compared with the original programs in tests/gener
 """
 
 import copy
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -381,6 +382,44 @@ def test_command_writes_a_generator(case: str, tmp_path: Any, capsys: Any) -> No
     assert all(
         part in text for part in ("stylegan2", origin["sha256"], "synthesis/b8/conv0/kernel")
     )
+
+
+def test_constant_need_not_be_square(content: dict[str, Any]) -> None:
+    """Its shape is that of the image, and of the noise at each resolution."""
+    state = dict(content["g_ema"])
+    for key in state:
+        if key == "input.input" or key.startswith("noises."):
+            array = state[key]
+            state[key] = np.concatenate([array, array[..., : array.shape[3] // 2]], axis=3)
+    square = from_rosinality(content["g_ema"], content["latent_avg"])[0]
+    config, params = from_rosinality(state, content["latent_avg"])
+    assert config == square | {"first_size": [4, 6]}
+    height, width, _ = make_generator("stylegan2", config).image_shape
+    assert 2 * width == 3 * height == 3 * make_generator("stylegan2", square).resolution
+    assert params["synthesis"]["b8"]["conv1"]["noise"].shape == (8, 12)
+    silent = {key: array for key, array in state.items() if "noise" not in key}
+    with pytest.raises(InputError, match="another set of arrays"):
+        from_rosinality(silent, content["latent_avg"])
+
+
+@pytest.mark.parametrize("form", ["\n".join, json.dumps, lambda n: json.dumps({"label_names": n})])
+def test_classes_may_have_names(form: Any, tmp_path: Any, capsys: Any) -> None:
+    """Of a text or JSON; as many as there are classes."""
+    source = testing.golden_case("stylegan2_ada_cond").path("checkpoint")
+    count = read_stylegan2(source)[0]["label_dim"]
+    names, out = tmp_path / "names", tmp_path / "generator.safetensors"
+    arguments = ["stylegan2", str(source), "--label-names", str(names), "--out", str(out)]
+    classes = [f"class {index}" for index in range(count)]
+    names.write_text(form(classes), encoding="utf-8")
+    assert command.main(arguments) == 0
+    assert read_generator(out, {"label": classes[-1]})[0].label == count - 1
+    assert re.search(r"synthesis/b8/conv1/kernel +convs\.1 +1 +8 ", capsys.readouterr().out)
+    names.write_text(form(classes[1:]), encoding="utf-8")
+    assert command.main(arguments) == 2
+    assert f"expected {count} different names, or none" in capsys.readouterr().err
+    names.write_text('{"label_names": 3}')
+    assert command.main(arguments) == 2
+    assert f"expected names in {names}; got none" in capsys.readouterr().err
 
 
 def test_options_reach_the_generator(tmp_path: Any, capsys: Any) -> None:

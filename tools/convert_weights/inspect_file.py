@@ -6,13 +6,14 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from navigan_jax.checkpoints import read_arrays
 from navigan_jax.errors import InputError
+from navigan_jax.generators.base import EditableLayer
 from navigan_jax.generators.files import read_generator
 from tools.convert_weights import architectures, signatures
 from tools.convert_weights.archive import Archive
@@ -40,12 +41,13 @@ _GENERATOR = "navigan_jax.generator"
 class Contents:
     """What the bytes of a file turned out to be.
 
-    arrays: by name. facts: further lines, text by label.
+    arrays: by name. facts: further lines, text by label. layers: those that can be edited.
     """
 
     format: str
     arrays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    layers: Sequence[EditableLayer] = ()
 
 
 def describe_file(path: str | os.PathLike[str]) -> str:
@@ -66,7 +68,7 @@ def describe_file(path: str | os.PathLike[str]) -> str:
     }
     width = max(map(len, head))
     lines = [f"{label:<{width}}  {text}" for label, text in head.items()]
-    return "\n".join([*lines, *_table(contents.arrays)])
+    return "\n".join([*lines, *_layer_table(contents.layers), *_table(contents.arrays)])
 
 
 def _contents(data: bytes, path: pathlib.Path) -> Contents:
@@ -105,8 +107,11 @@ def _open_safetensors(data: bytes, path: pathlib.Path) -> Contents:
     facts = dict(sorted(metadata.items()))
     ours = facts.pop("format", "")
     if ours == _GENERATOR:
-        facts["resolution"] = str(read_generator(path)[0].resolution)
+        generator = read_generator(path)[0]
+        height, width, _ = generator.image_shape
+        facts["resolution"] = str(height) if height == width else f"{height} x {width}"
         facts |= _origin(facts.pop("source", "{}"))
+        return Contents(f"safetensors, {ours}", arrays, facts, generator.layers)
     return Contents(f"safetensors, {ours}" if ours else "safetensors", arrays, facts)
 
 
@@ -171,6 +176,30 @@ def _totals(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
         return {}
     numbers = sum(array.size for array in arrays.values())
     return {"arrays": f"{len(arrays)} with {numbers:,} numbers"}
+
+
+def _layer_table(layers: Sequence[EditableLayer]) -> list[str]:
+    """Lines of the names by which layers are edited, their size in pixels and their shape."""
+    if not layers:
+        return []
+    has_numbers = any(layer.number is not None for layer in layers)
+    rows = [("layer", "original name", "NaviGAN" if has_numbers else "", "px", "shape")]
+    rows += [
+        (
+            layer.path,
+            layer.original_name,
+            "" if layer.number is None else str(layer.number),
+            str(layer.resolution),
+            " x ".join(map(str, layer.shape)),
+        )
+        for layer in layers
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    texts = (
+        [text.ljust(width) for text, width in zip(row, widths, strict=True) if width]
+        for row in rows
+    )
+    return ["", *("  ".join(row).rstrip() for row in texts)]
 
 
 def _table(arrays: Mapping[str, np.ndarray]) -> list[str]:

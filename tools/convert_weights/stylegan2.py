@@ -56,12 +56,14 @@ class Options:
     network: which of its generators, as the file calls it; None: the average of training.
     mapping_rate, clamp: learning-rate multiplier of the mapping and bound of activations, used
     where a state dict does not say them. draws: of z, for an average w that the file lacks.
+    label_names: of the classes, in order, which no file says.
     """
 
     network: str | None = None
     mapping_rate: float = MAPPING_RATE
     clamp: float | None = None
     draws: int = AVERAGE_DRAWS
+    label_names: tuple[str, ...] = ()
 
 
 _DEFAULTS = Options()
@@ -95,7 +97,7 @@ def read_stylegan2(
     generators = {key: found[key] for key in (*NETWORKS, _BARE) if key in found}
     chosen = _choose(list(generators), options.network, name)
     draft = _draft(generators[chosen], name, options)
-    config, params = finish(draft, name, draws=options.draws)
+    config, params = finish(draft, name, draws=options.draws, label_names=options.label_names)
     alike = {chosen: draft.arrays}
     for key in generators.keys() - {chosen}:
         if (arrays := _alike(generators[key], draft, options)) is not None:

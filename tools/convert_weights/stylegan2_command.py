@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import json
 import math
 import os
 import pathlib
@@ -62,6 +63,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="draws of z (seed 0) for an average w that the file lacks; default: %(default)s",
     )
+    parser.add_argument(
+        "--label-names",
+        type=_names,
+        default=(),
+        metavar="FILE",
+        help="names of the classes, in order: a text with one a line, a JSON list, or a JSON "
+        "object with a list label_names; without it classes have numbers only",
+    )
 
 
 def _positive(text: str) -> float:
@@ -82,6 +91,19 @@ def _count(text: str) -> int:
             f"expected a whole number from 1 to {_MOST_DRAWS}; got {text!r}"
         )
     return int(text)
+
+
+def _names(path: str) -> tuple[str, ...]:
+    """Returns the names in a file."""
+    try:
+        text = pathlib.Path(path).read_text(encoding="utf-8")
+        content = json.loads(text) if text.lstrip()[:1] in ("[", "{") else text.splitlines()
+        names = content.get("label_names") if isinstance(content, dict) else content
+    except (OSError, ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"expected a file of names; got {error}") from error
+    if not isinstance(names, list) or any(not isinstance(name, str) for name in names):
+        raise argparse.ArgumentTypeError(f"expected names in {path}; got none")
+    return tuple(name.strip() for name in names if name.strip())
 
 
 def options_of(arguments: argparse.Namespace) -> Options:

@@ -7,7 +7,7 @@ always a view, so that the place of every number in the file stays known.
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -136,16 +136,19 @@ def taps_of(filters: Mapping[str, np.ndarray], name: str) -> tuple[float, ...]:
     return tuple(found[0].tolist())
 
 
-def finish(draft: Draft, name: str, *, draws: int = AVERAGE_DRAWS) -> tuple[Config, Params]:
+def finish(
+    draft: Draft, name: str, *, draws: int = AVERAGE_DRAWS, label_names: Sequence[str] = ()
+) -> tuple[Config, Params]:
     """Returns (config, params), float32, once every array has the shape that the others imply.
 
-    draws: of z, for the average w if the network lacks it; always the same ones.
+    draws: of z, for the average w if the network lacks it; always the same ones. label_names: of
+    its classes.
 
     Raises: InputError, which begins with `name`, if it is no StyleGAN2 generator.
     """
     flat = {path: view + added if added else view for path, (view, added) in draft.arrays.items()}
     if not draft.has_noise:
-        flat |= _silence(flat)
+        flat |= _silence(flat, name)
     lacks_average = _AVERAGE not in flat
     if lacks_average:
         widths = [flat[path].shape for path in flat if re.fullmatch(r"mapping/fc\d+/bias", path)]
@@ -154,7 +157,7 @@ def finish(draft: Draft, name: str, *, draws: int = AVERAGE_DRAWS) -> tuple[Conf
         params = params_lib.unflatten(
             {path: np.array(array, np.float32, order="C") for path, array in flat.items()}
         )
-    config = _config_of(flat, draft.settings, name)
+    config = _config_of(flat, draft.settings, name) | {"label_names": list(label_names)}
     try:
         generator = make_generator("stylegan2", config)
     except InputError as error:
@@ -201,6 +204,7 @@ def _config_of(flat: Mapping[str, np.ndarray], settings: Settings, name: str) ->
         "mapping_widths": sizes(r"mapping/fc(\d+)/bias", 0),
         "mapping_rate": settings.mapping_rate,
         "channels": channels,
+        "first_size": list(_first_size(flat, name)),
         "image_channels": images[-1],
         "blocks": "resnet" if has_residuals else "skip" if sums_images else "orig",
         "resample_taps": list(settings.resample_taps),
@@ -215,13 +219,23 @@ def _average_w(config: Config, params: Params, draws: int) -> Any:
     return np.asarray(average(z))
 
 
-def _silence(flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _first_size(flat: Mapping[str, np.ndarray], name: str) -> tuple[int, int]:
+    """Returns height and width of the constant features, 4x4 unless a user had other plans."""
+    constant = flat.get("synthesis/b4/const", np.zeros(0))
+    if constant.ndim != 3:
+        raise refusal(name, f"a constant of shape {list(constant.shape)}")
+    return constant.shape[0], constant.shape[1]
+
+
+def _silence(flat: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
     """Returns noise of strength 0 for the layers of a network that has none."""
     found: dict[str, np.ndarray] = {}
+    height, width = _first_size(flat, name)
     for path in flat:
         if match := re.fullmatch(r"(synthesis/b(\d+)/conv[01])/kernel", path):
             found[f"{match[1]}/noise_strength"] = np.zeros(())
-            found[f"{match[1]}/noise"] = np.zeros((int(match[2]), int(match[2])))
+            times = int(match[2]) // 4
+            found[f"{match[1]}/noise"] = np.zeros((height * times, width * times))
     return found
 
 

@@ -1,0 +1,139 @@
+"""Latents and options of the synthesis, from a config to what the tasks are given."""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from configs import tiny
+from navigan_jax import config as config_lib
+from navigan_jax import tasks, testing
+from navigan_jax.errors import InputError
+from navigan_jax.generators.base import Generator
+from navigan_jax.generators.files import read_generator, write_generator
+from navigan_jax.tasks import inputs
+
+LABELS = ("cat", "dog")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Generators of both kinds."""
+    path = tmp_path_factory.mktemp("generators")
+    for name, generator in testing.tiny_generators().items():
+        config = dict(testing.TINY_CONFIGS[name])
+        if name == "stylegan2":
+            config["label_names"] = LABELS
+        write_generator(path / name, name, config, testing.draw_params(generator, 0), {})
+    return path
+
+
+def configure(folder: pathlib.Path, name: str = "stylegan2", **changes: Any) -> config_lib.Config:
+    """The tiny config with values by path, dots written as two underscores."""
+    config = tiny.get_config("hessian")
+    config.update(
+        {"generator": str(folder / name), "layer": "1" if name == "stylegan2" else "conv1"}
+    )
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    return config_lib.freeze(config)
+
+
+def problem_of(config: config_lib.Config) -> inputs.Problem:
+    return inputs.read_problem(config, inputs.synthesis_options(config))
+
+
+def test_options_reach_the_generator(folder: pathlib.Path) -> None:
+    """Those that are left alone do not, so that an architecture without them takes the config."""
+    changes: dict[str, Any] = {
+        "synthesis__truncation": 0.5,
+        "synthesis__truncation_cutoff": 2,
+        "synthesis__noise": "random",
+        "synthesis__noise_seed": 3,
+        "synthesis__label": "dog",
+    }
+    generator = problem_of(configure(folder, **changes)).generator
+    options = {"truncation": 0.5, "truncated_rows": 2, "noise": "random", "noise_seed": 3}
+    assert generator == read_generator(folder / "stylegan2", options | {"label": 1})[0]
+    assert problem_of(configure(folder, "dcgan")).generator.architecture == "dcgan"
+    with pytest.raises(InputError, match="unexpected keyword argument 'truncation'"):
+        problem_of(configure(folder, "dcgan", synthesis__truncation=0.5))
+    with pytest.raises(InputError, match=r"got 'cow'; allowed: 0 to 1, or cat, dog"):
+        problem_of(configure(folder, synthesis__label="cow"))
+    with pytest.raises(InputError, match=r"synthesis\.noise: expected one of the names allowed"):
+        tasks.TASKS["hessian"](configure(folder, synthesis__noise="loud"), folder / "none")
+
+
+def drawn(config: config_lib.Config) -> tuple[Generator, np.ndarray]:
+    problem = problem_of(config)
+    latents = inputs.draw_latents(config, problem.generator)
+    return problem.generator, inputs.mix_latents(config, problem, latents)
+
+
+def test_latents_of_a_file_may_be_of_any_kind(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """z; z without a label where the label is told; w, which all rows get; w_plus."""
+    generator, params = read_generator(folder / "stylegan2")
+    z = np.asarray(generator.sample_latents(jax.random.key(0), 5))
+    w_plus = np.asarray(jax.jit(generator.map_latent)(params, z))
+    path = tmp_path / "latents.npz"
+    config = configure(folder, latents__path=str(path), latents__count=4)
+    for name, array, want in (
+        ("z", z, z),
+        ("w_plus", w_plus, w_plus),
+        ("w", w_plus[:, 0], np.repeat(w_plus[:, :1], w_plus.shape[1], axis=1)),
+    ):
+        np.savez(path, **{name: array})
+        np.testing.assert_array_equal(drawn(config)[1], want[:4])
+    labelled = configure(folder, latents__path=str(path), synthesis__label="dog")
+    np.savez(path, z=z[:, :7])
+    np.testing.assert_array_equal(drawn(labelled)[1], np.c_[z[:, :7], np.tile([0, 1], (5, 1))])
+    for arrays, message in (
+        ({"z": z[:, :7]}, r"expected z of shape \[count, 9\]; got \[5, 7\]"),
+        ({"w": w_plus}, r"expected w of shape \[count, 11\]; got \[5, 4, 11\]"),
+        ({"w_plus": w_plus[:, :3]}, r"expected w_plus of shape \[count, 4, 11\]"),
+        ({"w": w_plus[:, 0], "z": z}, r"got z and w of these among its arrays"),
+        ({"x": z}, r"array z \[count, 9\] or w \[count, 11\] or w_plus .*; got none of these"),
+        ({"w_plus": w_plus * np.nan}, "expected finite w_plus"),
+    ):
+        np.savez(path, **arrays)
+        with pytest.raises(InputError, match=message):
+            drawn(config)
+    dcgan = configure(folder, "dcgan", latents__path=str(path))
+    with pytest.raises(InputError, match=r"numeric array z \[count, 7\]; got none of these"):
+        drawn(dcgan)
+
+
+def test_latents_are_mixed_from_a_row_on(folder: pathlib.Path) -> None:
+    """The rows before are those of the run without mixing, mapped; the others are of other z."""
+    plain = configure(folder)
+    generator, z = drawn(plain)
+    w_plus = np.asarray(generator.map_latent(problem_of(plain).params, z))
+    _, mixed = drawn(configure(folder, latents__mix_from=3))
+    np.testing.assert_allclose(mixed[:, :3], w_plus[:, :3], rtol=1e-5, atol=1e-6)
+    differences = np.abs(mixed[:, 3] - w_plus[:, 3]).max(axis=1)
+    assert np.all(differences > 1e-3 * np.abs(w_plus[:, 3]).max(axis=1))
+    with pytest.raises(InputError, match="got 4; allowed: up to 3; set it"):
+        drawn(configure(folder, latents__mix_from=4))
+    with pytest.raises(InputError, match="allowed: up to none, as it has no w"):
+        drawn(configure(folder, "dcgan", latents__mix_from=0))
+
+
+def test_task_runs_with_all_of_them(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Several layers at once, of all kinds; the pictures are of the class that was told."""
+    config = configure(
+        folder,
+        layer="convs.1.modulation, to_rgb1, 0",
+        directions=2,
+        metric__name="l2",
+        solver__tolerance=0.1,
+        synthesis__truncation=0.7,
+        synthesis__noise="none",
+        synthesis__label="1",
+        latents__mix_from=2,
+    )
+    tasks.TASKS["hessian"](config, tmp_path)
+    assert (tmp_path / "gallery.html").exists()
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved["synthesis"]["label"] == "1"
