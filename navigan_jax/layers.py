@@ -6,8 +6,12 @@ matrix products too. XLA turns the weight derivative of a convolution into a con
 window is the whole image, which on CPU is 25 to 90 times slower (benchmarks/products.py).
 """
 
+import dataclasses
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from navigan_jax.array_types import Array, Float
@@ -70,6 +74,103 @@ def conv_transpose_by_matmul(
     return total[:, padding:bottom, padding:right]
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """The input of a transposed convolution, unfolded: what each output pixel reads, as a row.
+
+    Output pixels of one phase (their row and column modulo the stride) read through the same
+    weights: values[phase row, phase column, batch, row, column] are the inputs under them.
+    """
+
+    values: Float[Array, "stride stride batch height width entries"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Unfolding:
+    """How a transposed convolution with such a kernel falls into phases; see `of`."""
+
+    side: int
+    stride: int
+    padding: int
+
+    @classmethod
+    def of(cls, side: int, stride: int, padding: int) -> "Unfolding | None":
+        """Returns the unfolding, or None where the phases have unequal shares of the kernel."""
+        even = side % stride == 0 and 2 * padding % stride == 0
+        return cls(side, stride, padding) if even else None
+
+    def windows(self, x: Float[Array, "batch height width in"]) -> Windows:
+        """Returns the rows of each phase; entries are ordered as those of `phases`."""
+        taps, height, width = self.side // self.stride, *self._pixels(x)
+        padded = jnp.pad(x, ((0, 0), (taps, taps), (taps, taps), (0, 0)))
+
+        def read(phase: int, size: int) -> list[slice]:
+            first = taps + (phase + self.padding) // self.stride
+            return [slice(first - tap, first - tap + size) for tap in range(taps)]
+
+        values = [
+            [
+                jnp.concatenate(
+                    [
+                        padded[:, rows, columns]
+                        for rows in read(down, height)
+                        for columns in read(right, width)
+                    ],
+                    axis=-1,
+                )
+                for right in range(self.stride)
+            ]
+            for down in range(self.stride)
+        ]
+        return Windows(jnp.stack([jnp.stack(row) for row in values]))
+
+    def _pixels(self, x: Array) -> tuple[int, int]:
+        """Returns how many output pixels a phase has, down and across."""
+        height, width = x.shape[1:3]
+        more = (self.side - 2 * self.padding) // self.stride - 1
+        return height + more, width + more
+
+    def _taps(self) -> np.ndarray:
+        """Returns [stride, taps]: the kernel's rows that each phase reads, nearest first."""
+        first = (np.arange(self.stride) + self.padding) % self.stride
+        return first[:, None] + self.stride * np.arange(self.side // self.stride)
+
+    def phases(
+        self, kernel: Float[Array, "*lead side side in out"]
+    ) -> Float[Array, "*lead stride stride entries out"]:
+        """Returns the weights of each phase; all entries of the kernel, in another order."""
+        *lead, _, _, inputs, out = kernel.shape
+        taps = self._taps()
+        rows, columns = taps[:, None, :, None], taps[None, :, None, :]
+        return kernel[..., rows, columns, :, :].reshape(
+            *lead, self.stride, self.stride, taps.shape[1] ** 2 * inputs, out
+        )
+
+    def kernel(
+        self, phases: Float[Array, "*lead stride stride entries out"]
+    ) -> Float[Array, "*lead side side in out"]:
+        """Returns the kernel that `phases` takes apart."""
+        *lead, stride, _, entries, out = phases.shape
+        taps = self._taps()
+        each = taps.shape[1]
+        parts = phases.reshape(*lead, stride, stride, each, each, entries // each**2, out)
+        axis = len(lead)
+        parts = jnp.moveaxis(parts, axis + 2, axis + 1)
+        parts = parts.reshape(*lead, self.side, self.side, entries // each**2, out)
+        order = np.argsort(taps.reshape(-1))
+        return jnp.take(jnp.take(parts, order, axis=axis), order, axis=axis + 1)
+
+
+def conv_transpose_of_windows(
+    windows: Windows, phases: Float[Array, "stride stride entries out"]
+) -> Float[Array, "batch height_out width_out out"]:
+    """Returns the transposed convolution of the input that was unfolded: one product a phase."""
+    stride, _, batch, height, width, _ = windows.values.shape
+    image = jnp.einsum("pqbhwe,pqeo->bhpwqo", windows.values, phases)
+    return image.reshape(batch, height * stride, width * stride, phases.shape[-1])
+
+
 def conv(
     x: Float[Array, "batch height width in"], kernel: Float[Array, "side side in out"]
 ) -> Float[Array, "batch height width out"]:
@@ -99,7 +200,10 @@ def conv_by_matmul(
 
 
 class ConvTranspose(nn.Module):
-    """Transposed convolution without a bias; weight `kernel` (side, side, in, out)."""
+    """Transposed convolution without a bias; weight `kernel` (side, side, in, out).
+
+    Of an input that was unfolded, the weight is (stride, stride, entries, out).
+    """
 
     features: int
     side: int
@@ -108,9 +212,12 @@ class ConvTranspose(nn.Module):
     by_matmul: bool = False
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        shape = (self.side, self.side, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.normal(0.02), shape)
+    def __call__(self, x: Array | Windows) -> Array:
+        init = nn.initializers.normal(0.02)
+        if isinstance(x, Windows):
+            shape = (self.stride, self.stride, x.values.shape[-1], self.features)
+            return conv_transpose_of_windows(x, self.param("kernel", init, shape))
+        kernel = self.param("kernel", init, (self.side, self.side, x.shape[-1], self.features))
         apply = conv_transpose_by_matmul if self.by_matmul else conv_transpose
         return apply(x, kernel, stride=self.stride, padding=self.padding)
 

@@ -140,6 +140,10 @@ class KrylovState:
         residuals: the norms ||H v - value * v||, exact up to rounding.
         Values and residuals are NaN once the products are not finite.
         """
+        return self._ritz
+
+    @functools.cached_property
+    def _ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if not self.is_finite:
             unknown = np.full(len(self.projected), np.nan)
             return unknown, np.eye(len(unknown)), unknown

@@ -9,10 +9,12 @@ from navigan_jax import testing
 from navigan_jax.layers import (
     ConvTranspose,
     FrozenBatchNorm,
+    Unfolding,
     conv,
     conv_by_matmul,
     conv_transpose,
     conv_transpose_by_matmul,
+    conv_transpose_of_windows,
 )
 
 INPUTS, OUTPUTS = 3, 2
@@ -156,6 +158,33 @@ def test_matrix_product_is_one():
         assert "conv_general_dilated" not in primitives(by_matmul)
 
 
+# Of each kind: DCGAN's two, a stride of one, strides of three and four, more padding than taps.
+EVEN = [(4, 2, 1, 3, 5), (4, 1, 0, 1, 1), (3, 1, 1, 5, 4), (6, 3, 3, 3, 4), (4, 4, 2, 3, 2)]
+
+
+@pytest.mark.parametrize(("side", "stride", "padding", "height", "width"), EVEN)
+def test_unfolded_convolution_is_that_of_the_definition(side, stride, padding, height, width):
+    """Windows times phases; the phases are the kernel's entries in another order, and lead back."""
+    unfolding = Unfolding.of(side, stride, padding)
+    with testing.x64():
+        x, kernel = draw((2, height, width, INPUTS), side)
+        phases = unfolding.phases(kernel)
+        got = conv_transpose_of_windows(unfolding.windows(x), phases)
+        expected = transposed_by_definition(np.asarray(x), np.asarray(kernel), stride, padding)
+        testing.assert_close(got, expected, 1e-13)
+        np.testing.assert_array_equal(np.sort(phases.ravel()), np.sort(kernel.ravel()))
+        np.testing.assert_array_equal(unfolding.kernel(phases), kernel)
+        several = jnp.stack([kernel, 2 * kernel])
+        np.testing.assert_array_equal(unfolding.phases(several)[1], 2 * phases)
+        np.testing.assert_array_equal(unfolding.kernel(unfolding.phases(several)), several)
+
+
+@pytest.mark.parametrize(("side", "stride", "padding"), [(3, 2, 0), (5, 3, 2), (4, 4, 1)])
+def test_kernel_that_falls_into_unequal_phases_is_not_unfolded(side, stride, padding):
+    """Some phases would read more weights than others, or the image end within a set of them."""
+    assert Unfolding.of(side, stride, padding) is None
+
+
 @pytest.mark.parametrize("by_matmul", [False, True])
 def test_layer_applies_its_kernel(by_matmul):
     """The module's one weight is `kernel`, (side, side, in, out)."""
@@ -165,6 +194,17 @@ def test_layer_applies_its_kernel(by_matmul):
     assert jax.tree.map(jnp.shape, params) == {"kernel": kernel.shape}
     got = layer.apply({"params": {"kernel": kernel}}, x)
     testing.assert_close(got, transposed_by_definition(x, np.asarray(kernel), 2, 1), 1e-6)
+
+
+def test_layer_applies_the_phases_of_its_kernel_to_windows():
+    """Of an input that was unfolded; the weight is smaller where the windows were shortened."""
+    layer, unfolding = ConvTranspose(OUTPUTS, side=4, stride=2, padding=1), Unfolding.of(4, 2, 1)
+    x, kernel = draw((2, 3, 5, INPUTS), 4, np.float32)
+    windows = unfolding.windows(x)
+    got = layer.apply({"params": {"kernel": unfolding.phases(kernel)}}, windows)
+    testing.assert_close(got, layer.apply({"params": {"kernel": kernel}}, x), 1e-6)
+    shape = layer.init(jax.random.key(0), windows)["params"]["kernel"].shape
+    assert shape == (2, 2, 4 * INPUTS, OUTPUTS)
 
 
 def test_batch_norm_in_evaluation_mode_is_its_definition():

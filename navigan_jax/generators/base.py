@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from navigan_jax.array_types import Array, Float, Images, Key, Params
 from navigan_jax.errors import InputError
+from navigan_jax.layers import Unfolding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,8 @@ class EditableLayer:
     stage: the first stage that reads the weight.
     original_name: what its authors call the layer or, ending in ".weight", the weight.
     aliases: what others call it. number: its index in the numbering that NaviGAN has for layers.
+    unfolding: where the layer is a transposed convolution of what `Generator.prefix` returns for
+      it: the layer takes that unfolded as well, with the weight's phases in place of the weight.
     """
 
     path: str
@@ -35,9 +38,9 @@ class EditableLayer:
     resolution: int
     stage: int
     original_name: str
-    reads_carry: bool = False
     aliases: tuple[str, ...] = ()
     number: int | None = None
+    unfolding: Unfolding | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ and `main.{3i}` in the checkpoints; `norm{i}` is `main.{3i+1}`.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from navigan_jax.array_types import Array
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import EditableLayer, Generator
-from navigan_jax.layers import ConvTranspose, FrozenBatchNorm
+from navigan_jax.layers import ConvTranspose, FrozenBatchNorm, Unfolding
 
 
 class DCGAN(nn.Module):
@@ -38,7 +39,7 @@ class DCGAN(nn.Module):
         ]
         self.norm = [FrozenBatchNorm(name=f"norm{index}") for index in range(len(self.widths))]
 
-    def run(self, carry: Array, start: int, stop: int) -> Array:
+    def run(self, carry: Any, start: int, stop: int) -> Array:
         if start == 0:
             carry = carry[:, None, None, :]
         for index in range(start, stop):
@@ -67,7 +68,7 @@ def dcgan(*, z_dim: int, widths: Sequence[int], image_channels: int) -> Generato
             resolution=4 * 2**index,
             stage=index,
             original_name=f"main.{3 * index}.weight",
-            reads_carry=index > 0,  # the first one reads z, which has no pixels yet
+            unfolding=Unfolding.of(4, 2, 1) if index else None,  # z has no pixels yet
         )
         for index in range(len(outputs))
     )
