@@ -5,6 +5,9 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 WEIGHTS := runs/weights/faces.safetensors
 
+# As in `navigan_jax.main`; tests load NumPy before they could say so themselves.
+export OPENBLAS_NUM_THREADS ?= 1
+
 # A copy of the lock inside .venv, made last, says that this lock is installed there: where the copy
 # equals the lock nothing is installed and no network is asked.
 define install
