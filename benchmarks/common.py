@@ -49,6 +49,24 @@ def seconds(function: Callable[..., Any], *arguments: Any, repeats: int) -> tupl
     return float(np.median(times)), first
 
 
+def processor_seconds() -> float:
+    """Returns the seconds that all cores have spent on this process, whatever else they did."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+class Stopwatch:
+    """Seconds of the clock and of the processor since it was made."""
+
+    def __init__(self) -> None:
+        self._clock, self._processor = time.perf_counter(), processor_seconds()
+
+    def read(self) -> np.ndarray:
+        """Returns [seconds of the clock, seconds of the processor]."""
+        now = (time.perf_counter() - self._clock, processor_seconds() - self._processor)
+        return np.array(now)
+
+
 def peak_bytes() -> int:
     """Returns the largest resident size this process has had."""
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

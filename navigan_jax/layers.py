@@ -11,7 +11,6 @@ import dataclasses
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from navigan_jax.array_types import Array, Float
@@ -131,35 +130,28 @@ class Unfolding:
         more = (self.side - 2 * self.padding) // self.stride - 1
         return height + more, width + more
 
-    def _taps(self) -> np.ndarray:
-        """Returns [stride, taps]: the kernel's rows that each phase reads, nearest first."""
-        first = (np.arange(self.stride) + self.padding) % self.stride
-        return first[:, None] + self.stride * np.arange(self.side // self.stride)
-
     def phases(
         self, kernel: Float[Array, "*lead side side in out"]
     ) -> Float[Array, "*lead stride stride entries out"]:
         """Returns the weights of each phase; all entries of the kernel, in another order."""
         *lead, _, _, inputs, out = kernel.shape
-        taps = self._taps()
-        rows, columns = taps[:, None, :, None], taps[None, :, None, :]
-        return kernel[..., rows, columns, :, :].reshape(
-            *lead, self.stride, self.stride, taps.shape[1] ** 2 * inputs, out
-        )
+        axis, taps = len(lead), self.side // self.stride
+        parts = kernel.reshape(*lead, taps, self.stride, taps, self.stride, inputs, out)
+        parts = jnp.moveaxis(parts, (axis + 1, axis + 3), (axis, axis + 1))
+        # The first phase reads every stride-th row of the kernel from the padding on.
+        parts = jnp.roll(parts, (-self.padding, -self.padding), (axis, axis + 1))
+        return parts.reshape(*lead, self.stride, self.stride, taps**2 * inputs, out)
 
     def kernel(
         self, phases: Float[Array, "*lead stride stride entries out"]
     ) -> Float[Array, "*lead side side in out"]:
         """Returns the kernel that `phases` takes apart."""
         *lead, stride, _, entries, out = phases.shape
-        taps = self._taps()
-        each = taps.shape[1]
-        parts = phases.reshape(*lead, stride, stride, each, each, entries // each**2, out)
-        axis = len(lead)
-        parts = jnp.moveaxis(parts, axis + 2, axis + 1)
-        parts = parts.reshape(*lead, self.side, self.side, entries // each**2, out)
-        order = np.argsort(taps.reshape(-1))
-        return jnp.take(jnp.take(parts, order, axis=axis), order, axis=axis + 1)
+        axis, taps = len(lead), self.side // self.stride
+        parts = phases.reshape(*lead, stride, stride, taps, taps, entries // taps**2, out)
+        parts = jnp.roll(parts, (self.padding, self.padding), (axis, axis + 1))
+        parts = jnp.moveaxis(parts, (axis, axis + 1), (axis + 1, axis + 3))
+        return parts.reshape(*lead, self.side, self.side, entries // taps**2, out)
 
 
 def conv_transpose_of_windows(

@@ -45,7 +45,7 @@ class Reduction:
             return block
         (smaller,) = self.objective.layers
         rows = products.split([smaller], block)[smaller.path]
-        phases = jnp.einsum("npqro,pqer->npqeo", rows, self.basis, precision=_HIGHEST)
+        phases = jnp.matmul(self.basis[None], rows, precision=_HIGHEST)
         return self.layer.unfolding.kernel(phases).reshape(len(block), -1)
 
 
