@@ -203,6 +203,52 @@ def sum_over_samples(
     return over_all
 
 
+def map_replicas(
+    function: Callable[[Any, Any], tuple[Any, Any]],
+) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """Returns (shared, state) -> (state, report), run by every device on its own replica.
+
+    function(shared, state) takes and gives the trees of one device, and can call
+    `share_of_device` and `mean_over_devices`. `shared` is replicated and kept; so is the state,
+    whose memory is used for the new one: the old one is gone. The report is on the first device.
+    """
+    return _Checked(
+        jax.pmap(function, axis_name=_AXIS, out_axes=(0, None), donate_argnums=(1,)),
+    )
+
+
+def mean_over_devices(tree: Any) -> Any:
+    """Returns the mean over all devices; only inside a mapped function."""
+    return lax.pmean(tree, _AXIS)
+
+
+def mapped_devices() -> int:
+    """Returns how many devices run the mapped function; only inside it."""
+    return lax.axis_size(_AXIS)
+
+
+def share_of_device(tree: Any) -> Any:
+    """Returns the part of arrays [samples, ...] that is this device's; only inside a map.
+
+    All devices hold the same tree and get equal parts.
+    Raises: ValueError if the devices do not divide the samples.
+    """
+    count = mapped_devices()
+
+    def part(leaf: jax.Array) -> jax.Array:
+        if leaf.shape[0] % count:
+            raise ValueError(f"devices: {leaf.shape[0]} samples for {count} devices")
+        size = leaf.shape[0] // count
+        return lax.dynamic_slice_in_dim(leaf, lax.axis_index(_AXIS) * size, size)
+
+    return jax.tree.map(part, tree)
+
+
+def first_replica(tree: Any) -> Any:
+    """Returns the tree of the first local device of a replicated one, as NumPy arrays."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_shards[0].data)[0], tree)
+
+
 class _Checked:
     """A pmapped function that is checked for memory once for each shape of its arguments.
 

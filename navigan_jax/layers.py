@@ -4,9 +4,16 @@ A layer whose weight is being edited is computed `by_matmul`: its input does not
 linear in the weight, and written as one matrix product both directions of its derivative are
 matrix products too. XLA turns the weight derivative of a convolution into a convolution whose
 window is the whole image, which on CPU is 25 to 90 times slower (benchmarks/products.py).
+
+A layer whose weight changes from sample to sample finds the change beside its weight, in the
+collection "changes". Its output is that of the weight, one convolution for all, plus that of the
+change alone: no kernel is made for a sample where the change is given as factors.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
+from typing import TypeAlias
 
 import flax.linen as nn
 import jax
@@ -14,6 +21,51 @@ import jax.numpy as jnp
 from jax import lax
 
 from navigan_jax.array_types import Array, Float
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Factors:
+    """A change of a weight for each sample b: left · diag(scale_b) · right.
+
+    left: shaped like the weight, with R in place of the outputs. right: [R, outputs].
+    """
+
+    left: Float[Array, "*inputs factors"]
+    scale: Float[Array, "batch factors"]
+    right: Float[Array, "factors out"]
+
+
+Change: TypeAlias = Float[Array, "batch *weight"] | Factors
+Linear: TypeAlias = Callable[[Array, Array], Array]  # of an input and a kernel, linear in both
+
+
+def dense_change(change: Change) -> Float[Array, "batch *weight"]:
+    """Returns the change of each sample as it is added to the weight."""
+    if not isinstance(change, Factors):
+        return change
+    # Scaling the smaller factor: what a sample holds is [R, out], and `left` is read once.
+    scaled = change.scale[:, :, None] * change.right[None]
+    return jnp.einsum("...r,bro->b...o", change.left, scaled, precision=lax.Precision.HIGHEST)
+
+
+def add_change(y: Array, x: Array, change: Change | None, *, shared: Linear, own: Linear) -> Array:
+    """Returns y plus each sample's own change applied to x.
+
+    shared, own: the layer's linear map, `own` as a matrix product; `shared` is called with one
+    kernel for the whole batch, `own` with one for each sample.
+    """
+    if change is None:
+        return y
+    if isinstance(change, Factors):
+        scale = change.scale.reshape(len(x), *[1] * (x.ndim - 2), -1)
+        return y + (shared(x, change.left) * scale) @ change.right
+    return y + jax.vmap(lambda row, kernel: own(row[None], kernel)[0])(x, change)
+
+
+def read_change(layer: nn.Module) -> Change | None:
+    """Returns the change of the layer's `kernel`, or None."""
+    return layer.get_variable("changes", "kernel")
 
 
 def conv_transpose(
@@ -210,8 +262,12 @@ class ConvTranspose(nn.Module):
             shape = (self.stride, self.stride, x.values.shape[-1], self.features)
             return conv_transpose_of_windows(x, self.param("kernel", init, shape))
         kernel = self.param("kernel", init, (self.side, self.side, x.shape[-1], self.features))
-        apply = conv_transpose_by_matmul if self.by_matmul else conv_transpose
-        return apply(x, kernel, stride=self.stride, padding=self.padding)
+        shared, own = (
+            functools.partial(function, stride=self.stride, padding=self.padding)
+            for function in (conv_transpose, conv_transpose_by_matmul)
+        )
+        y = own(x, kernel) if self.by_matmul else shared(x, kernel)
+        return add_change(y, x, read_change(self), shared=shared, own=own)
 
 
 class FrozenBatchNorm(nn.Module):

@@ -61,6 +61,7 @@ ORDER = [
     "discovery.sampling",
     "discovery.reconstructor",
     "discovery.loss",
+    "discovery.step",
     "discovery.train",
     "discovery",
     "evaluation.inception",

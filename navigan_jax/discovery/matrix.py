@@ -13,6 +13,7 @@ first K elements.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import jax
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 
 from navigan_jax.array_types import Array, Float, Int, Key
 from navigan_jax.errors import InputError
+from navigan_jax.layers import Change
 from navigan_jax.subspaces.base import Deltas, Subspace
 
 Parameters: TypeAlias = dict[str, Array]
@@ -73,8 +75,16 @@ class DirectionMatrix:
 
         Linear in the shifts, unless the parameters hold a bias (see `mix`).
         """
-        amounts = shifts[:, None] * jax.nn.one_hot(indices, self.count, dtype=shifts.dtype)
-        return self.mix(parameters, amounts)
+        return self.mix(parameters, self._amounts(indices, shifts))
+
+    def changes(
+        self,
+        parameters: Parameters,
+        indices: Int[Array, "batch"],
+        shifts: Float[Array, "batch"],
+    ) -> Mapping[str, Change]:
+        """Returns what `deltas` does, in factors where the subspace has them."""
+        return self.subspace.factor(self._combine(parameters, self._amounts(indices, shifts)))
 
     def mix(self, parameters: Parameters, amounts: Float[Array, "batch directions"]) -> Deltas:
         """Returns Σ_k a_k ξ_k for each row of amounts, in the form of `deltas`.
@@ -82,13 +92,22 @@ class DirectionMatrix:
         With a bias b, as the authors' latent matrices have one: a C + b, and for `projected` that
         brought to the norm of a.
         """
+        return self.subspace.expand(self._combine(parameters, amounts))
+
+    def _amounts(
+        self, indices: Int[Array, "batch"], shifts: Float[Array, "batch"]
+    ) -> Float[Array, "batch directions"]:
+        return shifts[:, None] * jax.nn.one_hot(indices, self.count, dtype=shifts.dtype)
+
+    def _combine(
+        self, parameters: Parameters, amounts: Float[Array, "batch directions"]
+    ) -> Float[Array, "batch basis"]:
         if "bias" not in parameters:
-            mixed = _matmul(amounts, self.coefficients(parameters))
-        else:
-            mixed = _matmul(amounts, self._rows(parameters)) + parameters["bias"][None]
-            if self.kind != "linear":
-                mixed = jnp.linalg.norm(amounts, axis=1, keepdims=True) * self._to_unit(mixed)
-        return self.subspace.expand(mixed)
+            return _matmul(amounts, self.coefficients(parameters))
+        mixed = _matmul(amounts, self._rows(parameters)) + parameters["bias"][None]
+        if self.kind == "linear":
+            return mixed
+        return jnp.linalg.norm(amounts, axis=1, keepdims=True) * self._to_unit(mixed)
 
     def _rows(self, parameters: Parameters) -> Float[Array, "directions basis"]:
         if self.kind == "orthonormal":

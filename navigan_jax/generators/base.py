@@ -8,16 +8,18 @@ suffix. Both images of a pair, all shifts and all derivatives share one prefix.
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from navigan_jax import params as params_lib
 from navigan_jax.array_types import Array, Float, Images, Key, Params
 from navigan_jax.errors import InputError
-from navigan_jax.layers import Unfolding
+from navigan_jax.layers import Change, Factors, Unfolding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +142,24 @@ class Generator:
         by_matmul = tuple(layer.path.rpartition("/")[0] for layer in layers)
         return self._run(params, carry, _first_stage(layers), self.stages, by_matmul)
 
+    def suffix_of_changes(
+        self,
+        params: Params,
+        carry: Any,
+        layers: Sequence[EditableLayer],
+        changes: Mapping[str, Change],
+    ) -> Images:
+        """Returns the images from the prefix's result, the weights changed sample by sample.
+
+        changes: {layer path: change}, added to that weight; none of them gives the unchanged
+        images. What does not depend on the changes is computed in the same way in any case, so
+        that under one `jit` the compiler shares it between calls.
+        Raises: ValueError if another layer than `layers` is changed, or the shapes do not fit.
+        """
+        _require_fitting(layers, changes)
+        start, collections = _first_stage(layers), {"changes": params_lib.unflatten(changes)}
+        return self._run(params, carry, start, self.stages, collections=collections)
+
     def find_layers(self, names: Sequence[str]) -> tuple[EditableLayer, ...]:
         """Returns the layers called by those names, in the network's order.
 
@@ -180,11 +200,13 @@ class Generator:
         stop: int,
         by_matmul: tuple[str, ...] = (),
         rngs: dict[str, Key] | None = None,
+        collections: Mapping[str, Any] = types.MappingProxyType({}),
     ) -> Any:
         if start == stop:
             return carry
+        variables = {"params": params, **collections}
         network = self.network.clone(by_matmul=by_matmul)
-        return network.apply({"params": params}, carry, start, stop, method="run", rngs=rngs)
+        return network.apply(variables, carry, start, stop, method="run", rngs=rngs)
 
 
 def _first_stage(layers: Sequence[EditableLayer]) -> int:
@@ -223,3 +245,14 @@ def mix_latents(
     Source: Karras et al. 2019, section 3.1.
     """
     return jnp.concatenate([first[:, :row], second[:, row:]], axis=1)
+
+
+def _require_fitting(layers: Sequence[EditableLayer], changes: Mapping[str, Change]) -> None:
+    known = {layer.path: layer.shape for layer in layers}
+    for path, change in changes.items():
+        if isinstance(change, Factors):
+            got = (*change.left.shape[:-1], change.right.shape[-1])
+        else:
+            got = change.shape[1:]
+        if known.get(path) != got:
+            raise ValueError(f"changes: {path!r} has shape {got}; layers: {known}")

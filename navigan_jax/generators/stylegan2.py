@@ -14,7 +14,6 @@ Departures from the official programs:
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -26,7 +25,17 @@ from navigan_jax.array_types import Array, Float, Images
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import EditableLayer, Generator, find_label
 from navigan_jax.generators.ops import smooth, upsample
-from navigan_jax.layers import conv, conv_by_matmul, conv_transpose, conv_transpose_by_matmul
+from navigan_jax.layers import (
+    Change,
+    Linear,
+    add_change,
+    conv,
+    conv_by_matmul,
+    conv_transpose,
+    conv_transpose_by_matmul,
+    dense_change,
+    read_change,
+)
 
 BLOCKS = ("skip", "resnet", "orig")
 LABELS = ("embedded", "concatenated")
@@ -85,21 +94,32 @@ def modulated(
     x: Images,
     kernel: Float[Array, "side side in out"],
     style: Float[Array, "batch in"],
-    convolve: Callable[[Images, Array], Images],
+    convolve: Linear,
     *,
     demodulate: bool,
+    change: Change | None = None,
+    own: Linear | None = None,
 ) -> Images:
     """Returns x convolved with a kernel that each sample's style scales, input by input.
 
     convolve: linear in both arguments. The kernel has the equalised scale 1/√(in·side²). If
     `demodulate`, each sample's scaled kernel is divided by its norm, output by output.
+    change: of the kernel, sample by sample; it comes before the style. own: the same map as
+    `convolve` as a matrix product, for samples with kernels of their own.
     Source: Karras et al. 2020, equations 1 and 3.
     """
     gain = 1 / math.sqrt(math.prod(kernel.shape[:-1]))
-    y = convolve(x * style[:, None, None], kernel)
+    styled = x * style[:, None, None]
+    y = convolve(styled, kernel)
     if not demodulate:
-        return y * gain
+        return gain * add_change(y, styled, change, shared=convolve, own=own or convolve)
     squares = style**2 @ jnp.sum(kernel**2, axis=(0, 1))
+    if change is not None:
+        added = dense_change(change)  # of which the norms are needed in any case
+        y = add_change(y, styled, added, shared=convolve, own=own or convolve)
+        # (W + Δ)² - W², so that the unchanged part is the same program as without a change.
+        more = jnp.sum(added * (2 * kernel[None] + added), axis=(1, 2))
+        squares += jnp.einsum("bi,bio->bo", style**2, more)
     return y * (gain * lax.rsqrt(gain**2 * squares + _EPSILON))[:, None, None]
 
 
@@ -119,7 +139,9 @@ class Dense(nn.Module):
         shape = (inputs, self.features)
         kernel = self.param("kernel", nn.initializers.normal(1 / self.rate), shape)
         bias = self.param("bias", nn.initializers.constant(self.first_bias), shape[1:])
-        return (x * (self.rate / math.sqrt(inputs))) @ kernel + (bias * self.rate)[None]
+        x = x * (self.rate / math.sqrt(inputs))
+        y = add_change(x @ kernel, x, read_change(self), shared=jnp.matmul, own=jnp.matmul)
+        return y + (bias * self.rate)[None]
 
 
 class Embedding(nn.Module):
@@ -130,7 +152,9 @@ class Embedding(nn.Module):
     @nn.compact
     def __call__(self, labels: Float[Array, "batch label"]) -> Float[Array, "batch out"]:
         shape = (labels.shape[-1], self.features)
-        return labels @ self.param("kernel", nn.initializers.normal(1), shape)
+        kernel = self.param("kernel", nn.initializers.normal(1), shape)
+        change = read_change(self)
+        return add_change(labels @ kernel, labels, change, shared=jnp.matmul, own=jnp.matmul)
 
 
 class Mapping(nn.Module):
@@ -197,16 +221,17 @@ class StyledConv(nn.Module):
         style = Dense(inputs, first_bias=1.0, name="affine")(w)
         shape = (3, 3, inputs, self.features)
         kernel = self.param("kernel", nn.initializers.normal(1), shape)
-        x = modulated(x, kernel, style, self._convolve, demodulate=True)
+        convolve, own, change = self._map(self.by_matmul), self._map(True), read_change(self)
+        x = modulated(x, kernel, style, convolve, demodulate=True, change=change, own=own)
         x = self._add_noise(x)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return _activate(x + bias[None, None, None], self.gain, self.clamp)
 
-    def _convolve(self, x: Images, kernel: Array) -> Images:
+    def _map(self, by_matmul: bool) -> Linear:
         if not self.up:
-            return (conv_by_matmul if self.by_matmul else conv)(x, kernel)
-        double = conv_transpose_by_matmul if self.by_matmul else conv_transpose
-        return smooth(double(x, kernel, stride=2, padding=0), self.taps)
+            return conv_by_matmul if by_matmul else conv
+        double = conv_transpose_by_matmul if by_matmul else conv_transpose
+        return lambda x, kernel: smooth(double(x, kernel, stride=2, padding=0), self.taps)
 
     def _add_noise(self, x: Images) -> Images:
         strength = self.param("noise_strength", nn.initializers.zeros, ())
@@ -235,7 +260,8 @@ class ToRGB(nn.Module):
         style = Dense(inputs, first_bias=1.0, name="affine")(w)
         shape = (1, 1, inputs, self.features)
         kernel = self.param("kernel", nn.initializers.normal(1), shape)
-        x = modulated(x, kernel, style, conv_by_matmul, demodulate=False)
+        change = read_change(self)
+        x = modulated(x, kernel, style, conv_by_matmul, demodulate=False, change=change)
         x += self.param("bias", nn.initializers.zeros, (self.features,))[None, None, None]
         return x if self.clamp is None else jnp.clip(x, -self.clamp, self.clamp)
 
@@ -251,8 +277,9 @@ class Skip(nn.Module):
         inputs = x.shape[-1]
         shape = (1, 1, inputs, self.features)
         kernel = self.param("kernel", nn.initializers.normal(1), shape)
-        x = conv_by_matmul(x, kernel) * (_RESIDUAL_GAIN / math.sqrt(inputs))
-        return upsample(x, self.taps)
+        change, product = read_change(self), conv_by_matmul
+        x = add_change(product(x, kernel), x, change, shared=product, own=product)
+        return upsample(x * (_RESIDUAL_GAIN / math.sqrt(inputs)), self.taps)
 
 
 class Block(nn.Module):

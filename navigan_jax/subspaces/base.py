@@ -17,6 +17,7 @@ import numpy as np
 
 from navigan_jax.array_types import Array, Float
 from navigan_jax.errors import InputError
+from navigan_jax.layers import Change
 
 Coefficients: TypeAlias = Float[Array, "batch basis"]
 Deltas: TypeAlias = dict[str, Array]  # {layer path: [batch, *shape of the weight]}
@@ -43,6 +44,10 @@ class Subspace(abc.ABC):
     @abc.abstractmethod
     def expand(self, coefficients: Coefficients) -> Deltas:
         """Returns Σ_j c_j basis_j for each row of coefficients."""
+
+    def factor(self, coefficients: Coefficients) -> Mapping[str, Change]:
+        """Returns what `expand` does, as factors where that saves making it for each sample."""
+        return self.expand(coefficients)
 
     def norms(self, coefficients: Coefficients) -> Float[Array, "batch"]:
         """Returns the Frobenius norm, over all layers together, of what each row expands to.

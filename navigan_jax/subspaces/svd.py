@@ -13,6 +13,7 @@ import numpy as np
 
 from navigan_jax.array_types import Array, Float
 from navigan_jax.errors import InputError
+from navigan_jax.layers import Change, Factors, dense_change
 from navigan_jax.subspaces.base import Coefficients, Deltas, Subspace
 
 
@@ -36,16 +37,17 @@ class SingularValues(Subspace):
         return tuple(self.vh)
 
     def expand(self, coefficients: Coefficients) -> Deltas:
-        deltas, start = {}, 0
+        factors = self.factor(coefficients)
+        return {path: dense_change(change) for path, change in factors.items()}
+
+    def factor(self, coefficients: Coefficients) -> dict[str, Change]:
+        changes: dict[str, Change] = {}
+        start = 0
         for path, vh in self.vh.items():
             chosen = coefficients[:, start : start + len(vh)]
-            # Scaling the smaller factor: what a sample holds is [r, out], and u is read once.
-            scaled = chosen[:, :, None] * vh[None]
-            deltas[path] = jnp.einsum(
-                "...r,bro->b...o", self.u[path], scaled, precision=jax.lax.Precision.HIGHEST
-            )
+            changes[path] = Factors(self.u[path], chosen, vh)
             start += len(vh)
-        return deltas
+        return changes
 
 
 def singular_values(

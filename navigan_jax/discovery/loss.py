@@ -1,0 +1,39 @@
+"""What the directions and the reconstructor are trained for: name the direction, tell the shift."""
+
+import jax
+import jax.numpy as jnp
+
+from navigan_jax.array_types import Array, Float, Int
+
+
+def reconstruction_loss(
+    logits: Float[Array, "batch directions"],
+    predicted: Float[Array, "batch"],
+    indices: Int[Array, "batch"],
+    shifts: Float[Array, "batch"],
+    *,
+    label_weight: float,
+    shift_weight: float,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """Returns label_weight · CE(logits, k) + shift_weight · mean |t̂ − t|, and what is worth a plot.
+
+    predicted: t̂; shifts: t, both in units of the weights' change.
+    The second value holds the means over the batch of `loss`, its parts `label_loss` and
+    `shift_loss` with their weights, `accuracy` (the share of right directions) and `shift_error`
+    (mean |t̂ − t|).
+    Source: Cherepkov et al. 2021, section 3.2.
+    """
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), indices[:, None], axis=1)
+    label_loss = -label_weight * jnp.mean(chosen)
+    shift_error = jnp.mean(jnp.abs(predicted - shifts))
+    shift_loss = shift_weight * shift_error
+    loss = label_loss + shift_loss
+    accuracy = jnp.mean(jnp.argmax(logits, axis=1) == indices)
+    metrics = {
+        "loss": loss,
+        "label_loss": label_loss,
+        "shift_loss": shift_loss,
+        "accuracy": accuracy,
+        "shift_error": shift_error,
+    }
+    return loss, metrics

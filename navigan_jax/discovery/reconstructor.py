@@ -1,0 +1,249 @@
+"""The reconstructor R: from an image and its shifted twin to the direction's index and the shift.
+
+ResNet-18 for images of any use, LeNet for small ones, both on the two images side by side in their
+channels, original first. Numerics are PyTorch's, whose networks these are:
+
+1. Batch normalisation keeps a tenth of the new statistics, and of the variance the unbiased one.
+2. Max pooling pads with minus infinity; resizing takes the nearest pixel to the upper left.
+3. Fresh weights are drawn as there: He's deviation by outputs for ResNet's convolutions, uniform
+   within ±1/√(inputs) for everything else.
+
+Over several devices batch normalisation is either synchronised, so that the statistics are those of
+the whole batch, or each device's own; then the running statistics are the mean over the devices.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from navigan_jax import devices
+from navigan_jax.array_types import Array, Float, Images, Key
+from navigan_jax.errors import InputError
+from navigan_jax.perceptual.backbones import max_pool
+
+Prediction = tuple[Float[Array, "batch directions"], Float[Array, "batch"]]
+
+_MOMENTUM = 0.1  # of the new statistics
+_EPSILON = 1e-5
+
+_by_inputs = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+_by_outputs = nn.initializers.variance_scaling(2, "fan_out", "normal")
+
+
+def _bias_of(inputs: int) -> Callable[..., Array]:
+    bound = 1 / math.sqrt(inputs)
+
+    def init(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the last.
+
+    Weights `scale` and `bias`; running `mean` and `var` in the collection "batch_stats".
+    synchronised: take the statistics over the batches of all devices.
+    """
+
+    synchronised: bool
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        shape = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape)
+        if train:
+            mean, var, count = self._statistics(x)
+            if not self.is_initializing():
+                unbiased = var * (count / max(count - 1, 1))
+                running_mean.value += _MOMENTUM * (mean - running_mean.value)
+                running_var.value += _MOMENTUM * (unbiased - running_var.value)
+        else:
+            mean, var = running_mean.value, running_var.value
+        ones = (1,) * (x.ndim - 1)
+        gain = scale * lax.rsqrt(var + _EPSILON)
+        return (x - mean.reshape(*ones, -1)) * gain.reshape(*ones, -1) + bias.reshape(*ones, -1)
+
+    def _statistics(self, x: Array) -> tuple[Array, Array, int]:
+        """Returns mean and biased variance by channel, and of how many numbers."""
+        axes, count = tuple(range(x.ndim - 1)), math.prod(x.shape[:-1])
+        across = devices.mean_over_devices if self.synchronised else lambda value: value
+        mean = across(jnp.mean(x, axes))
+        var = across(jnp.mean((x - mean.reshape(*(1,) * (x.ndim - 1), -1)) ** 2, axes))
+        return mean, var, count * (devices.mapped_devices() if self.synchronised else 1)
+
+
+def _conv(
+    features: int, side: int, *, stride: int = 1, padding: int = 0, name: str, inputs: int = 0
+) -> nn.Conv:
+    """Returns a convolution; one with a bias, and PyTorch's own weights, if `inputs` are given."""
+    return nn.Conv(
+        features,
+        (side, side),
+        strides=(stride, stride),
+        padding=((padding, padding), (padding, padding)),
+        use_bias=inputs > 0,
+        kernel_init=_by_inputs if inputs else _by_outputs,
+        bias_init=_bias_of(max(inputs, 1) * side**2),
+        name=name,
+    )
+
+
+def _dense(features: int, inputs: int, name: str) -> nn.Dense:
+    return nn.Dense(features, kernel_init=_by_inputs, bias_init=_bias_of(inputs), name=name)
+
+
+def nearest(images: Images, side: int) -> Images:
+    """Returns the images resized to a square, output pixel i taken from floor(i · in / out)."""
+    rows, columns = (jnp.arange(side) * size // side for size in images.shape[1:3])
+    return images[:, rows][:, :, columns]
+
+
+class _Block(nn.Module):
+    """A basic residual block: two 3x3 convolutions and the way around them."""
+
+    features: int
+    stride: int
+    synchronised: bool
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        norm = functools.partial(BatchNorm, self.synchronised)
+        y = _conv(self.features, 3, stride=self.stride, padding=1, name="conv1")(x)
+        y = nn.relu(norm(name="bn1")(y, train))
+        y = _conv(self.features, 3, padding=1, name="conv2")(y)
+        y = norm(name="bn2")(y, train)
+        if self.stride > 1:
+            x = _conv(self.features, 1, stride=self.stride, name="downsample_conv")(x)
+            x = norm(name="downsample_bn")(x, train)
+        return nn.relu(y + x)
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 (He et al. 2016) with two heads on its 512 features.
+
+    directions: number of logits. side: to which both images are resized first, or None.
+    """
+
+    directions: int
+    side: int | None = None
+    synchronised: bool = False
+    smallest: int = 1
+
+    @nn.compact
+    def __call__(self, original: Images, shifted: Images, train: bool) -> Prediction:
+        x = _join(self, original, shifted)
+        x = _conv(64, 7, stride=2, padding=3, name="conv1")(x)
+        x = nn.relu(BatchNorm(self.synchronised, name="bn1")(x, train))
+        edge = ((0, 0), (1, 1), (1, 1), (0, 0))
+        x = max_pool(jnp.pad(x, edge, constant_values=-jnp.inf), 3)
+        for layer, features in enumerate((64, 128, 256, 512), start=1):
+            for block in range(2):
+                stride = 2 if layer > 1 and block == 0 else 1
+                name = f"layer{layer}_{block}"
+                x = _Block(features, stride, self.synchronised, name=name)(x, train)
+        x = jnp.mean(x, axis=(1, 2))
+        logits = _dense(self.directions, 512, "label_head")(x)
+        return logits, _dense(1, 512, "shift_head")(x)[:, 0]
+
+
+class LeNet(nn.Module):
+    """LeNet as the official program widens it, with batch normalisation and two heads.
+
+    directions: number of logits. side: to which both images are resized first, or None.
+    """
+
+    directions: int
+    side: int | None = None
+    synchronised: bool = False
+    smallest: int = 32
+
+    @nn.compact
+    def __call__(self, original: Images, shifted: Images, train: bool) -> Prediction:
+        norm = functools.partial(BatchNorm, self.synchronised)
+        x = _join(self, original, shifted)
+        for index, features in enumerate((6, 16, 120)):
+            x = max_pool(x, 2) if index else x
+            x = _conv(features, 5, name=f"conv{index}", inputs=x.shape[-1])(x)
+            x = nn.relu(norm(name=f"bn{index}")(x, train))
+        x = jnp.mean(x, axis=(1, 2))
+
+        def head(outputs: int, name: str) -> Array:
+            y = norm(name=f"{name}_bn")(_dense(84, 120, f"{name}_hidden")(x), train)
+            return _dense(outputs, 84, f"{name}_head")(nn.relu(y))
+
+        return head(self.directions, "label"), head(1, "shift")[:, 0]
+
+
+Reconstructor = ResNet18 | LeNet
+
+RECONSTRUCTORS: Mapping[str, type[Reconstructor]] = {"resnet18": ResNet18, "lenet": LeNet}
+
+
+def make_reconstructor(
+    name: str, *, directions: int, side: int | None = None, synchronised: bool = False
+) -> Reconstructor:
+    """Returns the network without its variables.
+
+    side: to which images are resized before it, None: not at all. synchronised: batch statistics
+    over all devices.
+    Raises: InputError for an unknown name or a size that does not fit.
+    """
+    if name not in RECONSTRUCTORS:
+        raise InputError(
+            f"reconstructor: expected a known network; got {name!r}; allowed: "
+            f"{', '.join(RECONSTRUCTORS)}; set config.reconstructor.name"
+        )
+    return RECONSTRUCTORS[name](directions=directions, side=side, synchronised=synchronised)
+
+
+def init_reconstructor(
+    key: Key, reconstructor: Reconstructor, images: tuple[int, int, int]
+) -> dict[str, Any]:
+    """Returns fresh variables: {"params", "batch_stats"}.
+
+    images: (height, width, channels) of one image.
+    Raises: InputError if the images are too small.
+    """
+    example = jnp.zeros((1, *images))
+    return dict(reconstructor.init(key, example, example, False))
+
+
+def predict(
+    reconstructor: Reconstructor,
+    variables: Mapping[str, Any],
+    original: Images,
+    shifted: Images,
+    *,
+    train: bool,
+) -> tuple[Prediction, Any]:
+    """Returns ((logits, t̂), running statistics); they change only if `train`.
+
+    train: normalise by the statistics of this batch instead of the running ones.
+    """
+    mutable = ["batch_stats"] if train else []
+    prediction, changed = reconstructor.apply(variables, original, shifted, train, mutable=mutable)
+    return prediction, changed.get("batch_stats", variables["batch_stats"])
+
+
+def _join(network: Reconstructor, original: Images, shifted: Images) -> Array:
+    """Returns both images side by side in their channels."""
+    x = jnp.concatenate([original, shifted], axis=-1)
+    if network.side is not None:
+        x = nearest(x, network.side)
+    if min(x.shape[1:3]) < network.smallest:
+        raise InputError(
+            f"reconstructor: expected images of {network.smallest} pixels or more; got "
+            f"{x.shape[1]} x {x.shape[2]}; set config.reconstructor.name='resnet18', or a larger "
+            "config.reconstructor.side"
+        )
+    return x
