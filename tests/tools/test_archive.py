@@ -68,6 +68,20 @@ def test_bytes_and_checksums_of_stored_members_are_found(stream: io.BytesIO) -> 
         archive.stored("x")
 
 
+def test_members_without_checksums_are_read() -> None:
+    """PyTorch can be told to make none and writes zeros; a wrong one is refused all the same."""
+    member = b"123456789"
+    data = zip_archive({"a": member})
+    crc = struct.pack("<I", zlib.crc32(member))
+    archive = Archive(data.replace(crc, bytes(4)), "file")
+    assert archive.read("a") == member
+    stored = archive.stored("a")
+    assert stored is not None and stored.checksums == ()
+    assert archive.read("a") == data[stored.start : stored.stop]
+    with pytest.raises(InputError, match="Bad CRC"):
+        Archive(data.replace(crc, b"\1\0\0\0"), "file").read("a")
+
+
 def test_absent_member_is_told() -> None:
     """The message names the member."""
     with pytest.raises(InputError, match=r"^file: expected a whole zip archive; got no member 'b'"):

@@ -152,7 +152,7 @@ def test_other_networks_of_the_file_can_be_edited_too(tmp_path: pathlib.Path) ->
                 np.testing.assert_allclose(
                     leaf, params_lib.get(want, path), rtol=3e-7, atol=1e-7, err_msg=path
                 )
-    with pytest.raises(InputError, match=r"got 'D'; allowed: G_ema, G"):
+    with pytest.raises(InputError, match=r"got 'D'; allowed: G, G_ema;"):
         bake(source, out, converted.map, converted.params, [(edit, 1.0)], networks=["D"])
 
 

@@ -63,13 +63,16 @@ class Archive:
         self._check(members, len(data))
 
     def read(self, name: str) -> bytes:
-        """Returns the bytes of a member, whose checksum was compared.
+        """Returns the bytes of a member, whose checksum was compared if it has one.
 
         Raises: InputError if there is no such member or it is damaged.
         """
         if name not in self._known:
             raise self._damaged(f"no member {name!r}")
         try:
+            if self._is_unchecked(self._zip.getinfo(name)):
+                start, stop = self._span(name)
+                return self._data[start:stop]
             return self._zip.read(name)
         except _ZIP_ERRORS as error:
             raise self._damaged(f"member {name!r}: {error}") from error
@@ -84,10 +87,9 @@ class Archive:
         member = self._zip.getinfo(name)
         if member.compress_type != zipfile.ZIP_STORED:
             return None
-        local = member.header_offset
-        lengths = struct.unpack_from("<HH", self._data, local + 26)
-        start = local + 30 + sum(lengths)
-        stop = start + member.file_size
+        local, (start, stop) = member.header_offset, self._span(name)
+        if self._is_unchecked(member):
+            return Stored(start, stop, ())
         # The checksum stands in the local header, or after the bytes (there it may have a mark of
         # its own before it), and in the directory at the end.
         after = stop + 4 * (self._data[stop : stop + 4] == b"PK\x07\x08")
@@ -98,6 +100,24 @@ class Archive:
             raise self._damaged(f"member {name!r} at another place than its headers say")
         deferred = member.flag_bits & 8
         return Stored(start, stop, tuple(at for at in found if at != after or deferred))
+
+    @staticmethod
+    def _is_unchecked(member: zipfile.ZipInfo) -> bool:
+        """Whether the member has a zero for its checksum: torch.save can be told to make none."""
+        return (
+            member.CRC == 0
+            and member.compress_type == zipfile.ZIP_STORED
+            and member.compress_size == member.file_size > 0
+        )
+
+    def _span(self, name: str) -> tuple[int, int]:
+        """Returns where the bytes of a stored member begin and end."""
+        member = self._zip.getinfo(name)
+        lengths = struct.unpack_from("<HH", self._data, member.header_offset + 26)
+        start = member.header_offset + 30 + sum(lengths)
+        if start + member.file_size > len(self._data):
+            raise self._damaged(f"member {name!r} at another place than its headers say")
+        return start, start + member.file_size
 
     @functools.cached_property
     def _directory(self) -> dict[str, int]:

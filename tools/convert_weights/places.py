@@ -7,9 +7,18 @@ or decoded on the way is noted nowhere and has no place.
 """
 
 import bisect
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
+
+
+class _Piece(NamedTuple):
+    """Memory with bytes of the file; kept, so that no other object comes to lie at its address."""
+
+    address: int
+    length: int
+    offset: int
+    memory: bytes | np.ndarray
 
 
 class Places:
@@ -17,37 +26,31 @@ class Places:
 
     def __init__(self, data: bytes) -> None:
         """data: the whole file."""
-        self._addresses: list[int] = []
-        # By the same index: length, offset in the file, and the memory itself, which is kept so
-        # that no other object comes to lie at its address.
-        self._pieces: list[tuple[int, int, Any]] = []
+        self._pieces: dict[int, _Piece] = {}  # by the identity of the memory
+        self._sorted: list[_Piece] = []  # by address, as far as they were asked for
         self.note(data, 0)
 
     def note(self, memory: bytes | np.ndarray, offset: int) -> None:
-        """Remembers that this memory holds the bytes of the file from `offset` on."""
-        address, length = _extent(memory)
-        if length:
-            index = bisect.bisect(self._addresses, address)
-            self._addresses.insert(index, address)
-            self._pieces.insert(index, (length, offset, memory))
+        """Remembers that this contiguous memory holds the bytes of the file from `offset` on."""
+        flat = np.frombuffer(memory, np.uint8) if isinstance(memory, bytes) else memory
+        if flat.nbytes:
+            address = flat.__array_interface__["data"][0]
+            self._pieces[id(memory)] = _Piece(address, flat.nbytes, offset, memory)
 
-    def offset_of(self, memory: bytes | np.ndarray) -> int | None:
+    def offset_of_noted(self, memory: bytes) -> int | None:
+        """Returns the offset in the file of memory that was noted itself, else None."""
+        piece = self._pieces.get(id(memory))
+        return None if piece is None else piece.offset
+
+    def offset_of(self, array: np.ndarray) -> int | None:
         """Returns the offset in the file of the first element; None if any element has no place."""
-        if isinstance(memory, np.ndarray):
-            low, high = np.lib.array_utils.byte_bounds(memory)
-            first = memory.__array_interface__["data"][0]
-        else:
-            low, length = _extent(memory)
-            first, high = low, low + length
-        index = bisect.bisect(self._addresses, low) - 1
-        if index < 0 or high == low:
+        if len(self._sorted) != len(self._pieces):
+            self._sorted = sorted(self._pieces.values(), key=lambda piece: piece.address)
+        low, high = np.lib.array_utils.byte_bounds(array)
+        index = bisect.bisect(self._sorted, low, key=lambda piece: piece.address) - 1
+        if index < 0 or not array.size:
             return None
-        length, offset, _ = self._pieces[index]
-        start = self._addresses[index]
-        return offset + first - start if high <= start + length else None
-
-
-def _extent(memory: bytes | np.ndarray) -> tuple[int, int]:
-    """Returns address and length of contiguous memory."""
-    flat = np.frombuffer(memory, np.uint8) if isinstance(memory, bytes) else memory
-    return flat.__array_interface__["data"][0], flat.nbytes
+        piece = self._sorted[index]
+        if high > piece.address + piece.length:
+            return None
+        return piece.offset + array.__array_interface__["data"][0] - piece.address

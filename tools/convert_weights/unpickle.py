@@ -181,12 +181,11 @@ class _Machine:
 
     def _place(self, given: tuple[Any, ...], made: np.ndarray, places: Places) -> None:
         """Notes an array for which NumPy copied its bytes, as it does with a few or unaligned."""
-        if not made.nbytes or not made.flags.forc or places.offset_of(made) is not None:
-            return
         for raw in given:
-            offset = places.offset_of(raw) if isinstance(raw, bytes) else None
-            if offset is not None and len(raw) == made.nbytes:
-                places.note(made, offset)
+            if isinstance(raw, bytes) and len(raw) == made.nbytes:
+                offset = places.offset_of_noted(raw)
+                if offset is not None and made.base is None and made.flags.forc:
+                    places.note(made, offset)
 
     def build(self) -> None:
         state, target = self.pop(), self.pop()
