@@ -35,7 +35,7 @@ from navigan_jax.viewer.own_latents import OwnLatents
 
 MOST_MOVES = 64  # directions shifted at once
 SMALL = 128  # longer side of a preview, pixels
-_CACHE_BYTES = 64 * 2**20
+_CACHE_BYTES = 24 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,17 +23,21 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+pytestmark = pytest.mark.browser
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 READY = "#layout[aria-busy=false]"
 WAIT = 20_000  # milliseconds, on a machine that does much else
 
 
 def launch(playwright: Playwright) -> Browser:
-    """Returns Debian's Chromium; fails with what to install if there is none."""
-    path = shutil.which("chromium")
+    """Returns the system's Chromium; fails with what to install if there is none."""
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         pytest.fail(
-            "the tests of the page need Chromium, and there is no `chromium` on the PATH; install "
-            "it: apt-get update && apt-get install -y --no-install-recommends chromium"
+            f"the tests of the page need Chromium, and there is none of {', '.join(BROWSERS)} on "
+            "the PATH; install it: apt-get update && apt-get install -y chromium, or leave these "
+            'tests out: pytest -m "not browser"'
         )
     return playwright.chromium.launch(executable_path=path, args=list(FLAGS))
 
