@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import PIL.Image
 import pytest
 
 from configs import tiny
@@ -13,7 +14,7 @@ from navigan_jax import config as config_lib
 from navigan_jax import tasks, testing
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import Generator
-from navigan_jax.generators.files import read_generator, write_generator
+from navigan_jax.generators.files import make_generator, read_generator, write_generator
 from navigan_jax.tasks import inputs
 
 LABELS = ("cat", "dog")
@@ -21,13 +22,14 @@ LABELS = ("cat", "dog")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """Generators of both kinds."""
+    """Generators of both kinds; one has classes with names and images that are not square."""
     path = tmp_path_factory.mktemp("generators")
-    for name, generator in testing.tiny_generators().items():
+    for name in ("dcgan", "stylegan2"):
         config = dict(testing.TINY_CONFIGS[name])
         if name == "stylegan2":
-            config["label_names"] = LABELS
-        write_generator(path / name, name, config, testing.draw_params(generator, 0), {})
+            config |= {"label_names": LABELS, "first_size": (4, 6)}
+        params = testing.draw_params(make_generator(name, config), 0)
+        write_generator(path / name, name, config, params, {})
     return path
 
 
@@ -134,6 +136,8 @@ def test_task_runs_with_all_of_them(folder: pathlib.Path, tmp_path: pathlib.Path
         latents__mix_from=2,
     )
     tasks.TASKS["hessian"](config, tmp_path)
+    with PIL.Image.open(tmp_path / "animation.gif") as picture:
+        assert picture.width > picture.height
     assert (tmp_path / "gallery.html").exists()
     saved = json.loads((tmp_path / "config.json").read_text())
     assert saved["synthesis"]["label"] == "1"

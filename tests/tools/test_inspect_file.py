@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+import json
 import pathlib
+import re
 from typing import Any
 
 import ml_dtypes
@@ -12,6 +14,7 @@ import pytest
 from navigan_jax.checkpoints import write_arrays
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import write_generator
+from navigan_jax.testing import golden_case
 from tests.tools.crafting import (
     Build,
     Call,
@@ -31,6 +34,7 @@ from tests.tools.test_lpips_sources import backbone, linear
 from tools.convert_weights import architectures
 from tools.convert_weights.dcgan import from_state_dict
 from tools.convert_weights.inspect_file import describe_file
+from tools.convert_weights.stylegan2 import read_stylegan2
 
 
 def describe(tmp_path: pathlib.Path, data: bytes) -> dict[str, str]:
@@ -275,3 +279,23 @@ def test_absent_file_is_an_error(tmp_path: pathlib.Path) -> None:
     """There is nothing to describe."""
     with pytest.raises(InputError, match="expected a file; got nothing"):
         describe_file(tmp_path / "absent")
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", ["rosinality", "ada_clamp", "tf_cond"])
+def test_stylegan2_of_others_tells_what_it_converts_to(case: str) -> None:
+    """The config that the converter infers, the network it takes, and what can be written back."""
+    path = golden_case(f"stylegan2_{case}").path("checkpoint")
+    config, _, source = read_stylegan2(path)
+    text = describe_file(path)
+    assert f"converts to   stylegan2 {json.dumps(config)}\n" in text
+    assert re.search(f"from network  {source['network']}\naverage w     in the file\n", text)
+    assert f"arrays of {source['network']}" in text and "can be written back" in text
+
+
+def test_stylegan3_is_told_to_convert_to_nothing(tmp_path: pathlib.Path) -> None:
+    """It is recognised by its first layer, and not mistaken for the generation before."""
+    path = tmp_path / "state.pt"
+    path.write_bytes(state_dict_file({"synthesis.input.freqs": np.ones((3, 2), np.float32)}))
+    text = describe_file(path)
+    assert re.search(r"converts to +nothing: .* got a StyleGAN3 generator", text)

@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import re
 import shutil
 from typing import Any
 
@@ -75,8 +76,10 @@ def test_eigenvectors_give_the_authors_images(role: str, network: Any) -> None:
     moves = list(zip(data["in/batch_directions"], data["in/batch_shifts"], strict=True))
     images, changes = data["hessian/image"], data["hessian/weight_shifts"]
     assert_applies(network, directions, moves[: len(images)], case, data["in/z"], images, changes)
-    constant = data["constant/image_eps15_eig0"]
-    assert_applies(network, directions, [(0, 15)] * len(constant), case, data["in/z"], constant)
+    constant = [re.fullmatch(r"constant/image_eps(\d+)_eig(\d+)", key) for key in data]
+    for match in filter(None, constant):
+        moves = [(int(match[2]), int(match[1]))] * len(data[match[0]])
+        assert_applies(network, directions, moves, case, data["in/z"], data[match[0]])
 
 
 @pytest.mark.parametrize("kind", ["svd", "hessian"])
@@ -159,8 +162,14 @@ def test_vectors_of_an_unfinished_run_tell_their_eigenvalues(
 def test_what_does_not_fit_is_refused(network: Any, tmp_path: pathlib.Path) -> None:
     """Another layer, another generator, no basis, another basis, latent directions."""
     eigenvectors = testing.golden_case("navigan_hessian").path("eigenvectors")
-    with pytest.raises(InputError, match=r"where convs\.1 \(synthesis/b8/conv1/kernel\) takes"):
-        read_navigan(eigenvectors, *network, layer="convs.1")
+    _, _, outputs, inputs, *_ = read_torch(eigenvectors).shape
+    other = next(
+        layer
+        for layer in network[0].layers
+        if len(layer.shape) == 4 and layer.shape[2:] != (inputs, outputs)
+    )
+    with pytest.raises(InputError, match=rf"where {other.original_name} \({other.path}\) takes"):
+        read_navigan(eigenvectors, *network, layer=other.original_name)
     with pytest.raises(InputError, match="which is no convolution"):
         read_navigan(eigenvectors, *network, layer="style.1")
     with pytest.raises(InputError, match=r"expected a layer of this stylegan2; got 'convs\.90'"):
@@ -171,11 +180,15 @@ def test_what_does_not_fit_is_refused(network: Any, tmp_path: pathlib.Path) -> N
     case = testing.golden_case(TRAINED[1])
     with pytest.raises(InputError, match="give the file that the training was given, with --basis"):
         read_navigan(case.path("checkpoint"), *network)
-    with pytest.raises(InputError, match=r"vectors, as .* combines; got 3"):
-        read_navigan(case.path("checkpoint"), *network, basis=eigenvectors)
-    other = jax.tree.map(lambda leaf: leaf * np.float32(1.01), params)
+    vectors = read_torch(case.path("basis"))[:-1]
+    content, memories = crafting.state_dict({"array": np.ascontiguousarray(vectors)})
+    shorter = tmp_path / "basis.pt"
+    shorter.write_bytes(crafting.torch_zip(content["array"], memories))
+    with pytest.raises(InputError, match=rf"vectors, as .* combines; got {len(vectors)};"):
+        read_navigan(case.path("checkpoint"), *network, basis=shorter)
+    changed = jax.tree.map(lambda leaf: leaf * np.float32(1.01), params)
     with pytest.raises(InputError, match="expected the generator that it was trained with"):
-        read_navigan(case.path("checkpoint"), generator, other, basis=case.path("basis"))
+        read_navigan(case.path("checkpoint"), generator, changed, basis=case.path("basis"))
     latent = tmp_path / "deformator.pt"
     latent.write_bytes(crafting.state_dict_file({"log_mat_half": np.ones((3, 3), np.float32)}))
     with pytest.raises(InputError, match="latent directions are no changes of weights"):

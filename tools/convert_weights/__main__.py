@@ -211,6 +211,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         _say(f"error: {error}", sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         _say("interrupted; no file was changed", sys.stderr)
         return 130

@@ -25,6 +25,7 @@ from tools.convert_weights.nvidia_file import (
     networks_in,
 )
 from tools.convert_weights.structure import named_arrays
+from tools.convert_weights.stylegan2 import read_stylegan2
 from tools.convert_weights.torch_file import read_bytes, read_torch_bytes
 from tools.convert_weights.unpickle import ForbiddenName, read_pickle
 from tools.convert_weights.wheel import is_wheel
@@ -33,6 +34,7 @@ _WEIGHT_MEMBER = re.compile(r".+\.(tar|pth|pt|bin|pkl|npz|safetensors)")
 # What StyleGAN2's constructors are given, in a module's state and in a TensorFlow network's.
 _SETTINGS = ("_init_kwargs", "static_kwargs")
 
+_STYLEGAN2 = re.compile("StyleGAN[123]")
 _LONGEST_SETTINGS = 1000
 _GENERATOR = "navigan_jax.generator"
 
@@ -62,13 +64,24 @@ def describe_file(path: str | os.PathLike[str]) -> str:
         "bytes": f"{len(data):,}",
         "SHA-256": hashlib.sha256(data).hexdigest(),
         "format": contents.format,
-        **_architecture(contents),
+        **(architecture := _architecture(contents)),
         **contents.facts,
+        **(_as_stylegan2(path) if _STYLEGAN2.match(architecture.get("architecture", "")) else {}),
         **_totals(contents.arrays),
     }
     width = max(map(len, head))
     lines = [f"{label:<{width}}  {text}" for label, text in head.items()]
     return "\n".join([*lines, *_layer_table(contents.layers), *_table(contents.arrays)])
+
+
+def _as_stylegan2(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Returns lines of what the converter makes of a foreign StyleGAN2."""
+    try:
+        config, _, source = read_stylegan2(path)
+    except InputError as error:
+        return {"converts to": f"nothing: {error}"}
+    facts = {"converts to": f"stylegan2 {json.dumps(config)}", "from network": source["network"]}
+    return facts | {"average w": source["average w"], "places": _places_text(source["map"])}
 
 
 def _contents(data: bytes, path: pathlib.Path) -> Contents:
@@ -120,9 +133,15 @@ def _origin(text: str) -> dict[str, str]:
     source = json.loads(text)
     places = source.pop("map", None)
     if places is not None:
-        counts = (f"{len(group)} arrays of {name}" for name, group in places["networks"].items())
-        source["places"] = f"{', '.join(counts)}; an edit can be written back into the file"
+        source["places"] = _places_text(places)
     return {f"source {key}": str(value) for key, value in source.items()}
+
+
+def _places_text(places: Mapping[str, Any]) -> str:
+    counts = {name: len(group) for name, group in places["networks"].items()}
+    text = ", ".join(f"{count} arrays of {name}" for name, count in counts.items())
+    can = "an edit can be written back into the file"
+    return f"{text}; {can if any(counts.values()) else 'nothing can be written back'}"
 
 
 def _open_pickle(data: bytes, path: pathlib.Path) -> Contents:
