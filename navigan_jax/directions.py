@@ -21,6 +21,7 @@ _REQUIRED = ("architecture", "digest", "method", "metric", "seed", "latents", "c
 
 # Arrays beside the basis, by the shape of what they hold of one direction.
 _TABLES = {"shift_scales": (2,), "distances": (2,)}
+_OPTIONAL_TABLES = {"plausible": (2,)}
 _MEASURE, _BASIS = "measures/", "basis/"
 
 
@@ -41,6 +42,7 @@ class Directions:
       spectrum has "eigenvalue", of the metric's Hessian, and "residual", ||Hξ - λξ|| / |λ|.
     shift_scales: [directions, 2], the |t| at which the images have changed by the target, for
     negative and positive t. distances: [directions, 2], the mean distance there.
+    plausible: [directions, 2], the |t| up to which images stay plausible; None if not measured.
     provenance: architecture, digest (of the weights), method, metric, seed, latents, config.
     """
 
@@ -49,6 +51,7 @@ class Directions:
     shift_scales: np.ndarray
     distances: np.ndarray
     provenance: Mapping[str, str]
+    plausible: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.shift_scales)
@@ -84,6 +87,8 @@ def write_directions(path: str | os.PathLike[str], directions: Directions) -> No
     arrays = {_BASIS + layer: rows for layer, rows in directions.basis.items()}
     arrays |= {_MEASURE + name: values for name, values in directions.measures.items()}
     arrays |= {name: getattr(directions, name) for name in _TABLES}
+    optional = {name: getattr(directions, name) for name in _OPTIONAL_TABLES}
+    arrays |= {name: values for name, values in optional.items() if values is not None}
     metadata = {
         "format": "navigan_jax.directions",
         "format_version": "1",
@@ -116,6 +121,7 @@ def read_directions(path: str | os.PathLike[str], *, digest: str | None) -> Dire
         basis={layer: arrays[_BASIS + layer] for layer in layers},
         measures={name: arrays[_MEASURE + name] for name in measures},
         provenance=provenance,
+        plausible=arrays.get("plausible"),
         **{name: arrays[name] for name in _TABLES},
     )
 
@@ -129,6 +135,7 @@ def _check(
 ) -> None:
     """Checks that nothing is missing, of another size or NaN."""
     shapes = {f"{_MEASURE}{name}": () for name in measures} | _TABLES
+    shapes |= {name: shape for name, shape in _OPTIONAL_TABLES.items() if name in arrays}
     names = [*shapes, *(f"{_BASIS}{layer}" for layer in layers)]
     missing = [name for name in names if name not in arrays]
     missing += [key for key in _REQUIRED if key not in provenance]

@@ -26,6 +26,11 @@ def apply_edit(params: Params, edit: Edit, shift: float | Float[Array, ""]) -> P
     return params
 
 
+def on_device(edit: Edit) -> Edit:
+    """Returns the edit as JAX arrays, for one that is applied many times."""
+    return Edit({path: jnp.asarray(delta) for path, delta in edit.deltas.items()})
+
+
 def combine(edits: Sequence[Edit], shifts: Sequence[float]) -> Edit:
     """Returns Σ t_i ξ_i as one edit, to be applied with shift 1."""
     total: dict[str, Array] = {}
@@ -116,22 +121,43 @@ def make_distance(
 
     The originals and what the layers read are computed once, here.
     """
+    look = make_look(generator, params, layers, metric, z, None)
+    return lambda edit, shift: look(edit, shift)[0]
+
+
+def make_look(
+    generator: Generator,
+    params: Params,
+    layers: Sequence[EditableLayer],
+    metric: Distance,
+    z: Float[Array, "samples latent"],
+    oddity: Callable[[Images], Float[Array, "samples"]] | None,
+) -> Callable[[Edit, float], tuple[float, float]]:
+    """Returns (edit, shift) -> (E_z d(G_θ(z), G_{θ+tξ}(z)), E_z oddity(G_{θ+tξ}(z))), compiled.
+
+    oddity: of images; None counts as 0 everywhere.
+    The originals and what the layers read are computed once, here; one program serves all edits
+    of the layers and all shifts.
+    """
     carry = jax.jit(lambda params, z: generator.prefix(params, z, layers))(params, z)
 
     @jax.jit
     def features_at(params: Params, metric: Distance, carry: Any, edit: Edit, shift: Array) -> Any:
-        return metric.features(_images_of_edit(generator, params, carry, layers, edit, shift))
+        images = _images_of_edit(generator, params, carry, layers, edit, shift)
+        return metric.features(images), jnp.zeros(()) if oddity is None else jnp.mean(
+            oddity(images)
+        )
 
     @jax.jit
     def mean_distance(features: Any, original: Any) -> Array:
         difference = jax.tree.map(jnp.subtract, features, original)
         return jnp.mean(jnp.sum(squared_norms(difference), axis=0))
 
-    def measure(edit: Edit, shift: float) -> float:
-        features = features_at(params, metric, carry, edit, jnp.float32(shift))
-        return float(mean_distance(features, original))
+    def look(edit: Edit, shift: float) -> tuple[float, float]:
+        features, odd = features_at(params, metric, carry, edit, jnp.float32(shift))
+        return float(mean_distance(features, original)), float(odd)
 
     # By the same program as all others, so that a shift of 0 has a distance of exactly 0.
     nothing = Edit({layer.path: jnp.zeros(layer.shape, z.dtype) for layer in layers})
-    original = features_at(params, metric, carry, nothing, jnp.float32(0))
-    return measure
+    original, _ = features_at(params, metric, carry, nothing, jnp.float32(0))
+    return look

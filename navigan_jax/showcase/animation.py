@@ -111,14 +111,19 @@ def _draw_caption(
     draw.line((middle, y, x, y), fill=ACCENT, width=2)
     draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=ACCENT)
     name, number = font(13, bold=True), font(11)
-    label = shorten(record.name or f"direction {record.index}", width, name)
+    label = shorten(record.title, width, name)
     shift = f"t = {base.format_number(fraction * record.shift_scale, signed=True)}"
     draw.text((left, top + 34), label, _INK, name, anchor="ls")
     draw.text((left, top + 51), shift, _MUTED, number, anchor="ls")
 
 
-def _encode_gif(pictures: Sequence[Image.Image], durations: Sequence[int]) -> bytes:
-    """All pictures share one palette, and none is dithered: colours keep still."""
+def encode_gif(
+    pictures: Sequence[Image.Image], durations: Sequence[int], order: Sequence[int] | None = None
+) -> bytes:
+    """Returns a GIF. All pictures share one palette, and none is dithered: colours keep still.
+
+    order: which picture each frame shows; by default one after the other. durations: of frames.
+    """
     width, height = pictures[0].size
     montage = Image.new("RGB", (width // _THINNED, height // _THINNED * len(pictures)))
     for i, picture in enumerate(pictures):
@@ -129,6 +134,7 @@ def _encode_gif(pictures: Sequence[Image.Image], durations: Sequence[int]) -> by
     colours[colours.sum(axis=1).argmax()] = _PAPER  # the average of near-whites is off-white
     palette.putpalette(colours.ravel().tolist())
     indexed = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    indexed = indexed if order is None else [indexed[step] for step in order]
     return _encode(indexed, format="GIF", duration=list(durations), loop=0, disposal=1)
 
 
@@ -144,7 +150,7 @@ def _encode(pictures: Sequence[Image.Image], **settings: Any) -> bytes:
     return buffer.getvalue()
 
 
-_ENCODERS = {".gif": _encode_gif, ".webp": _encode_webp}
+_ENCODERS = {".gif": encode_gif, ".webp": _encode_webp}
 
 
 def write_animation(path: str | os.PathLike[str], showcase: base.Showcase) -> None:

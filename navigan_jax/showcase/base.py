@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from navigan_jax.errors import InputError
+from navigan_jax.notes import Note, Notes
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SAME_STEPS = 1e-6  # shifts come out of float32 arithmetic, relative to the shift scale
@@ -24,10 +25,22 @@ class DirectionRecord:
     """What is known about one direction; NaN stands for a number that was not measured."""
 
     index: int  # k, the place in the spectrum
-    name: str  # given by a person; empty if nobody did
     measures: Mapping[str, float]  # as `Directions.measures`, e.g. the eigenvalue
     shifts: tuple[float, ...]  # t of each step, in units of ‖ξ‖; ascending, 0 in the middle
     distance: float  # mean perceptual distance to the original at the largest shift
+    sides: tuple[float, float] = (math.nan, math.nan)  # |t| of equal change, for t < 0 and t > 0
+    plausible: tuple[float, float] = (math.nan, math.nan)  # |t| up to which images are plausible
+    note: Note = dataclasses.field(default_factory=Note)  # what a person noted of it
+
+    @property
+    def name(self) -> str:
+        """The name that a person gave; empty if nobody did."""
+        return self.note.name
+
+    @property
+    def title(self) -> str:
+        """The name, or the number where there is none."""
+        return self.note.name or f"direction {self.index}"
 
     @property
     def shift_scale(self) -> float:
@@ -45,12 +58,14 @@ class Showcase:
     """Frames along each direction, in [-1, 1], with the original in the middle.
 
     provenance: names and values to print as they are; it must tell the layer, metric and latents.
+    notes: of all directions of their file, shown or not; without a digest nobody can note anything.
     Raises: ValueError if the parts do not belong together, InputError for non-finite frames.
     """
 
     frames: Float[np.ndarray, "directions samples steps height width channels"]
     directions: tuple[DirectionRecord, ...]
     provenance: Mapping[str, str]
+    notes: Notes = dataclasses.field(default_factory=lambda: Notes(""))
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 6 or 0 in self.frames.shape:
@@ -77,6 +92,12 @@ class Showcase:
         if missing:
             raise ValueError(f"provenance: missing {missing}; got {list(self.provenance)}")
         _require_finite(self.frames)
+
+    def first(self, count: int) -> "Showcase":
+        """Returns the showcase of the first `count` directions alone."""
+        return dataclasses.replace(
+            self, frames=self.frames[:count], directions=self.directions[:count]
+        )
 
     @property
     def fractions(self) -> Float[np.ndarray, "steps"]:

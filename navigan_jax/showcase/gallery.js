@@ -8,7 +8,8 @@
   const original = (steps - 1) / 2;
   const gap = 3;
   const seconds = 3.2; // once back and forth
-  const labels = { eigenvalue: "Eigenvalue", residual: "Residual", accuracy: "Accuracy", shift_error: "Shift error", scale: "Scale s", distance: "Distance" };
+  const labels = { eigenvalue: "Eigenvalue", residual: "Residual", accuracy: "Accuracy", shift_error: "Shift error", scale: "Scale s", distance: "Distance", sides: "Equal change", plausible: "Plausible" };
+  const notes = makeNotes(data);
 
   // Pictures ----------------------------------------------------------------------------------
 
@@ -63,7 +64,7 @@
 
   function fillFacts(list, texts) {
     list.replaceChildren(
-      ...Object.entries(labels).map(([key, label]) => {
+      ...Object.entries(labels).filter(([key]) => key in texts).map(([key, label]) => {
         const row = document.createElement("div");
         const [term, value] = [document.createElement("dt"), document.createElement("dd")];
         [term.textContent, value.textContent] = [label, texts[key]];
@@ -73,7 +74,14 @@
     );
   }
 
-  function fillTitle(heading, { index, name }) {
+  const nameOf = ({ index }) => notes.get(index).name;
+  const titleOf = (direction) => {
+    const name = nameOf(direction);
+    return name ? `direction ${direction.index}, ${name}` : `direction ${direction.index}`;
+  };
+
+  function fillTitle(heading, direction) {
+    const [index, name] = [direction.index, nameOf(direction)];
     const [numberPart, namePart] = heading.children;
     numberPart.textContent = name ? index : "";
     numberPart.hidden = !name;
@@ -127,7 +135,7 @@
     const card = {
       direction,
       root,
-      title: direction.name ? `direction ${direction.index}, ${direction.name}` : `direction ${direction.index}`,
+      star: find(".star"),
       canvas: find("canvas"),
       slider: find("input"),
       output: find("output"),
@@ -136,13 +144,17 @@
       isVisible: false,
       isLoaded: false,
     };
-    fillTitle(find("h3"), direction);
-    root.setAttribute("aria-label", card.title);
+    const [low, high] = direction.plausible.map((edge) => (edge === null ? 1 : Math.min(1, edge)));
+    for (const [side, share] of [["--low", 0.5 - low / 2], ["--high", 0.5 + high / 2]]) {
+      card.slider.style.setProperty(side, `calc(0.5rem + ${share} * (100% - 1rem))`);
+    }
+    if (low === 1) card.slider.style.setProperty("--low", "0%");
+    if (high === 1) card.slider.style.setProperty("--high", "100%");
+    card.star.hidden = !notes.isOn;
+    card.star.addEventListener("click", () => toggleStar(direction));
     fillFacts(find(".facts"), direction.texts);
-    card.slider.setAttribute("aria-label", `Shift of ${card.title}`);
     card.slider.addEventListener("input", () => { stop(); setStep(card, Number(card.slider.value)); });
     card.slider.addEventListener("dblclick", () => setStep(card, original));
-    find(".picture").setAttribute("aria-label", `Enlarge ${card.title}`);
     find(".picture").addEventListener("click", () => openZoom(card));
     for (const [event, isChosen] of [["pointerenter", true], ["pointerleave", false], ["focusin", true], ["focusout", false]]) {
       root.addEventListener(event, () => card.dot && card.dot.classList.toggle("chosen", isChosen));
@@ -153,6 +165,25 @@
     card.sheet.src = `data:image/jpeg;base64,${direction.sheet}`;
     return card;
   }
+
+  /** Shows what is noted of a card's direction. */
+  function nameCard(card) {
+    const title = titleOf(card.direction);
+    card.title = title;
+    fillTitle(card.root.querySelector("h3"), card.direction);
+    card.root.setAttribute("aria-label", title);
+    card.slider.setAttribute("aria-label", `Shift of ${title}`);
+    card.root.querySelector(".picture").setAttribute("aria-label", `Enlarge ${title}`);
+    setStar(card.star, card.direction, title);
+  }
+
+  function setStar(button, direction, title) {
+    const { starred } = notes.get(direction.index);
+    button.setAttribute("aria-pressed", String(starred));
+    button.setAttribute("aria-label", `Star ${title}`);
+  }
+
+  const toggleStar = ({ index }) => notes.set(index, { starred: !notes.get(index).starred });
 
   const cards = data.directions.map(makeCard);
   const byRoot = new Map(cards.map((card) => [card.root, card]));
@@ -231,16 +262,25 @@
   // Order and filter --------------------------------------------------------------------------
 
   // Ascending where small comes first, -1 where large does; unknown values always come last.
-  const orders = { index: 1, eigenvalue: -1, scale: 1 };
+  const orders = { index: 1, eigenvalue: -1, accuracy: -1, scale: 1 };
+  for (const measure of data.measures) {
+    const option = document.createElement("option");
+    [option.value, option.textContent] = [measure, measure.replaceAll("_", " ")];
+    $("sort").lastElementChild.before(option);
+  }
   let shown = cards;
 
   function arrange() {
     const key = $("sort").value;
-    const sign = orders[key] * ($("reverse").getAttribute("aria-pressed") === "true" ? -1 : 1);
+    const sign = (orders[key] ?? 1) * ($("reverse").getAttribute("aria-pressed") === "true" ? -1 : 1);
     const words = $("filter").value.trim().toLowerCase();
-    const matches = ({ direction }) =>
-      /^\d+$/.test(words) ? String(direction.index) === words || direction.name.toLowerCase().includes(words)
-        : `direction ${direction.index} ${direction.name}`.toLowerCase().includes(words);
+    const isStarredAlone = $("starred").getAttribute("aria-pressed") === "true";
+    const matches = ({ direction }) => {
+      const { name, text, starred } = notes.get(direction.index);
+      if (isStarredAlone && !starred) return false;
+      return /^\d+$/.test(words) ? String(direction.index) === words || name.toLowerCase().includes(words)
+        : `direction ${direction.index} ${name} ${text}`.toLowerCase().includes(words);
+    };
     shown = cards.filter(matches).sort((a, b) => {
       const [x, y] = [a.direction[key], b.direction[key]];
       if (x === null || y === null) return (x === null) - (y === null) || a.direction.index - b.direction.index;
@@ -259,7 +299,74 @@
     button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
     arrange();
   });
-  $("clear").addEventListener("click", () => { $("filter").value = ""; arrange(); $("filter").focus(); });
+  $("clear").addEventListener("click", () => {
+    $("filter").value = "";
+    $("starred").setAttribute("aria-pressed", "false");
+    arrange();
+    $("filter").focus();
+  });
+  $("starred").hidden = !notes.isOn;
+  $("starred").addEventListener("click", () => {
+    $("starred").setAttribute("aria-pressed", String($("starred").getAttribute("aria-pressed") !== "true"));
+    arrange();
+  });
+
+  // Notes -------------------------------------------------------------------------------------
+
+  function tellChanges() {
+    const count = notes.changes();
+    $("saving").hidden = count === 0;
+    $("saving-text").textContent = `Notes of ${count} direction${count === 1 ? "" : "s"} are in this browser alone.`;
+  }
+
+  function fillNoting() {
+    const { name, text, good_range: range } = notes.get(zoomed.direction.index);
+    const fill = (id, value) => { if (document.activeElement !== $(id)) $(id).value = value; };
+    fill("note-name", name);
+    fill("note-text", text);
+    fill("note-low", range ? range[0] : "");
+    fill("note-high", range ? range[1] : "");
+    setStar($("zoom-star"), zoomed.direction, zoomed.title);
+  }
+
+  notes.listen((index) => {
+    const card = cards.find(({ direction }) => direction.index === index);
+    nameCard(card);
+    tellChanges();
+    if (zoomed === card && $("zoom").open) {
+      fillTitle($("zoom-title"), card.direction);
+      fillNoting();
+    }
+  });
+
+  const noteZoomed = (values) => notes.set(zoomed.direction.index, values);
+  $("noting").hidden = $("zoom-star").hidden = !notes.isOn;
+  document.querySelector(".noting-help").hidden = !notes.isOn;
+  $("note-name").addEventListener("input", () => noteZoomed({ name: $("note-name").value.trim() }));
+  $("note-text").addEventListener("input", () => noteZoomed({ text: $("note-text").value.trim() }));
+  for (const id of ["note-low", "note-high"]) {
+    $(id).addEventListener("input", () => {
+      const [low, high] = ["note-low", "note-high"].map((end) => $(end).valueAsNumber);
+      const isRange = low < high;
+      for (const end of ["note-low", "note-high"]) $(end).setAttribute("aria-invalid", String(!isRange));
+      if (isRange) noteZoomed({ good_range: [low, high] });
+    });
+  }
+  $("note-here").addEventListener("click", () => {
+    const here = Number(zoomed.direction.allShifts[zoomed.step].toPrecision(4));
+    const [low, high] = notes.get(zoomed.direction.index).good_range ?? [0, 0];
+    const range = [Math.min(low, here), Math.max(high, here)];
+    if (range[0] < range[1]) noteZoomed({ good_range: range });
+  });
+  $("note-none").addEventListener("click", () => noteZoomed({ good_range: null }));
+  $("zoom-star").addEventListener("click", () => toggleStar(zoomed.direction));
+  $("save").addEventListener("click", () => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([notes.text()], { type: "application/json" }));
+    link.download = "directions.notes.json";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  });
 
   // One direction, large ----------------------------------------------------------------------
 
@@ -312,6 +419,7 @@
     $("zoom-slider").setAttribute("aria-label", `Shift of ${card.title}`);
     $("film").setAttribute("aria-label", `All ${steps} shifts of ${card.title}, one column each`);
     fillFacts($("zoom-facts"), card.direction.texts);
+    fillNoting();
     setZoomStep(step);
   }
 
@@ -354,7 +462,7 @@
       if (event.key === "Escape") { $("filter").value = ""; arrange(); }
       return;
     }
-    if (target.matches("select")) return;
+    if (target.matches("select, textarea, input[type=text], input[type=number]")) return;
     const isRange = target.matches("input[type=range]");
     const isOpen = $("zoom").open;
     const card = isOpen ? zoomed : byRoot.get(target.closest(".card"));
@@ -366,11 +474,13 @@
     };
     const actions = { 0: () => change(original) };
     if (!target.matches("button")) actions[" "] = togglePlay;
+    if (card && notes.isOn) actions.s = () => toggleStar(card.direction);
     if (isOpen) {
       actions.ArrowUp = () => moveZoom(-1);
       actions.ArrowDown = () => moveZoom(1);
     } else {
       actions["/"] = () => $("filter").focus();
+      if (notes.isOn) actions["*"] = () => $("starred").click();
       if (card && isRange) actions.Enter = () => openZoom(card);
     }
     if (!isRange) { // a slider moves by itself
@@ -456,7 +566,7 @@
       dot.append(
         node("circle", { ...place, class: "target", r: Math.max(5, Math.min(12, spacing / 2)) }),
         node("circle", { ...place, class: card.direction.eigenvalue < 0 ? "negative" : "positive", r: Math.max(1.5, Math.min(3.5, spacing / 4)) }),
-        node("title", {}, `${card.direction.name || `Direction ${card.direction.index}`}: λ = ${card.direction.texts.eigenvalue}`),
+        node("title", {}, `${nameOf(card.direction) || `Direction ${card.direction.index}`}: λ = ${card.direction.texts.eigenvalue}`),
       );
       dot.addEventListener("click", () => {
         if (!shown.includes(card)) { $("filter").value = ""; arrange(); }
@@ -480,7 +590,9 @@
     for (const card of cards) if (card.isLoaded) paintCard(card);
   }
 
+  for (const card of cards) nameCard(card);
   arrange();
+  tellChanges();
   setAll(globalStep);
   drawSpectrum();
   new ResizeObserver(() => { drawSpectrum(); paintZoom(); }).observe(document.body);

@@ -28,6 +28,7 @@ from PIL import Image
 
 from navigan_jax.checkpoints import write_text
 from navigan_jax.errors import InputError
+from navigan_jax.notes import notes_to_json
 from navigan_jax.showcase import base
 
 MAX_BYTES = 15_000_000
@@ -37,7 +38,8 @@ _SMALLEST_CELL = 32
 _QUALITIES = (90, 80, 65)
 _LONGEST_SHEET = 65_500  # pixels, the limit of the format
 
-_MARK = re.compile(r"\{\{(\w+)\}\}")
+# What a template has in place of a value: {{name}}.
+MARK = re.compile(r"\{\{(\w+)\}\}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +116,8 @@ def _data(showcase: base.Showcase, encoding: Encoding, sheets: list[str]) -> dic
         "samples": showcase.frames.shape[1],
         "fractions": [round(float(fraction), 6) for fraction in fractions],
         "fractionNames": base.describe_fractions(fractions),
+        "measures": list(showcase.directions[0].measures),
+        "notes": {"digest": showcase.notes.digest, "file": notes_to_json(showcase.notes)},
         "directions": [
             {
                 "index": record.index,
@@ -124,7 +128,11 @@ def _data(showcase: base.Showcase, encoding: Encoding, sheets: list[str]) -> dic
                     **{k: base.format_number(value) for k, value in record.measures.items()},
                     "scale": base.format_number(record.shift_scale),
                     "distance": base.format_number(record.distance),
+                    "sides": _describe_sides(record.sides, " / "),
+                    "plausible": _describe_sides(record.plausible, " … "),
                 },
+                "plausible": [_known(edge / record.shift_scale) for edge in record.plausible],
+                "allShifts": [record.shifts[column] for column in columns],
                 "shifts": [
                     base.format_number(record.shifts[column], signed=True) for column in columns
                 ],
@@ -133,6 +141,13 @@ def _data(showcase: base.Showcase, encoding: Encoding, sheets: list[str]) -> dic
             for record, sheet in zip(showcase.directions, sheets, strict=True)
         ],
     }
+
+
+def _describe_sides(sides: tuple[float, float], between: str) -> str:
+    if not all(map(math.isfinite, sides)):
+        return "–"
+    low, high = (base.format_number(t, signed=True) for t in (-sides[0], sides[1]))
+    return f"{low}{between}{high}"
 
 
 def _note(showcase: base.Showcase, encoding: Encoding, sheets: list[str]) -> str:
@@ -151,7 +166,8 @@ def _note(showcase: base.Showcase, encoding: Encoding, sheets: list[str]) -> str
     return "; ".join([note, *reduced])
 
 
-def _digest(text: str) -> str:
+def digest_of_text(text: str) -> str:
+    """Returns what a content security policy calls that style or script."""
     digest = hashlib.sha256(text.encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode('ascii')}"
 
@@ -162,19 +178,20 @@ def _json(data: dict[str, Any]) -> str:
     return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
 
 
-def _part(name: str) -> str:
+def part(name: str) -> str:
+    """Returns a file of this package: a part of a page."""
     return (importlib.resources.files(__package__) / name).read_text(encoding="utf-8")
 
 
 def _page(showcase: base.Showcase, encoding: Encoding, sheets: list[str]) -> str:
-    style, script = _part("gallery.css"), _part("gallery.js")
+    style, script = part("gallery.css"), part("gallery_notes.js") + part("gallery.js")
     count, samples = len(sheets), showcase.frames.shape[1]
     facts = dict(showcase.provenance) | {"pictures": _note(showcase, encoding, sheets)}
     values = {
         "style": style,
         "script": script,
-        "style_digest": _digest(style),
-        "script_digest": _digest(script),
+        "style_digest": digest_of_text(style),
+        "script_digest": digest_of_text(script),
         "layer": html.escape(showcase.provenance["layer"]),
         "metric": html.escape(showcase.provenance["metric"]),
         "latents": html.escape(showcase.provenance["latents"]),
@@ -187,7 +204,7 @@ def _page(showcase: base.Showcase, encoding: Encoding, sheets: list[str]) -> str
             for key, value in facts.items()
         ),
     }
-    return _MARK.sub(lambda mark: values[mark[1]], _part("gallery.html"))
+    return MARK.sub(lambda mark: values[mark[1]], part("gallery.html"))
 
 
 def build_gallery(showcase: base.Showcase) -> str:

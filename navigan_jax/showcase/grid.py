@@ -183,7 +183,7 @@ def _draw_foot(draw: ImageDraw.ImageDraw, showcase: base.Showcase, layout: Layou
 def _draw_label(draw: ImageDraw.ImageDraw, record: base.DirectionRecord, top: int) -> None:
     draw.line((_MARGIN, top - 1, _MARGIN + _LABEL - 24, top - 1), fill=_RULE)
     heading = font(16, bold=True)
-    title = record.name or f"direction {record.index}"
+    title = record.title
     draw.text((_MARGIN, top + 8), shorten(title, _LABEL - 20, heading), _INK, heading)
     first, value = next(iter(record.measures.items()))
     lines = [

@@ -23,8 +23,8 @@ from navigan_jax.tasks.inputs import Problem
 from navigan_jax.tasks.settings import NOT_NEGATIVE, POSITIVE, Limits, Settings, wrong_number
 from navigan_jax.tasks.workdirs import say
 
-_DIRECTIONS = "directions.safetensors"
-_STATE = "state.safetensors"
+DIRECTIONS = "directions.safetensors"
+STATE = "state.safetensors"
 
 _SOLVER = Settings(
     {
@@ -83,42 +83,50 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     """
     SETTINGS.check(config)
     showing.check(config)
-    least = config.directions + config.solver.block_size
-    if config.solver.name == "lanczos" and config.solver.max_products < least:
-        raise wrong_number(config, "solver.max_products", f"{least} or more for the directions")
     problem = inputs.read_problem(config, inputs.synthesis_options(config))
-    spectrum_lib.require_count(config.directions, problem.layers)
-    _check_memory_allowed(config, problem)
+    check(config, problem)
     z = inputs.mix_latents(config, problem, inputs.draw_latents(config, problem.generator))
     with contextlib.ExitStack() as held:
         if devices.is_main_process():
             held.enter_context(checkpoints.locked(workdir))
-        _run_claimed(config, workdir, problem, z)
+        directions = find(config, workdir, problem, z)
+        if devices.is_main_process():
+            scaled = showing.calibrate(config, problem, directions)
+            if not showing.is_same_calibration(scaled, directions):
+                write_directions(workdir / DIRECTIONS, scaled)
+            showing.show(config, workdir, problem, scaled, name=DIRECTIONS)
+            checkpoints.remove_state(workdir / STATE)
+        devices.wait_for_all("finished")  # a process that leaves takes the others with it
 
 
-def _run_claimed(config: Config, workdir: pathlib.Path, problem: Problem, z: np.ndarray) -> None:
-    """Finds, calibrates and shows, in a workdir that no other run uses."""
+def check(config: Config, problem: Problem) -> None:
+    """Checks what `SETTINGS` cannot say of the solver. Raises: InputError."""
+    least = config.directions + config.solver.block_size
+    if config.solver.name == "lanczos" and config.solver.max_products < least:
+        raise wrong_number(config, "solver.max_products", f"{least} or more for the directions")
+    spectrum_lib.require_count(config.directions, problem.layers)
+    _check_memory_allowed(config, problem)
+
+
+def find(config: Config, workdir: pathlib.Path, problem: Problem, z: np.ndarray) -> Directions:
+    """Returns the directions of a workdir: read if they were found before, found now if not.
+
+    Raises: InputError if the workdir holds results of another config.
+    """
     workdirs.claim(
         workdir,
         config,
         inputs.digest_inputs(config, problem, z),
-        results=(_DIRECTIONS, _STATE),
+        results=(DIRECTIONS, STATE),
         free_keys=_FREE_KEYS,
     )
-    path = workdir / _DIRECTIONS
+    path = workdir / DIRECTIONS
     if path.exists():
         directions = read_directions(path, digest=problem.digest)
         _check_found(path, directions, config, problem)
         say(f"{path}: found, {len(directions)} directions")
-    else:
-        directions = _find_directions(config, workdir, problem, z)
-    if devices.is_main_process():
-        scaled = showing.calibrate(config, problem, directions)
-        if not showing.is_same_calibration(scaled, directions):
-            write_directions(path, scaled)
-        showing.show(config, workdir, problem, scaled, name=_DIRECTIONS)
-        checkpoints.remove_state(workdir / _STATE)
-    devices.wait_for_all("finished")  # a process that leaves takes the others with it
+        return directions
+    return _find_directions(config, workdir, problem, z)
 
 
 def _check_found(
@@ -184,7 +192,7 @@ def _find_directions(
         spectrum_lib.require_usable(spectrum, objective)
     except InputError:
         if devices.is_main_process():
-            checkpoints.remove_state(workdir / _STATE)  # nobody will go on from it
+            checkpoints.remove_state(workdir / STATE)  # nobody will go on from it
         raise
     seconds = time.perf_counter() - began
     worst = np.max(spectrum.residuals)
@@ -205,7 +213,7 @@ def _find_directions(
     }
     directions = spectrum_lib.as_directions(spectrum, layers, reduced, provenance)
     if devices.is_main_process():
-        write_directions(workdir / _DIRECTIONS, directions)
+        write_directions(workdir / DIRECTIONS, directions)
     return directions
 
 
@@ -235,7 +243,7 @@ def _solve_by_lanczos(
     # A state is of use only in the coordinates that it was made in.
     basis = {} if reduced.basis is None else {"basis": reduced.basis}
     problem = params_lib.digest({"entries": np.array(objective.entries), **basis})
-    state = runs.load_state(workdir / _STATE, linalg.KrylovState, problem)
+    state = runs.load_state(workdir / STATE, linalg.KrylovState, problem)
     if state is not None:
         say(f"resumed after {state.products} products")
     with runs.watch(
@@ -245,7 +253,7 @@ def _solve_by_lanczos(
         unit="pairs",
         total=count,
         measure=measure,
-        save_to=workdir / _STATE,
+        save_to=workdir / STATE,
         problem=problem,
         save_minutes=config.save_minutes,
     ) as on_state:
@@ -284,7 +292,7 @@ def _solve_by_power_iteration(
             "lost_step": state.lost_step,
         }
 
-    state = runs.load_state(workdir / _STATE, hessian.PowerState, "whole layers")
+    state = runs.load_state(workdir / STATE, hessian.PowerState, "whole layers")
     state = hessian.PowerState() if state is None else state
     if state.products:
         say(f"resumed after {state.products} products")
@@ -295,7 +303,7 @@ def _solve_by_power_iteration(
         unit="products",
         total=config.directions * settings.iterations,
         measure=measure,
-        save_to=workdir / _STATE,
+        save_to=workdir / STATE,
         problem="whole layers",
         save_minutes=config.save_minutes,
     ) as on_state:

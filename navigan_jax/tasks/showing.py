@@ -3,20 +3,22 @@
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from navigan_jax import devices
+from navigan_jax import devices, notes
+from navigan_jax import directions as directions_lib
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
 from navigan_jax.config import Config
-from navigan_jax.directions import Directions
-from navigan_jax.editing import calibration, edit
+from navigan_jax.directions import Directions, Edit
+from navigan_jax.editing import calibration, edit, plausibility
 from navigan_jax.errors import InputError
+from navigan_jax.notes import Notes
 from navigan_jax.perceptual.base import distance
 from navigan_jax.progress import Progress
 from navigan_jax.showcase import animation, gallery, grid, plots
@@ -25,22 +27,35 @@ from navigan_jax.tasks.inputs import Problem
 from navigan_jax.tasks.settings import POSITIVE, SEED, Limits, Settings, wrong_number
 from navigan_jax.tasks.workdirs import say_written
 
-SHOW = Settings(
+# Beyond these no run is meant, and arrays that large end the process.
+SAMPLES = Limits(most=1000, is_open=True)
+STEPS = Limits(most=1001, is_open=True)
+
+CALIBRATION = Settings(
+    {
+        "show.change": float,
+        "show.calibration_latents": int,
+        "show.plausible_samples": int,
+        "show.plausible_quantile": float,
+    },
+    {
+        "show.change": POSITIVE,
+        "show.calibration_latents": Limits(most=10**5, is_open=True),
+        "show.plausible_samples": Limits(most=10**6),
+        "show.plausible_quantile": Limits(most=1, is_open=True),
+    },
+)
+SHOW = CALIBRATION | Settings(
     {
         "show.seed": int,
         "show.samples": int,
         "show.steps": int,
-        "show.change": float,
-        "show.calibration_latents": int,
         "show.animated": int,
     },
     {
         "show.seed": SEED,
-        # Beyond these no run is meant, and arrays that large end the process.
-        "show.samples": Limits(most=1000, is_open=True),
-        "show.steps": Limits(most=1001, is_open=True),
-        "show.change": POSITIVE,
-        "show.calibration_latents": Limits(most=10**5, is_open=True),
+        "show.samples": SAMPLES,
+        "show.steps": STEPS,
         "show.animated": POSITIVE,
     },
 )
@@ -54,8 +69,20 @@ def check(config: Config) -> None:
         )
 
 
-def calibrate(config: Config, problem: Problem, directions: Directions) -> Directions:
-    """Returns the directions with the shifts at which images have changed by the wanted amount.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gauge:
+    """What directions of a generator are measured by, whatever their layers.
+
+    z: latents. target: distance at the shift scale. plausible: None where it is not asked for.
+    """
+
+    z: np.ndarray
+    target: float
+    plausible: plausibility.Plausibility | None
+
+
+def make_gauge(config: Config, problem: Problem) -> Gauge:
+    """Returns the gauge of a generator and its distance.
 
     Raises: InputError if all images of the generator are the same.
     """
@@ -74,28 +101,73 @@ def calibrate(config: Config, problem: Problem, directions: Directions) -> Direc
             f"{problem.source}: expected images that differ with the latent; got the same for "
             "all; check the weights"
         )
-    target = config.show.change * between
-    half = z[: config.show.calibration_latents]
-    measure = edit.make_distance(generator, params, problem.layers, metric, half)
-    weights = [params_lib.get(params, layer.path) for layer in problem.layers]
+    plausible = None
+    if config.show.plausible_samples:
+        key = jax.random.fold_in(jax.random.key(config.seed), 3)
+        plausible = plausibility.measure(
+            generator,
+            params,
+            generator.sample_latents(key, config.show.plausible_samples),
+            quantile=config.show.plausible_quantile,
+            microbatch=config.microbatch,
+        )
+    half = np.asarray(z[: config.show.calibration_latents])
+    return Gauge(half, config.show.change * between, plausible)
+
+
+def calibrate(
+    config: Config, problem: Problem, directions: Directions, gauge: Gauge | None = None
+) -> Directions:
+    """Returns the directions with the shifts at which images have changed by the wanted amount.
+
+    gauge: made here if it is not given.
+    Raises: InputError if all images of the generator are the same.
+    """
+    gauge = make_gauge(config, problem) if gauge is None else gauge
+    plausible = gauge.plausible
+    look = edit.make_look(
+        problem.generator,
+        problem.params,
+        problem.layers,
+        problem.metric,
+        jnp.asarray(gauge.z),
+        None if plausible is None else plausible.oddity,
+    )
+    bound = math.inf if plausible is None else plausible.bound
+    weights = [params_lib.get(problem.params, layer.path) for layer in problem.layers]
     weight_norm = math.sqrt(sum(float(np.sum(np.square(weight))) for weight in weights))
-    scales = np.zeros((len(directions), 2))
-    distances = np.zeros((len(directions), 2))
+    scales, distances, edges = (np.zeros((len(directions), 2)) for _ in range(3))
     with Progress(
         "shift scales", len(directions), unit="directions", is_main=devices.is_main_process()
     ) as progress:
         for index in range(len(directions)):
-            first = _first_guess(directions, index, target, weight_norm)
+            direction = edit.on_device(directions.edit(index))
+            first = _first_guess(directions, index, gauge.target, weight_norm)
             for side, sign in enumerate((-1.0, 1.0)):
-                found = calibration.find_scale(
-                    _along(measure, directions.edit(index), sign),
-                    target=target,
+                found = calibration.find_side(
+                    _along(look, direction, sign),
+                    target=gauge.target,
                     first=first,
                     largest=max(10 * weight_norm, first),
+                    bound=bound,
                 )
-                scales[index, side], distances[index, side] = found.shift, found.distance
+                scales[index, side] = found.scale.shift
+                distances[index, side] = found.scale.distance
+                edges[index, side] = found.plausible
+                first = found.scale.shift or first  # the other side is much like this one
             progress.advance(1, scale=scales[index].max())
-    return dataclasses.replace(directions, shift_scales=scales, distances=distances)
+    return dataclasses.replace(
+        directions,
+        shift_scales=scales,
+        distances=distances,
+        plausible=None if plausible is None else edges,
+    )
+
+
+def _along(
+    look: Callable[[Edit, float], tuple[float, float]], direction: Edit, sign: float
+) -> Callable[[float], tuple[float, float]]:
+    return lambda shift: look(direction, sign * shift)
 
 
 def _first_guess(directions: Directions, index: int, target: float, weight_norm: float) -> float:
@@ -106,16 +178,75 @@ def _first_guess(directions: Directions, index: int, target: float, weight_norm:
     return math.sqrt(2 * target / max(float(eigenvalues[index]), 1e-12))
 
 
-def _along(
-    measure: Callable[[Any, float], float], direction: Any, sign: float
-) -> Callable[[float], float]:
-    return lambda shift: measure(direction, sign * shift)
-
-
 def is_same_calibration(scaled: Directions, directions: Directions) -> bool:
     """Whether two calibrations of the same directions came to the same numbers."""
-    pairs = (scaled.shift_scales, directions.shift_scales), (scaled.distances, directions.distances)
+    names = ("shift_scales", "distances", "plausible")
+    pairs = [(getattr(scaled, name), getattr(directions, name)) for name in names]
     return all(np.array_equal(new, old) for new, old in pairs)
+
+
+def render_showcase(
+    problem: Problem,
+    directions: Directions,
+    noted: Notes,
+    *,
+    indices: Sequence[int],
+    seed: int,
+    samples: int,
+    steps: int,
+    raw_shift: float = 0.0,
+) -> Showcase:
+    """Returns frames of those directions, from −s to +s, with all that is known of them.
+
+    s is the smaller of the two sides' shift scales: one scale for both keeps columns comparable.
+    raw_shift: s for all directions instead, if it is not 0.
+    """
+    z = problem.generator.sample_latents(jax.random.key(seed), samples)
+    scales = np.maximum(directions.shift_scales.min(axis=1), 1e-6)
+    if raw_shift:
+        scales = np.full(len(directions), raw_shift)
+    shifts = np.stack([spread_shifts(scales[index], steps) for index in indices])
+    with Progress(
+        "images", len(indices), unit="directions", is_main=devices.is_main_process()
+    ) as progress:
+        frames = edit.render_shifts(
+            problem.generator,
+            problem.params,
+            problem.layers,
+            z,
+            [directions.edit(index) for index in indices],
+            shifts,
+            progress.advance,
+        )
+    records = tuple(
+        _record(directions, noted, index, row, is_raw=bool(raw_shift))
+        for index, row in zip(indices, shifts, strict=True)
+    )
+    shown = ("metric", "latents", "method", "seed")
+    provenance = {
+        "layer": ", ".join(layer.path for layer in problem.layers),
+        **{key: directions.provenance[key] for key in shown},
+        "weights": directions.provenance["digest"],
+        "directions": noted.digest,
+    }
+    return Showcase(frames, records, provenance, noted)
+
+
+def _record(
+    directions: Directions, noted: Notes, index: int, shifts: np.ndarray, *, is_raw: bool
+) -> DirectionRecord:
+    plausible = directions.plausible
+    edges = (math.nan, math.nan) if plausible is None else tuple(map(float, plausible[index]))
+    sides = tuple(map(float, directions.shift_scales[index]))
+    return DirectionRecord(
+        index=index,
+        measures={name: float(rows[index]) for name, rows in directions.measures.items()},
+        shifts=tuple(float(shift) for shift in shifts),
+        distance=math.nan if is_raw else float(directions.distances[index].mean()),
+        sides=(sides[0], sides[1]),
+        plausible=(edges[0], edges[1]),
+        note=noted.get(index),
+    )
 
 
 def show(
@@ -125,49 +256,26 @@ def show(
 
     name: of the directions' own file in the workdir.
     """
-    key = jax.random.key(config.show.seed)
-    z = problem.generator.sample_latents(key, config.show.samples)
-    # One scale for both sides keeps columns comparable: the smaller shift changes enough.
-    scales = np.maximum(directions.shift_scales.min(axis=1), 1e-6)
-    shifts = np.stack([spread_shifts(scale, config.show.steps) for scale in scales])
-    edits = [directions.edit(index) for index in range(len(directions))]
-    with Progress(
-        "images", len(edits), unit="directions", is_main=devices.is_main_process()
-    ) as progress:
-        frames = edit.render_shifts(
-            problem.generator,
-            problem.params,
-            problem.layers,
-            z,
-            edits,
-            shifts,
-            progress.advance,
-        )
-    shown = ("metric", "latents", "method", "seed")
-    provenance = {
-        "layer": ", ".join(layer.path for layer in problem.layers),
-        **{key: directions.provenance[key] for key in shown},
-        "weights": directions.provenance["digest"],
-    }
-    records = tuple(
-        DirectionRecord(
-            index=index,
-            name="",
-            measures={name: float(rows[index]) for name, rows in directions.measures.items()},
-            shifts=tuple(float(shift) for shift in shifts[index]),
-            distance=float(directions.distances[index].mean()),
-        )
-        for index in range(len(directions))
+    noted = notes.read_notes(
+        workdir / name, digest=directions_lib.digest(directions), count=len(directions)
     )
-    showcase = Showcase(frames, records, provenance)
-    moving = Showcase(frames[: config.show.animated], records[: config.show.animated], provenance)
+    showcase = render_showcase(
+        problem,
+        directions,
+        noted,
+        indices=range(len(directions)),
+        seed=config.show.seed,
+        samples=config.show.samples,
+        steps=config.show.steps,
+    )
+    moving = showcase.first(config.show.animated)
     written = {name: "the directions"}
     if "eigenvalue" in directions.measures:
         plots.write_spectrum(
             workdir / "spectrum.png",
             directions.measures["eigenvalue"],
             directions.measures["residual"],
-            provenance,
+            showcase.provenance,
         )
         written["spectrum.png"] = "eigenvalues"
     grid.write_grid(workdir / "gallery.png", showcase)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from navigan_jax.editing.calibration import find_scale
+from navigan_jax.editing.calibration import WIDEST, find_scale, find_side
 
 LARGEST = 1e4
 
@@ -127,3 +127,37 @@ def test_nothing_small_enough_gives_a_shift_of_zero(value):
     scale = find_scale(counted, target=1.0, first=1.0, largest=LARGEST)
     assert (scale.shift, scale.distance, scale.reached) == (0.0, 0.0, False)
     assert len(counted.shifts) <= 40
+
+
+# Oddities by t, and where they leave the bound 2; the distance is t² and the target 9, so s = 3.
+EDGES = {
+    "outside the scale": (lambda t: 1 + t**2 / 25, 5.0),
+    "inside the scale": (lambda t: 1 + t**2 / 2, math.sqrt(2)),
+    "never": (lambda t: 1.5, WIDEST * 3.0),
+    "always": (lambda t: 3.0 if t else 1.0, 0.0),
+    "a wall": (lambda t: 1.0 if t < 4 else math.nan, 4.0),
+    "back again": (lambda t: 3.0 if 4 < t < 7 else 1.0, 4.0),
+}
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_side_tells_scale_and_edge(name):
+    """The edge lies within a stride of the true one, in few more looks than the scale takes."""
+    oddity, edge = EDGES[name]
+    counted = Counted(lambda t: (t**2, oddity(t)))
+    side = find_side(counted, target=9.0, first=2.0, largest=LARGEST, bound=2.0)
+    alone = Counted(lambda t: t**2)
+    assert side.scale == find_scale(alone, target=9.0, first=2.0, largest=LARGEST)
+    assert counted.shifts[: len(alone.shifts)] == alone.shifts
+    assert len(counted.shifts) <= len(alone.shifts) + 8
+    if edge:
+        assert edge / 1.52 <= side.plausible <= 1.52 * edge
+    else:
+        assert side.plausible == 0
+    if name.endswith("the scale"):
+        assert abs(side.plausible - edge) <= 0.1 * edge
+
+
+def test_side_of_a_direction_that_does_nothing_has_no_range():
+    side = find_side(lambda t: (5.0, 1.0), target=1.0, first=1.0, largest=LARGEST, bound=2.0)
+    assert (side.scale.shift, side.plausible) == (0.0, 0.0)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
+from navigan_jax.notes import Note
 from navigan_jax.showcase import base
 
 PROVENANCE = {
@@ -47,7 +48,7 @@ def make_showcase() -> Callable[..., base.Showcase]:
         records = tuple(
             base.DirectionRecord(
                 index=k,
-                name=(names or {}).get(k, ""),
+                note=Note((names or {}).get(k, "")),
                 measures={
                     "eigenvalue": 2.0 * 0.7**k if eigenvalue is None else eigenvalue,
                     "residual": 1e-3,

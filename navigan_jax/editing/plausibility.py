@@ -1,0 +1,98 @@
+"""How odd an image is among the generator's own: a Mahalanobis distance of simple statistics.
+
+An image is described by what it looks like on the whole, not by what it shows: for every channel
+the mean of its pixels and the logarithm of their variance, and, where the normalised Laplacian
+pyramid takes the images, for every band of it and every channel the mean and the logarithm of the
+mean square of its coefficients. Over samples of the unchanged generator these numbers have a mean
+μ and a covariance Σ. The oddity of an image is (s − μ)ᵀ Σ⁻¹ (s − μ) divided by how many numbers s
+has, so that it is 1 on the average over the generator's own images.
+
+A shift is called plausible while the mean oddity over latents does not exceed the bound, a
+quantile of the oddities of the generator's own samples: images that are as odd on the average as
+the oddest few of the unchanged generator. It notices contrast, colour, sharpness and broken
+textures; it does not know whether a face is one.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from navigan_jax.array_types import Array, Float, Images, Params
+from navigan_jax.generators.base import Generator
+from navigan_jax.perceptual.nlpd import NLPD
+
+_LEAST = 1e-6  # added to variances: a black image has none
+_RIDGE = 1e-3  # of the mean variance, added to each: keeps Σ⁻¹ finite for few samples
+_SMALLEST = 8  # pixels that the pyramid needs
+
+
+def statistics(images: Images) -> Float[Array, "batch statistics"]:
+    """Returns what the images look like on the whole; see the head of this file."""
+    leaves = [jnp.moveaxis(images, 3, 1)]
+    if images.shape[3] in (1, 3) and min(images.shape[1:3]) >= _SMALLEST:
+        leaves.extend(NLPD().features(images))
+    columns = []
+    for number, leaf in enumerate(leaves):
+        flat = leaf.reshape(*leaf.shape[:2], -1)
+        mean = jnp.mean(flat, axis=2)
+        spread = jnp.var(flat, axis=2) if number == 0 else jnp.sum(flat**2, axis=2)
+        columns += [mean, jnp.log(spread + _LEAST)]
+    return jnp.concatenate(columns, axis=1)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Plausibility:
+    """mean: μ. whitening: W with WᵀW = Σ⁻¹ / size. bound: of the oddity of plausible images."""
+
+    mean: Float[Array, "statistics"]
+    whitening: Float[Array, "statistics statistics"]
+    bound: float = dataclasses.field(metadata={"static": True})
+
+    def oddity(self, images: Images) -> Float[Array, "batch"]:
+        """Returns how odd each image is; 1 on the average over the generator's own."""
+        difference = statistics(images) - self.mean[None]
+        return jnp.sum((difference @ self.whitening.T) ** 2, axis=1)
+
+
+def fit(rows: Float[np.ndarray, "samples statistics"], quantile: float) -> Plausibility:
+    """Returns the plausibility that samples with those statistics define.
+
+    quantile: which of the samples' own oddities is the bound, between 0 and 1.
+    """
+    rows = np.asarray(rows, np.float64)
+    mean, size = rows.mean(axis=0), rows.shape[1]
+    deviations = np.sqrt(rows.var(axis=0) + _LEAST)
+    scaled = (rows - mean) / deviations
+    covariance = scaled.T @ scaled / len(rows) + _RIDGE * np.eye(size)
+    values, vectors = np.linalg.eigh(covariance)
+    whitening = (vectors / np.sqrt(values * size)).T / deviations
+    oddities = np.sum(((rows - mean) @ whitening.T) ** 2, axis=1)
+    return Plausibility(
+        mean=jnp.asarray(mean, jnp.float32),
+        whitening=jnp.asarray(whitening, jnp.float32),
+        bound=float(np.quantile(oddities, quantile)),
+    )
+
+
+def measure(
+    generator: Generator,
+    params: Params,
+    z: Float[Array | np.ndarray, "samples latent"],
+    *,
+    quantile: float,
+    microbatch: int,
+) -> Plausibility:
+    """Returns the plausibility of a generator by its own images of those latents."""
+
+    @jax.jit
+    def describe(params: Params, z: Array) -> Array:
+        return statistics(generator.synthesize(params, generator.map_latent(params, z)))
+
+    z = np.asarray(z)
+    whole = np.concatenate([z, np.repeat(z[-1:], -len(z) % microbatch, axis=0)])
+    batches = np.split(whole, len(whole) // microbatch)
+    rows = np.concatenate([np.asarray(describe(params, batch)) for batch in batches])
+    return fit(rows[: len(z)], quantile)

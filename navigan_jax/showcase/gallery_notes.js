@@ -1,0 +1,62 @@
+"use strict";
+/**
+ * Names, stars, good ranges and texts of directions. They come with the page, can be changed, are
+ * kept by the browser, and are saved as the file that lies beside the directions.
+ */
+const makeNotes = (data) => {
+  const { digest, file } = data.notes;
+  const key = `navigan_jax.notes:${digest}`;
+  const empty = { name: "", starred: false, good_range: null, text: "" };
+  const inFile = (index) => ({ ...empty, ...file.directions[digest]?.[index] });
+  const isSame = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+  const listeners = [];
+  let changed = {};
+
+  try {
+    const kept = JSON.parse(localStorage.getItem(key)) ?? {};
+    for (const [index, note] of Object.entries(kept)) {
+      const whole = { ...empty, ...note };
+      if (!isSame(whole, inFile(index))) changed[index] = whole;
+    }
+  } catch {
+    changed = {}; // nothing kept, or the browser keeps nothing for pages from the disk
+  }
+
+  function keep() {
+    try {
+      localStorage.setItem(key, JSON.stringify(changed));
+    } catch {
+      // The notes live as long as the page; saving them as a file works all the same.
+    }
+  }
+
+  const get = (index) => changed[index] ?? inFile(index);
+
+  function set(index, values) {
+    const note = { ...get(index), ...values };
+    if (isSame(note, inFile(index))) delete changed[index];
+    else changed[index] = note;
+    keep();
+    for (const listener of listeners) listener(index);
+  }
+
+  /** What the sidecar of the directions is to hold; notes of other directions stay in it. */
+  function text() {
+    const own = { ...file.directions[digest] };
+    for (const [index, note] of Object.entries(changed)) {
+      if (isSame(note, empty)) delete own[index];
+      else own[index] = note;
+    }
+    const directions = { ...file.directions, [digest]: own };
+    return `${JSON.stringify({ ...file, directions }, null, 2)}\n`;
+  }
+
+  return {
+    isOn: digest !== "",
+    get,
+    set,
+    text,
+    changes: () => Object.keys(changed).length,
+    listen: (listener) => listeners.push(listener),
+  };
+};

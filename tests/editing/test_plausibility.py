@@ -1,0 +1,61 @@
+"""Oddity is 1 on the average over one's own images, blind to units, and large for broken images."""
+
+import jax
+import numpy as np
+import pytest
+
+from navigan_jax import testing
+from navigan_jax.editing import plausibility
+
+statistics = jax.jit(plausibility.statistics)
+oddity = jax.jit(plausibility.Plausibility.oddity)
+
+
+def waves(seed, count, channels=3, noise=0.0):
+    """Smooth images of random contrast and colour, and noise on top."""
+    random = np.random.RandomState(seed)
+    rows = np.linspace(0, 1, 16)
+    phase = random.uniform(0, 6, (count, 1, 1, channels))
+    contrast = random.uniform(0.3, 0.6, (count, 1, 1, channels))
+    images = contrast * np.sin(
+        phase + 6 * rows[None, :, None, None] + 3 * rows[None, None, :, None]
+    )
+    return (images + noise * random.standard_normal(images.shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_oddity_is_one_on_the_average_and_the_bound_a_quantile(channels):
+    """Two channels, which the pyramid does not take, are described by their pixels alone."""
+    images = waves(0, 300, channels)
+    rows = np.asarray(statistics(images))
+    assert rows.shape == (300, 4 if channels == 2 else 2 * channels * (1 + 3))
+    fitted = plausibility.fit(rows, 0.9)
+    oddities = np.asarray(oddity(fitted, images))
+    testing.assert_close(oddities.mean(), 1.0, 0.15)  # the ridge draws it below 1
+    testing.assert_close(np.mean(oddities <= fitted.bound), 0.9, 0.01)
+
+
+def test_oddity_does_not_depend_on_the_units_of_a_statistic():
+    rows = np.random.RandomState(0).standard_normal((200, 5))
+    scales = np.array([1, 3, 100, 0.1, 7])
+    plain, scaled = plausibility.fit(rows, 0.5), plausibility.fit(scales * rows + 2, 0.5)
+    assert abs(plain.bound - scaled.bound) < 1e-3 * plain.bound
+
+
+def test_broken_images_are_odd():
+    """Noise, black, and contrast beyond all; other waves are not."""
+    fitted = plausibility.fit(np.asarray(statistics(waves(0, 300))), 0.99)
+    assert np.mean(oddity(fitted, waves(1, 300))) < fitted.bound
+    for broken in (waves(1, 300, noise=0.3), 0 * waves(1, 300), np.sign(waves(1, 300))):
+        assert np.mean(oddity(fitted, broken)) > 2 * fitted.bound
+
+
+def test_measuring_does_not_depend_on_the_microbatch():
+    generator = testing.tiny_generators()["dcgan"]
+    params = testing.draw_params(generator, 0)
+    z = generator.sample_latents(jax.random.key(0), 7)
+    whole, parts = (
+        plausibility.measure(generator, params, z, quantile=0.9, microbatch=size) for size in (7, 3)
+    )
+    testing.assert_close(parts.mean, whole.mean, 1e-4)
+    assert abs(parts.bound - whole.bound) <= 1e-2 * whole.bound
