@@ -1,10 +1,52 @@
 """Any experiment shrunk until it runs in seconds, for tests: --config=configs/tiny.py:hessian."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import ml_collections
 
-from configs import hessian
+from configs import edit, gallery, hessian, maps, sweep
 
-_EXPERIMENTS = {"hessian": hessian.get_config}
+_EXPERIMENTS = {
+    "hessian": hessian.get_config,
+    "sweep": sweep.get_config,
+    "gallery": gallery.get_config,
+    "maps": maps.get_config,
+    "edit": edit.get_config,
+}
+
+_SPECTRUM = {
+    "directions": 3,
+    "latents.count": 6,
+    "metric.size": 0,
+    "solver.block_size": 2,
+    "solver.max_vectors": 40,
+    "microbatch": 4,
+    "show.samples": 2,
+    "show.steps": 3,
+    "show.calibration_latents": 4,
+    "show.plausible_samples": 40,
+    "show.animated": 2,
+}
+_SIZES: Mapping[str, Mapping[str, Any]] = {
+    "hessian": _SPECTRUM,
+    "sweep": {
+        **_SPECTRUM,
+        "page.directions": 2,
+        "page.samples": 2,
+        "page.map_latents": 3,
+        "page.map_steps": 2,
+    },
+    "gallery": {
+        "show.samples": 2,
+        "show.steps": 3,
+        "video.directions": 2,
+        "video.samples": 2,
+        "video.seconds": 0.4,
+    },
+    "maps": {"latents.count": 6, "steps": 3, "microbatch": 4, "show.samples": 2},
+    "edit": {},
+}
 
 
 def get_config(experiment: str) -> ml_collections.ConfigDict:
@@ -15,14 +57,5 @@ def get_config(experiment: str) -> ml_collections.ConfigDict:
     if experiment not in _EXPERIMENTS:
         raise ValueError(f"expected one of {', '.join(_EXPERIMENTS)}; got {experiment!r}")
     config = _EXPERIMENTS[experiment]()
-    config.directions = 3
-    config.latents.count = 6
-    config.metric.size = 0
-    config.solver.block_size = 2
-    config.solver.max_vectors = 40
-    config.microbatch = 4
-    config.show.samples = 2
-    config.show.steps = 3
-    config.show.calibration_latents = 4
-    config.show.animated = 2
+    config.update_from_flattened_dict(_SIZES[experiment])
     return config

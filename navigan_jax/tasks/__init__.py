@@ -8,10 +8,14 @@ import pathlib
 from collections.abc import Callable
 
 from navigan_jax.config import Config
-from navigan_jax.tasks import bake, hessian, viewer
+from navigan_jax.tasks import bake, edit, gallery, hessian, maps, sweep, viewer
 
 TASKS: dict[str, Callable[[Config, pathlib.Path], None]] = {
-    "bake": bake.run,
     "hessian": hessian.run,
+    "sweep": sweep.run,
+    "gallery": gallery.run,
+    "maps": maps.run,
     "viewer": viewer.run,
+    "edit": edit.run,
+    "bake": bake.run,
 }

@@ -841,7 +841,7 @@ def test_every_key_is_read() -> None:
 def test_unknown_words_for_configs_are_refused() -> None:
     with pytest.raises(ValueError, match="expected the variant default or paper; got 'papr'"):
         hessian.get_config("papr")
-    with pytest.raises(ValueError, match="expected one of hessian; got 'hesian'"):
+    with pytest.raises(ValueError, match=r"expected one of hessian, .*; got 'hesian'"):
         tiny.get_config("hesian")
 
 

@@ -1,0 +1,33 @@
+"""Makes the images of a recipe: samples, directions with their shifts, and moves of the latents.
+
+  python -m navigan_jax.main --config=configs/edit.py --workdir=runs/edit \
+      --config.generator=runs/weights/faces.safetensors --config.recipe=recipe.json
+
+The viewer exports recipes; the images have the same bits as those it showed. A recipe is JSON and
+may be written by hand:
+
+  {"format": "navigan_jax.recipe", "version": 1,
+   "generator": "DIGEST of the weights, as tools.convert_weights inspect tells it",
+   "samples": [{"seed": 0, "index": 3}, {"z": [0.1, ...]}, {"w_plus": [[...], ...]}],
+   "moves": [{"directions": "DIGEST", "file": "directions.safetensors", "index": 4, "shift": 2.5}],
+   "mixes": [{"source": {"seed": 7}, "rows": [8, 9], "amount": 0.5, "samples": [0]}],
+   "truncation": 0.7, "enlarge": 2,
+   "video": {"start": -1, "stop": 1, "seconds": 4, "easing": "sine", "returns": true}}
+
+All but format, version, generator and samples may be left out.
+"""
+
+import ml_collections
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the config."""
+    config = ml_collections.ConfigDict()
+    config.task = "edit"
+    config.distributed = False  # one process is enough
+
+    config.generator = placeholder(str)  # generator file, made by tools/convert_weights
+    config.recipe = placeholder(str)  # JSON, see above
+    config.directions = placeholder(str)  # files with commas; nothing: those the recipe names
+    return config

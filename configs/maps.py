@@ -1,0 +1,42 @@
+"""Where in the image directions act: mean squared change of every pixel.
+
+  python -m navigan_jax.main --config=configs/maps.py --workdir=runs/maps \
+      --config.generator=runs/weights/faces.safetensors \
+      --config.directions=runs/demo/directions.safetensors --config.choose=0-7
+
+  --config=configs/maps.py:paper   the setting of Cherepkov et al. 2021, figure 12: 1600 latents and
+      20 shifts from -100 to 100, in units of ‖ξ‖ (meant for StyleGAN2: for smaller generators set
+      --config.raw_shift to what suits them)
+"""
+
+import ml_collections
+from ml_collections.config_dict import placeholder
+
+
+def get_config(variant: str = "default") -> ml_collections.ConfigDict:
+    """Returns the config; `variant` is "default" or "paper".
+
+    Raises: ValueError for another variant.
+    """
+    if variant not in ("default", "paper"):
+        raise ValueError(f"expected the variant default or paper; got {variant!r}")
+    paper = variant == "paper"
+    config = ml_collections.ConfigDict()
+    config.task = "maps"
+    config.seed = 0  # of the latents averaged over
+    config.distributed = False  # one process is enough
+
+    config.generator = placeholder(str)  # generator file, made by tools/convert_weights
+    config.directions = placeholder(str)  # directions.safetensors of an earlier run
+    config.choose = "all"  # all, starred, or numbers like 0,3,8-11: in that order
+
+    config.latents = ml_collections.ConfigDict()
+    config.latents.count = 1600 if paper else 64  # z averaged over (paper: 1600)
+    config.steps = 20 if paper else 8  # shifts averaged over, evenly from −s to +s (paper: 20)
+    config.raw_shift = 100.0 if paper else 0.0  # s for all alike, in ‖ξ‖; 0: each one's own scale
+    config.microbatch = 16  # latents at once; lower it if memory runs out
+
+    config.show = ml_collections.ConfigDict()
+    config.show.seed = 0  # of the samples that maps are laid over; the first one is shown edited
+    config.show.samples = 4
+    return config

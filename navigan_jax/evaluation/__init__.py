@@ -1,0 +1,1 @@
+"""What directions do, in numbers."""

@@ -1,0 +1,95 @@
+"""Directions that were found before: their file, the generator they belong to, and a choice."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+from navigan_jax import directions as directions_lib
+from navigan_jax import notes
+from navigan_jax import params as params_lib
+from navigan_jax.config import Config
+from navigan_jax.directions import Directions, read_directions
+from navigan_jax.errors import InputError
+from navigan_jax.generators.files import read_generator
+from navigan_jax.notes import Notes
+from navigan_jax.perceptual import METRICS
+from navigan_jax.tasks.inputs import Problem
+from navigan_jax.tasks.settings import Settings
+
+CHOICE = Settings(
+    {"task": str, "distributed": bool, "generator": str, "directions": str, "choose": str}
+)
+
+_RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Choice:
+    """Directions of a file, which of them are meant, and what they edit.
+
+    problem: the generator and the layers; its distance is the plain one and is not used.
+    """
+
+    problem: Problem
+    directions: Directions
+    notes: Notes
+    indices: tuple[int, ...]
+
+
+def read_choice(config: Config) -> Choice:
+    """Returns what the keys of `CHOICE` name.
+
+    Raises: InputError for files that are damaged or do not belong together, and for a choice that
+      names no direction of the file.
+    """
+    generator, params = read_generator(config.generator)
+    digest = params_lib.digest(params)
+    directions = read_directions(config.directions, digest=digest)
+    layers = generator.find_layers(directions.layers)
+    problem = Problem(generator, params, digest, layers, METRICS["l2"](), config.generator)
+    noted = notes.read_notes(
+        config.directions, digest=directions_lib.digest(directions), count=len(directions)
+    )
+    return Choice(problem, directions, noted, choose(config.choose, len(directions), noted))
+
+
+def choose(words: str, count: int, noted: Notes) -> tuple[int, ...]:
+    """Returns the numbers that words mean: "all", "starred", or numbers like "0,3,8-11".
+
+    Raises: InputError if they mean no direction, or one that is not there.
+    """
+    words = words.strip()
+    if words == "all":
+        return tuple(range(count))
+    if words == "starred":
+        chosen = tuple(index for index, note in noted.by_index.items() if note.starred)
+        if not chosen:
+            raise InputError(
+                "config.choose: expected starred directions; got none; star some in the gallery "
+                "or in the viewer, or set --config.choose=all"
+            )
+        return chosen
+    found: list[int] = []
+    for part in words.split(","):
+        match = _RANGE.fullmatch(part.strip())
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
+        if not first <= last < count:
+            raise InputError(
+                f"config.choose: expected numbers of directions from 0 to {count - 1}; got "
+                f"{part!r}; allowed: all, starred, or numbers and ranges like 0,3,8-11; set it "
+                "with --config.choose=0,3"
+            )
+        found += range(first, last + 1)
+    return tuple(dict.fromkeys(found))
+
+
+def require_scales(directions: Directions, indices: Sequence[int], raw_shift: float) -> None:
+    """Checks that the directions have shift scales, or that a raw shift stands in for them.
+
+    Raises: InputError.
+    """
+    if not raw_shift and not directions.shift_scales[list(indices)].min(axis=1).any():
+        raise InputError(
+            "config.raw_shift: expected a shift t to show, as these directions were not "
+            "calibrated; got 0; set it with --config.raw_shift=N, in units of ‖ξ‖"
+        )

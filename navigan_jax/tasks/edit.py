@@ -1,0 +1,140 @@
+"""The task `edit`: makes images and videos of a recipe, with the bits that the viewer showed."""
+
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from navigan_jax import checkpoints, devices
+from navigan_jax import directions as directions_lib
+from navigan_jax import params as params_lib
+from navigan_jax.array_types import Params
+from navigan_jax.config import Config
+from navigan_jax.directions import Directions, read_directions
+from navigan_jax.editing import recipe as recipe_lib
+from navigan_jax.editing import recipe_files
+from navigan_jax.editing.recipe import Recipe, Video
+from navigan_jax.errors import InputError
+from navigan_jax.generators.base import Generator
+from navigan_jax.generators.files import read_generator
+from navigan_jax.progress import Progress
+from navigan_jax.showcase import base, pictures, video
+from navigan_jax.tasks.settings import Settings
+from navigan_jax.tasks.workdirs import say_written
+
+SETTINGS = Settings(
+    {
+        "task": str,
+        "distributed": bool,
+        "generator": str,
+        "recipe": str,
+        "directions": str | None,
+    }
+)
+
+
+def run(config: Config, workdir: pathlib.Path) -> None:
+    """Writes edit_NNN.png and original_NNN.png of each sample, and the recipe, to the workdir.
+
+    Where the recipe has a video: video.mp4 and video.gif too.
+    """
+    SETTINGS.check(config)
+    recipe = recipe_files.read_recipe(config.recipe)
+    generator, params = read_generator(config.generator)
+    digest = params_lib.digest(params)
+    directions = _read_all(config, recipe, digest)
+    try:
+        recipe_lib.check(recipe, generator, digest, directions)
+    except InputError as error:
+        raise InputError(f"{config.recipe}: {error}") from error
+    params = params_lib.to_device(params)
+    written = {"recipe.json": "what was made"}
+    recipe_files.write_recipe(workdir / "recipe.json", recipe)
+    for name, one in (("edit", recipe), ("original", recipe.original())):
+        images = recipe_lib.render(one, generator, params, directions)
+        for number, image in enumerate(images):
+            path = workdir / f"{name}_{number:03}.png"
+            enlarged = image.repeat(recipe.enlarge, axis=0).repeat(recipe.enlarge, axis=1)
+            with checkpoints.atomic_output(path) as temporary:
+                temporary.write_bytes(pictures.encode_png(enlarged))
+        count = len(images)
+        what = f"the {'edited' if name == 'edit' else 'unchanged'} images, {count} in all"
+        written[f"{name}_000.png"] = what
+    if recipe.video is not None:
+        _write_videos(workdir, recipe, recipe.video, generator, params, directions)
+        written |= {"video.mp4": "from one end of the edit to the other", "video.gif": "the same"}
+    say_written(workdir, written)
+
+
+def _read_all(config: Config, recipe: Recipe, digest: str) -> Mapping[str, Directions]:
+    """Returns the directions of the recipe by their digests.
+
+    A file is looked for where `config.directions` says, then where the recipe does: seen from
+    here, then from the recipe's own folder.
+    """
+    folder = pathlib.Path(config.recipe).parent
+    if config.directions is not None:
+        paths = [pathlib.Path(name.strip()) for name in config.directions.split(",")]
+    else:
+        paths = []
+        for name in recipe_lib.files_of(recipe):
+            places = [pathlib.Path(name), folder / name, folder / pathlib.Path(name).name]
+            found = [place for place in places if place.is_file()]
+            if not found:
+                raise InputError(
+                    f"{config.recipe}: expected its directions in {name}; got no such file there "
+                    "nor beside the recipe; say where they are with --config.directions=FILE"
+                )
+            paths.append(found[0])
+    found_directions = [read_directions(path, digest=digest) for path in paths]
+    return {directions_lib.digest(one): one for one in found_directions}
+
+
+def _write_videos(
+    workdir: pathlib.Path,
+    recipe: Recipe,
+    settings: Video,
+    generator: Generator,
+    params: Params,
+    directions: Mapping[str, Directions],
+) -> None:
+    frames = max(2, round(settings.seconds * settings.frames_per_second))
+    factors, order = video.plan_path(
+        settings.start,
+        settings.stop,
+        frames=frames,
+        easing=settings.easing,
+        returns=settings.returns,
+    )
+    images = []
+    with Progress(
+        "video", len(factors), unit="shifts", is_main=devices.is_main_process()
+    ) as progress:
+        for factor in factors:
+            scaled = recipe.scaled(float(factor))
+            images.append(recipe_lib.render(scaled, generator, params, directions))
+            progress.advance()
+    captions = [f"{base.format_number(round(factor, 2), signed=True)} ×" for factor in factors]
+    strip = video.Strip(_title(recipe), np.stack(images), captions)
+    for suffix in video.SUFFIXES:
+        video.write_video(
+            workdir / f"video{suffix}",
+            [strip],
+            factors,
+            order,
+            frames_per_second=settings.frames_per_second,
+            source=_source(recipe),
+        )
+
+
+def _title(recipe: Recipe) -> str:
+    names = [move.name or f"direction {move.index}" for move in recipe.moves]
+    return " + ".join(names) or "original"
+
+
+def _source(recipe: Recipe) -> str:
+    shifts = [
+        f"{move.name or f'direction {move.index}'}: t = {base.format_number(move.shift)}"
+        for move in recipe.moves
+    ]
+    return "   ".join(shifts)

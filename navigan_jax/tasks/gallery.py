@@ -1,0 +1,127 @@
+"""The task `gallery`: shows directions of a file as a page, a sheet, a figure and a video."""
+
+import pathlib
+
+import jax
+import numpy as np
+
+from navigan_jax.config import Config
+from navigan_jax.directions import Edit
+from navigan_jax.editing import edit
+from navigan_jax.editing.recipe import EASINGS
+from navigan_jax.generators.base import Generator
+from navigan_jax.showcase import base, figure, grid, video
+from navigan_jax.showcase import gallery as page
+from navigan_jax.showcase.base import Showcase
+from navigan_jax.tasks import choosing, showing
+from navigan_jax.tasks.choosing import Choice
+from navigan_jax.tasks.settings import NOT_NEGATIVE, SEED, Limits, Settings
+from navigan_jax.tasks.workdirs import say_written
+
+PATH = Settings(
+    {
+        "video.seconds": float,
+        "video.frames_per_second": int,
+        "video.easing": str,
+    },
+    {
+        "video.seconds": Limits(least=0.2, most=120),
+        "video.frames_per_second": Limits(least=1, most=60),
+    },
+    {"video.easing": EASINGS},
+)
+SETTINGS = (
+    choosing.CHOICE
+    | PATH
+    | Settings(
+        {
+            "raw_shift": float,
+            "show.seed": int,
+            "show.samples": int,
+            "show.steps": int,
+            "figure.directions": int,
+            "video.directions": int,
+            "video.samples": int,
+        },
+        {
+            "raw_shift": NOT_NEGATIVE,
+            "show.seed": SEED,
+            "show.samples": showing.SAMPLES,
+            "show.steps": showing.STEPS,
+            "figure.directions": Limits(most=32),
+            "video.directions": Limits(most=12),
+            "video.samples": Limits(most=16, is_open=True),
+        },
+    )
+)
+
+
+def run(config: Config, workdir: pathlib.Path) -> None:
+    """Writes gallery.html, gallery.png, figure.pdf, video.mp4 and video.gif to the workdir."""
+    SETTINGS.check(config)
+    showing.check(config)
+    choice = choosing.read_choice(config)
+    choosing.require_scales(choice.directions, choice.indices, config.raw_shift)
+    showcase = showing.render_showcase(
+        choice.problem,
+        choice.directions,
+        choice.notes,
+        indices=choice.indices,
+        seed=config.show.seed,
+        samples=config.show.samples,
+        steps=config.show.steps,
+        raw_shift=config.raw_shift,
+    )
+    page.write_gallery(workdir / "gallery.html", showcase)
+    size = (workdir / "gallery.html").stat().st_size / 1e6
+    grid.write_grid(workdir / "gallery.png", showcase)
+    written = {
+        "gallery.html": f"all of them with sliders, {size:.1f} MB: open it in a browser",
+        "gallery.png": "the same as one picture",
+    }
+    if config.figure.directions:
+        figure.write_figure(workdir / "figure.pdf", showcase.first(config.figure.directions))
+        written["figure.pdf"] = "the first of them as a figure for a paper"
+    if config.video.directions:
+        _write_videos(config, workdir, choice, showcase.first(config.video.directions))
+        written |= {"video.mp4": "the first of them moving", "video.gif": "the same"}
+    say_written(workdir, written)
+
+
+def _write_videos(
+    config: Config, workdir: pathlib.Path, choice: Choice, showcase: Showcase
+) -> None:
+    """Renders the directions anew at as many shifts as the video has, and writes it."""
+    frames = round(config.video.seconds * config.video.frames_per_second)
+    factors, order = video.plan_path(
+        -1.0, 1.0, frames=frames, easing=config.video.easing, returns=True
+    )
+    generator: Generator = choice.problem.generator
+    z = generator.sample_latents(jax.random.key(config.show.seed), config.video.samples)
+    edits: list[Edit] = [choice.directions.edit(record.index) for record in showcase.directions]
+    scales = np.array([record.shift_scale for record in showcase.directions])
+    images = edit.render_shifts(
+        generator,
+        choice.problem.params,
+        choice.problem.layers,
+        z,
+        edits,
+        scales[:, None] * factors[None],
+    )
+    strips = [
+        video.Strip(
+            record.title,
+            np.swapaxes(rows, 0, 1),
+            [f"t = {base.format_number(t, signed=True)}" for t in factors * record.shift_scale],
+        )
+        for record, rows in zip(showcase.directions, images, strict=True)
+    ]
+    for suffix in video.SUFFIXES:
+        video.write_video(
+            workdir / f"video{suffix}",
+            strips,
+            factors,
+            order,
+            frames_per_second=config.video.frames_per_second,
+            source=base.describe(showcase.provenance),
+        )

@@ -1,0 +1,189 @@
+"""The task `sweep`: the spectra of many layers in one run, and one page to compare them.
+
+Every layer has a folder of its own in the workdir, which is a workdir of the task `hessian` with
+the same settings: it resumes by itself, and that task can go on with it. What does not depend on
+the layer is made once: weights on the device, latents, the distance between random images (which
+sets the shift scales) and what is plausible.
+"""
+
+import dataclasses
+import math
+import pathlib
+
+import jax
+import numpy as np
+
+from navigan_jax import checkpoints, devices
+from navigan_jax import config as config_lib
+from navigan_jax import params as params_lib
+from navigan_jax.config import Config
+from navigan_jax.directions import Directions, write_directions
+from navigan_jax.editing import edit
+from navigan_jax.errors import InputError
+from navigan_jax.evaluation import locality
+from navigan_jax.generators.base import EditableLayer, Generator
+from navigan_jax.generators.files import read_generator
+from navigan_jax.showcase import base, layers_page
+from navigan_jax.showcase.layers_page import LayerRecord
+from navigan_jax.tasks import hessian, inputs, showing
+from navigan_jax.tasks.inputs import Problem
+from navigan_jax.tasks.settings import Limits, Settings
+from navigan_jax.tasks.showing import Gauge
+from navigan_jax.tasks.workdirs import say, say_written
+
+# Keys of this task alone; all others are those of `hessian`, but for the layer.
+_OWN = Settings(
+    {
+        "layers": str,
+        "page.directions": int,
+        "page.samples": int,
+        "page.map_latents": int,
+        "page.map_steps": int,
+    },
+    {
+        "page.directions": Limits(most=64, is_open=True),
+        "page.samples": Limits(most=16, is_open=True),
+        "page.map_latents": Limits(most=10**6, is_open=True),
+        "page.map_steps": Limits(least=2, most=1000),
+    },
+)
+
+
+_SHARED = {key: kind for key, kind in hessian.SETTINGS.kinds.items() if key != "layer"}
+SETTINGS = dataclasses.replace(hessian.SETTINGS, kinds=_SHARED) | _OWN
+
+
+def run(config: Config, workdir: pathlib.Path) -> None:
+    """Writes a folder for each layer, and layers.html, to the workdir."""
+    SETTINGS.check(config)
+    showing.check(config)
+    generator, params = read_generator(config.generator)
+    layers = choose_layers(generator, config.layers)
+    metric = inputs.make_metric(config)
+    digest, params = params_lib.digest(params), params_lib.to_device(params)
+    problems = [
+        Problem(generator, params, digest, (layer,), metric, config.generator) for layer in layers
+    ]
+    single = [_config_of(config, layer) for layer in layers]
+    for one, problem in zip(single, problems, strict=True):
+        hessian.check(one, problem)
+    z = inputs.draw_latents(config, generator)
+    if not devices.is_main_process():
+        raise InputError(
+            "config.distributed: expected one process; got several; sweep layers in one process, "
+            "or run configs/hessian.py for each"
+        )
+    with checkpoints.locked(workdir):
+        gauge = showing.make_gauge(config, problems[0])
+        records = []
+        for number, (one, problem) in enumerate(zip(single, problems, strict=True)):
+            path = problem.layers[0].path
+            say(f"layer {number + 1} of {len(layers)}: {path}")
+            folder = checkpoints.make_folder(workdir / folder_name(path))
+            directions = _find(one, folder, problem, z, gauge)
+            records.append(_record(config, problem, directions))
+            # After every layer, so that there is something to look at during a long run.
+            layers_page.write_page(
+                workdir / "layers.html",
+                f"{generator.architecture} {generator.resolution} px",
+                records,
+                _provenance(config, digest, len(z)),
+            )
+    say_written(
+        workdir,
+        {"layers.html": "all layers on one page: open it in a browser"}
+        | {
+            f"{folder_name(layer.path)}/{hessian.DIRECTIONS}": f"directions of {layer.path}"
+            for layer in layers
+        },
+    )
+
+
+def choose_layers(generator: Generator, words: str) -> tuple[EditableLayer, ...]:
+    """Returns the layers that words mean: "all", "convolutions", or names with commas.
+
+    Raises: InputError for a name that the generator does not know.
+    """
+    if words == "all":
+        return generator.layers
+    if words == "convolutions":
+        return tuple(layer for layer in generator.layers if len(layer.shape) == 4)
+    return generator.find_layers([name.strip() for name in words.split(",")])
+
+
+def folder_name(path: str) -> str:
+    """Returns the name of a layer's folder.
+
+    >>> folder_name("synthesis/b8/conv0/kernel")
+    'synthesis.b8.conv0'
+    """
+    return path.removesuffix("/kernel").replace("/", ".")
+
+
+def _config_of(config: Config, layer: EditableLayer) -> Config:
+    """Returns the config of the task `hessian` that finds the directions of one layer."""
+    kept = {key: value for key, value in config.to_dict().items() if key not in ("layers", "page")}
+    return config_lib.freeze(Config({**kept, "task": "hessian", "layer": layer.path}))
+
+
+def _find(
+    config: Config, folder: pathlib.Path, problem: Problem, z: np.ndarray, gauge: Gauge
+) -> Directions:
+    """Returns the calibrated directions of a layer, found and measured once."""
+    directions = hessian.find(config, folder, problem, z)
+    if directions.shift_scales.any():
+        return directions
+    scaled = showing.calibrate(config, problem, directions, gauge)
+    write_directions(folder / hessian.DIRECTIONS, scaled)
+    checkpoints.remove_state(folder / hessian.STATE)
+    return scaled
+
+
+def _record(config: Config, problem: Problem, directions: Directions) -> LayerRecord:
+    """Returns what the page shows of a layer."""
+    generator, layer = problem.generator, problem.layers[0]
+    shown = min(config.page.directions, len(directions))
+    scales = np.maximum(directions.shift_scales.min(axis=1), 1e-6)
+    edits = [edit.on_device(directions.edit(index)) for index in range(shown)]
+    key = jax.random.fold_in(jax.random.key(config.seed), 4)
+    changes = locality.change_maps(
+        generator,
+        problem.params,
+        problem.layers,
+        np.asarray(generator.sample_latents(key, config.page.map_latents)),
+        edits,
+        scales[:shown, None] * np.linspace(-1, 1, config.page.map_steps)[None],
+        microbatch=config.microbatch,
+    )
+    frames = edit.render_shifts(
+        generator,
+        problem.params,
+        problem.layers,
+        generator.sample_latents(jax.random.key(config.show.seed), config.page.samples),
+        edits,
+        np.stack([base.spread_shifts(scale, 3) for scale in scales[:shown]]),
+    )
+    norm = float(np.linalg.norm(np.asarray(params_lib.get(problem.params, layer.path))))
+    return LayerRecord(
+        path=layer.path,
+        original_name=layer.original_name,
+        resolution=layer.resolution,
+        weights=math.prod(layer.shape),
+        eigenvalues=directions.measures["eigenvalue"],
+        share=float(np.median(scales)) / norm,
+        half_areas=np.array([locality.half_area(change) for change in changes]),
+        scales=scales[:shown],
+        frames=frames,
+        changes=changes,
+        names=[f"direction {index}" for index in range(shown)],
+    )
+
+
+def _provenance(config: Config, digest: str, latents: int) -> dict[str, str]:
+    return {
+        "metric": config.metric.name,
+        "latents": str(latents),
+        "directions": str(config.directions),
+        "seed": str(config.seed),
+        "weights": digest,
+    }

@@ -1,0 +1,295 @@
+"""From a file of directions to pictures, pages, videos and maps, on a tiny generator."""
+
+import dataclasses
+import io
+import json
+import pathlib
+import re
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import edit, gallery, maps, sweep, tiny
+from navigan_jax import checkpoints, notes, tasks, testing
+from navigan_jax import config as config_lib
+from navigan_jax import directions as directions_lib
+from navigan_jax import params as params_lib
+from navigan_jax.directions import Directions, read_directions, write_directions
+from navigan_jax.editing import recipe as recipe_lib
+from navigan_jax.editing import recipe_files
+from navigan_jax.editing.recipe import Drawn, Move, Recipe, Video
+from navigan_jax.errors import InputError
+from navigan_jax.evaluation import locality
+from navigan_jax.generators.files import make_generator, read_generator, write_generator
+from navigan_jax.notes import Note, Notes
+from navigan_jax.showcase import base
+from navigan_jax.tasks import choosing
+from navigan_jax.tasks import edit as edit_task
+from navigan_jax.tasks import gallery as gallery_task
+from navigan_jax.tasks import maps as maps_task
+from navigan_jax.tasks import sweep as sweep_task
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SIZES = {"z_dim": 5, "widths": [7, 6], "image_channels": 3}
+COUNT = 5
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A generator, calibrated directions of its layer conv1, and notes on two of them."""
+    folder = tmp_path_factory.mktemp("looking")
+    generator = make_generator("dcgan", SIZES)
+    params = testing.draw_params(generator, 0)
+    write_generator(folder / "generator.safetensors", "dcgan", SIZES, params, {})
+    layer = generator.find_layers(["conv1"])[0]
+    rows = np.random.RandomState(3).standard_normal((COUNT, *layer.shape)).astype(np.float32)
+    rows /= np.sqrt(np.sum(rows**2, axis=(1, 2, 3, 4), keepdims=True))
+    names = ("architecture", "method", "metric", "seed", "latents", "config")
+    directions = Directions(
+        basis={layer.path: rows},
+        measures={"accuracy": np.linspace(1, 0.5, COUNT)},
+        shift_scales=np.full((COUNT, 2), [2.0, 3.0]),
+        distances=np.full((COUNT, 2), 0.1),
+        plausible=np.full((COUNT, 2), [1.5, 9.0]),
+        provenance=dict.fromkeys(names, "none") | {"digest": params_lib.digest(params)},
+    )
+    path = folder / "directions.safetensors"
+    write_directions(path, directions)
+    noted = Notes(directions_lib.digest(directions))
+    noted = noted.with_note(3, Note("smile", True)).with_note(1, Note("age", True, (-1.0, 2.0)))
+    notes.write_notes(path, noted)
+    return folder
+
+
+def configure(experiment, folder, **changes):
+    config = tiny.get_config(experiment)
+    config.generator = str(folder / "generator.safetensors")
+    if experiment in ("gallery", "maps"):
+        config.directions = str(folder / "directions.safetensors")
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    return config_lib.freeze(config)
+
+
+def run(config, workdir):
+    tasks.TASKS[config.task](config, checkpoints.make_folder(workdir))
+
+
+def page_data(path):
+    block = re.search(r'id="data">(.*?)</script>', path.read_text(), re.DOTALL)
+    return json.loads(block[1])
+
+
+def test_plausible_ranges_come_back_and_may_be_missing(folder, tmp_path):
+    directions = read_directions(folder / "directions.safetensors", digest=None)
+    np.testing.assert_array_equal(directions.plausible, np.full((COUNT, 2), [1.5, 9.0]))
+    path = tmp_path / "directions.safetensors"
+    write_directions(path, dataclasses.replace(directions, plausible=None))
+    assert read_directions(path, digest=None).plausible is None
+    write_directions(path, dataclasses.replace(directions, plausible=np.zeros((COUNT, 3))))
+    with pytest.raises(InputError, match=r"expected plausible of 5 directions.*got shape \[5, 3\]"):
+        read_directions(path, digest=None)
+
+
+def test_gallery_shows_the_chosen_directions_with_their_notes(folder, tmp_path):
+    """In the order of the choice; all files are there and hold what they say."""
+    run(configure("gallery", folder, choose="starred"), tmp_path)
+    data = page_data(tmp_path / "gallery.html")
+    assert [direction["index"] for direction in data["directions"]] == [1, 3]
+    digest = data["notes"]["digest"]
+    assert data["notes"]["file"]["directions"][digest]["3"]["name"] == "smile"
+    first = data["directions"][0]
+    assert first["scale"] == 2.0 and first["plausible"] == [0.75, 4.5]
+    assert first["texts"]["plausible"] == "−1.5 … +9" and first["texts"]["sides"] == "−2 / +3"
+    assert data["measures"] == ["accuracy"]
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made == {"gallery.html", "gallery.png", "figure.pdf", "video.mp4", "video.gif"}
+    with Image.open(io.BytesIO((tmp_path / "video.gif").read_bytes())) as image:
+        assert image.n_frames > 2
+
+
+def test_raw_shift_stands_in_for_the_scales(folder, tmp_path):
+    """For calibrated directions and for others, which need it."""
+    config = configure("gallery", folder, raw_shift=7.0, choose="2", video__directions=0)
+    run(config, tmp_path / "raw")
+    assert page_data(tmp_path / "raw" / "gallery.html")["directions"][0]["scale"] == 7.0
+    directions = read_directions(folder / "directions.safetensors", digest=None)
+    plain = dataclasses.replace(directions, shift_scales=np.zeros((COUNT, 2)), plausible=None)
+    write_directions(tmp_path / "plain.safetensors", plain)
+    config = configure("gallery", folder, directions=str(tmp_path / "plain.safetensors"))
+    with pytest.raises(InputError, match=r"not calibrated; got 0; set it with --config.raw_shift"):
+        run(config, tmp_path / "plain")
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [("all", (0, 1, 2, 3, 4)), ("starred", (1, 3)), ("4,0-1, 0", (4, 0, 1)), (" 2 ", (2,))],
+)
+def test_choice_means_directions(words, meant):
+    noted = Notes("a", {1: Note(starred=True), 2: Note("x"), 3: Note(starred=True)})
+    assert choosing.choose(words, COUNT, noted) == meant
+
+
+@pytest.mark.parametrize("words", ["5", "2-9", "3-1", "", "first", "-1", "1,,2", "1" * 30])
+def test_choice_of_nothing_is_one_message(words):
+    with pytest.raises(InputError, match=r"config.choose: expected numbers of directions from 0"):
+        choosing.choose(words, COUNT, Notes("a"))
+
+
+def test_no_stars_is_one_message():
+    with pytest.raises(InputError, match="expected starred directions; got none; star some in"):
+        choosing.choose("starred", COUNT, Notes("a"))
+
+
+def make_recipe(folder, **changes):
+    directions = read_directions(folder / "directions.safetensors", digest=None)
+    move = Move(directions_lib.digest(directions), 3, 1.5, "directions.safetensors", "smile")
+    digest = directions.provenance["digest"]
+    return Recipe(
+        **{"generator": digest, "samples": (Drawn(1), Drawn(2, 4)), "moves": (move,), **changes}
+    )
+
+
+def test_edit_makes_the_images_of_its_recipe_to_the_bit(folder, tmp_path):
+    """PNG files hold what `render` gives, enlarged; the directions lie beside the recipe."""
+    recipe = make_recipe(folder, enlarge=2, video=Video(0.0, 1.0, 0.4))
+    recipe_files.write_recipe(folder / "recipe.json", recipe)
+    run(configure("edit", folder, recipe=str(folder / "recipe.json")), tmp_path)
+    generator, params = read_generator(folder / "generator.safetensors")
+    directions = read_directions(folder / "directions.safetensors", digest=None)
+    known = {directions_lib.digest(directions): directions}
+    for name, one in (("edit", recipe), ("original", recipe.original())):
+        expected = base.to_rgb(recipe_lib.render(one, generator, params, known))
+        for number, image in enumerate(expected):
+            with Image.open(tmp_path / f"{name}_{number:03}.png") as picture:
+                enlarged = image.repeat(2, axis=0).repeat(2, axis=1)
+                np.testing.assert_array_equal(np.asarray(picture), enlarged)
+    assert recipe_files.read_recipe(tmp_path / "recipe.json") == recipe
+    assert {"video.mp4", "video.gif"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_edit_tells_what_is_missing(folder, tmp_path):
+    """Directions that nobody finds, a recipe of another generator: one message, no files."""
+    path = tmp_path / "recipe.json"
+    recipe_files.write_recipe(path, make_recipe(folder))
+    workdir = tmp_path / "run"
+    with pytest.raises(InputError, match=r"expected its directions in directions.safetensors; got"):
+        run(configure("edit", folder, recipe=str(path)), workdir)
+    recipe_files.write_recipe(path, make_recipe(folder, generator="f00"))
+    config = configure(
+        "edit", folder, recipe=str(path), directions=str(folder / "directions.safetensors")
+    )
+    with pytest.raises(InputError, match=r"recipe.json: recipe: expected the generator of weights"):
+        run(config, workdir)
+    assert not list(workdir.iterdir())
+
+
+def test_maps_are_those_of_the_chosen_directions(folder, tmp_path):
+    """Evenly spread shifts of each direction's own scale; a second run gives the same bits."""
+    config = configure("maps", folder, choose="3,0")
+    run(config, tmp_path / "a")
+    run(config, tmp_path / "b")
+    assert (tmp_path / "a/maps.png").read_bytes() == (tmp_path / "b/maps.png").read_bytes()
+    arrays, metadata = checkpoints.read_arrays(tmp_path / "a/maps.safetensors")
+    again, _ = checkpoints.read_arrays(tmp_path / "b/maps.safetensors")
+    np.testing.assert_array_equal(again["change"], arrays["change"])
+    np.testing.assert_array_equal(arrays["index"], [3, 0])
+    generator, params = read_generator(folder / "generator.safetensors")
+    directions = read_directions(folder / "directions.safetensors", digest=None)
+    assert metadata["directions"] == directions_lib.digest(directions)
+    z = generator.sample_latents(jax.random.fold_in(jax.random.key(config.seed), 4), 6)
+    expected = locality.change_maps(
+        generator,
+        params,
+        generator.find_layers(["conv1"]),
+        z,
+        [directions.edit(3), directions.edit(0)],
+        np.array([[-2.0, 0.0, 2.0]] * 2),
+        microbatch=6,
+    )
+    testing.assert_close(arrays["change"], expected, 1e-5)
+
+
+@pytest.fixture(scope="module")
+def swept(folder, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("swept")
+    config = configure("sweep", folder, layers="conv1, main.6", metric__name="l2")
+    run(config, workdir)
+    return config, workdir
+
+
+def test_sweep_leaves_what_the_hessian_task_would(swept, folder, tmp_path):
+    """The same bits in each layer's folder, and a page that names both layers."""
+    _, workdir = swept
+    assert {path.name for path in workdir.iterdir()} == {"conv1", "conv2", "layers.html"}
+    single = configure("hessian", folder, layer="conv1/kernel", metric__name="l2", latents__count=6)
+    run(single, tmp_path)
+    ours, theirs = (
+        checkpoints.read_arrays(place / "directions.safetensors")[0]
+        for place in (workdir / "conv1", tmp_path)
+    )
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name])
+    text = (workdir / "layers.html").read_text()
+    assert text.count("<section ") == 2 and text.count('alt="where direction') == 4
+    assert "<script" not in text and "http" not in text.replace("http-equiv", "")
+
+
+def test_sweep_goes_on_where_it_was(swept):
+    """What was found is read back and the page is the same; a lost layer is found anew."""
+    config, workdir = swept
+    page = (workdir / "layers.html").read_bytes()
+    kept, lost = (workdir / name / "directions.safetensors" for name in ("conv1", "conv2"))
+    before, arrays = kept.stat().st_mtime_ns, checkpoints.read_arrays(lost)[0]
+    lost.unlink()
+    run(config, workdir)
+    assert kept.stat().st_mtime_ns == before
+    again = checkpoints.read_arrays(lost)[0]
+    for name in arrays:
+        np.testing.assert_array_equal(again[name], arrays[name])
+    assert (workdir / "layers.html").read_bytes() == page
+
+
+def test_layers_by_words():
+    generator = testing.tiny_generators()["stylegan2"]
+    every = sweep_task.choose_layers(generator, "all")
+    convolutions = sweep_task.choose_layers(generator, "convolutions")
+    assert set(convolutions) < set(every) == set(generator.layers)
+    assert all(len(layer.shape) == 4 for layer in convolutions)
+    with pytest.raises(InputError, match="expected a layer of this stylegan2; got 'conv9'"):
+        sweep_task.choose_layers(generator, "conv9")
+
+
+CONFIGS = {
+    "edit": (edit.get_config, edit_task.SETTINGS),
+    "gallery": (gallery.get_config, gallery_task.SETTINGS),
+    "maps": (maps.get_config, maps_task.SETTINGS),
+    "maps:paper": (lambda: maps.get_config("paper"), maps_task.SETTINGS),
+    "sweep": (sweep.get_config, sweep_task.SETTINGS),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config_has_every_key_the_task_reads_and_no_other(name):
+    get_config, settings = CONFIGS[name]
+    config = get_config()
+    for key in ("generator", "directions", "recipe"):
+        if key in config and config[key] is None:
+            config[key] = "a"
+    settings.check(config_lib.freeze(config))
+    assert config.task in tasks.TASKS
+
+
+def test_every_key_is_read():
+    """Each key's name stands somewhere in tasks/ or main, beside the table of keys."""
+    package = ROOT / "navigan_jax"
+    text = "".join(p.read_text() for p in [*package.glob("tasks/*.py"), package / "main.py"])
+    for _, settings in CONFIGS.values():
+        for key in settings.kinds:
+            assert re.search(rf"\.{key.rpartition('.')[2]}\b(?!\")", text), key
+
+
+def test_unknown_variant_of_maps_is_refused():
+    with pytest.raises(ValueError, match="expected the variant default or paper; got 'papr'"):
+        maps.get_config("papr")
