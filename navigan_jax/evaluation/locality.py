@@ -40,8 +40,7 @@ def change_maps(
     """
     z = np.asarray(z)
     size = min(microbatch, len(z))
-    side = generator.resolution
-    total = np.zeros((len(edits), side, side), np.float64)
+    total = np.zeros((len(edits), *generator.image_shape[:2]), np.float64)
     for start in range(0, len(z), size):
         chosen = z[start : start + size]
         weights = np.zeros(size, np.float32)

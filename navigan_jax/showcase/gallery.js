@@ -374,7 +374,7 @@
 
   /** The widest picture of all samples that leaves room for the rest of the dialog. */
   function stageSize() {
-    const room = [$("zoom").querySelector(".stage").clientWidth, window.innerHeight * 0.46];
+    const room = [$("zoom").querySelector(".stage").clientWidth, window.innerHeight * 0.36];
     let best = { columns: 1, width: 0, cell: 0 };
     for (let columns = 1; columns <= samples; columns++) {
       const rows = Math.ceil(samples / columns);
@@ -392,7 +392,7 @@
     picture.style.width = `${width}px`;
     paint(picture, zoomed.sheet, samplesAt(zoomed.step), columns, width);
     const columnsOfFilm = Array.from({ length: samples }, (_, sample) => fractions.map((_, step) => ({ sample, step }))).flat();
-    const highest = Math.max(40 * samples, window.innerHeight * 0.34);
+    const highest = Math.max(40 * samples, window.innerHeight * 0.25);
     const widest = ((highest / samples) * data.width * steps) / data.height;
     const film = $("film");
     const filmWidth = Math.floor(Math.min($("zoom").querySelector(".stage").clientWidth, widest));

@@ -103,7 +103,7 @@ def make_gauge(config: Config, problem: Problem) -> Gauge:
         )
     plausible = None
     if config.show.plausible_samples:
-        key = jax.random.fold_in(jax.random.key(config.seed), 3)
+        key = jax.random.fold_in(jax.random.key(config.seed), 5)
         plausible = plausibility.measure(
             generator,
             params,

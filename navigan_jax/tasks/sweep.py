@@ -57,7 +57,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     """Writes a folder for each layer, and layers.html, to the workdir."""
     SETTINGS.check(config)
     showing.check(config)
-    generator, params = read_generator(config.generator)
+    generator, params = read_generator(config.generator, inputs.synthesis_options(config))
     layers = choose_layers(generator, config.layers)
     metric = inputs.make_metric(config)
     digest, params = params_lib.digest(params), params_lib.to_device(params)
@@ -67,7 +67,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     single = [_config_of(config, layer) for layer in layers]
     for one, problem in zip(single, problems, strict=True):
         hessian.check(one, problem)
-    z = inputs.draw_latents(config, generator)
+    z = inputs.mix_latents(config, problems[0], inputs.draw_latents(config, generator))
     if not devices.is_main_process():
         raise InputError(
             "config.distributed: expected one process; got several; sweep layers in one process, "
