@@ -445,6 +445,17 @@ def test_options_reach_the_generator(tmp_path: Any, capsys: Any) -> None:
         assert message in capsys.readouterr().err
 
 
+def test_progressive_generator_is_refused_by_its_kind(tmp_path: Any) -> None:
+    """As its own program pickles it: another class, no components."""
+    variables = [("ToRGB_lod0/weight", crafting.numpy_array(np.ones((1, 1, 3, 3), np.float32)))]
+    state = {"version": 2, "static_kwargs": {}, "variables": variables}
+    network = crafting.Build(crafting.New(crafting.Global("tfutil", "Network")), state)
+    path = tmp_path / "progressive.pkl"
+    path.write_bytes(crafting.pickled((network, network, network), 3))
+    with pytest.raises(InputError, match="got a StyleGAN1 or progressive generator"):
+        read_stylegan2(path)
+
+
 def test_pickle_without_a_generator_is_refused(tmp_path: Any) -> None:
     """A pickle of something else, which is read and found wanting."""
     path = tmp_path / "other.pkl"

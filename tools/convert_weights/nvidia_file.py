@@ -3,7 +3,8 @@
 1. PyTorch (stylegan2-ada-pytorch, stylegan3): a dict with G, D, G_ema; each module is a call of
    torch_utils.persistence._reconstruct_persistent_obj with its class name, source and state, and
    each tensor a whole PyTorch stream as bytes.
-2. TensorFlow (stylegan2, stylegan2-ada): a tuple (G, D, Gs) of dnnlib.tflib.network.Network.
+2. TensorFlow (stylegan2, stylegan2-ada): a tuple (G, D, Gs) of dnnlib.tflib.network.Network, which
+   in the program of progressive growing was tfutil.Network.
 
 Both become `Record`s. A module's is named after its class and has the module's state; the source
 text is dropped.
@@ -56,7 +57,7 @@ NVIDIA_NAMES = (
     | allow(["torch.storage"], "_load_from_bytes", _load_from_bytes)
     | allow(["torch_utils.persistence"], "_reconstruct_persistent_obj", _module)
     | allow(["dnnlib.util", "dnnlib"], "EasyDict", _easy_dict)
-    | allow_record(["dnnlib.tflib.network"], "Network")
+    | allow_record(["dnnlib.tflib.network", "tfutil"], "Network")
 )
 
 
@@ -122,7 +123,8 @@ def _tf_arrays(state: dict[str, Any], network: Record) -> dict[str, np.ndarray]:
         if not (isinstance(variable, tuple | list) and len(variable) == 2):
             raise _without_state(network)
         found[str(variable[0])] = np.asarray(variable[1])
-    for name, component in _entries(state.get("components"), network).items():
+    # The program before StyleGAN, progressive growing, knew no components.
+    for name, component in _entries(state.get("components", {}), network).items():
         if is_tf_network(component):
             found |= {f"{name}/{key}": value for key, value in network_arrays(component).items()}
     return found
