@@ -81,6 +81,22 @@ def test_network_is_converted_by_its_name(
     assert f"must be {digest(ADA)}" in error
 
 
+def test_file_put_into_the_cache_by_hand_is_taken(
+    known: dict[str, KnownFile], tmp_path: pathlib.Path, capsys: Any
+) -> None:
+    """As the message says that it can be; where a digest is known it has to have it."""
+    known["toy"] = NOWHERE
+    cached = tmp_path / "cache" / "stylegan2" / "toy.pkl"
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(ADA.read_bytes())
+    arguments = ["stylegan2", "toy", "--out", str(tmp_path / "toy.safetensors")]
+    assert command.main(arguments) == 0
+    assert f"it has {digest(ADA)}, kept in" in capsys.readouterr().out
+    known["toy"] = KnownFile(digest(TENSORFLOW), url=NOWHERE.url)
+    assert command.main(arguments) == 2
+    assert f"must be {digest(TENSORFLOW)}" in capsys.readouterr().err
+
+
 def test_unknown_name_is_told(tmp_path: pathlib.Path, capsys: Any) -> None:
     """With the near ones; what looks like a file is told to be missing."""
     out = str(tmp_path / "x.safetensors")

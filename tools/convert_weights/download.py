@@ -119,7 +119,9 @@ def fetch_known(known: KnownFile, path: pathlib.Path) -> pathlib.Path:
     """
     record = path.with_name(f"{path.name}.sha256")
     sha256 = known.sha256 or _recorded(record)
-    if path.is_file() and sha256 and _sha256(path) == sha256:
+    if path.is_file() and (got := _sha256(path)) == (sha256 or got):
+        if not sha256:  # put there by hand
+            _record(record, path, got)
         return path
     make_folder(path.parent)
     with atomic_output(path) as temporary:
@@ -131,9 +133,13 @@ def fetch_known(known: KnownFile, path: pathlib.Path) -> pathlib.Path:
         if sha256 and got != sha256:
             raise _unavailable(known, path, f"another file, of SHA-256 {got}", sha256)
     if not sha256:
-        write_text(record, f"{got}  {path.name}\n")
-        print(f"{path.name}: no SHA-256 was known of it; it has {got}, kept in {record}")
+        _record(record, path, got)
     return path
+
+
+def _record(record: pathlib.Path, path: pathlib.Path, sha256: str) -> None:
+    write_text(record, f"{sha256}  {path.name}\n")
+    print(f"{path.name}: no SHA-256 was known of it; it has {sha256}, kept in {record}")
 
 
 def _recorded(record: pathlib.Path) -> str:
