@@ -16,6 +16,8 @@ from typing import TypeVar
 _PRECISION = 0.02  # of the distance
 _JUMP = 1e-3  # brackets this narrow, as a part of t, hold no crossing: the distance jumps there
 _STEPS = (2.0, 16.0)  # by what factors t is changed, least and most, until there is a bracket
+_NEAR = 1.02  # the least factor of the first moves, which power laws guide to the target itself
+_GUIDED = 2  # moves
 _MOST_EVALUATIONS = 40
 _STRIDE = 1.5  # by what factor t is changed in search of the edge of what is plausible
 _NEAREST, WIDEST = 1 / 16, 4.0  # of the scale: between these the edge is looked for
@@ -49,7 +51,8 @@ def find_scale(
 ) -> Scale:
     """Returns a shift t > 0 at which distance_at(t) is the target within 2 %.
 
-    A bracket is opened from `first`, as far as a distance that grows like t² asks for, and then
+    The first move goes where a distance that grows like t² would meet the target, the second along
+    the power law through both points. If that is not it, a bracket is opened, and then
     narrowed in turn by the chord in log t and log distance, on which every power law lies, and by
     halving it. What is not finite counts as too much.
     first: where to begin, sqrt(2 target / λ) for a direction of eigenvalue λ. largest: no shift
@@ -137,8 +140,8 @@ def _search_scale(*, target: float, first: float, largest: float) -> Generator[f
     high, high_height = math.inf, math.inf
     end = math.log(largest)
     position = min(math.log(first), end)
-    halve = False
-    for _ in range(_MOST_EVALUATIONS):
+    halve, power, before = False, 2.0, (math.nan, math.nan)
+    for number in range(_MOST_EVALUATIONS):
         shift = min(math.exp(position), largest)
         distance = yield shift
         height = _log(distance / target)
@@ -151,10 +154,14 @@ def _search_scale(*, target: float, first: float, largest: float) -> Generator[f
             high, high_height = position, height
         if low == end or high - low < _JUMP:
             break
+        if number:
+            power = (height - before[1]) / (position - before[0])
+        before = position, height
+        least = _NEAR if number < _GUIDED else _STEPS[0]
         if math.isinf(high):
-            position = min(low + _step(low_height), end)
+            position = min(low + _step(low_height, power, least), end)
         elif math.isinf(low):
-            position = high - _step(high_height)
+            position = high - _step(high_height, power, least)
         elif halve or math.isinf(high_height - low_height):
             position, halve = (low + high) / 2, False
         else:
@@ -169,7 +176,7 @@ def _log(ratio: float) -> float:
     return math.log(ratio) if ratio > 0 else -math.inf
 
 
-def _step(height: float) -> float:
-    """Returns by how much log t has to change where the distance grows like t²."""
-    least, most = (math.log(factor) for factor in _STEPS)
-    return min(max(abs(height) / 2, least), most)
+def _step(height: float, power: float, least: float) -> float:
+    """Returns by how much log t has to change where the distance grows like t to that power."""
+    power = power if 0.5 <= power <= 8 else 2.0  # others, and NaN, are no law to follow
+    return min(max(abs(height) / power, math.log(least)), math.log(_STEPS[1]))
