@@ -80,10 +80,8 @@ def read_navigan(
             "architecture": generator.architecture,
             "digest": params_lib.digest(params),
             "method": method,
-            "metric": "",
-            "seed": "",
-            "latents": "",
-            "config": "",
+            # No file of theirs says these.
+            **dict.fromkeys(("metric", "seed", "latents", "config"), "unknown"),
             "file": os.path.basename(name),
         },
     )
