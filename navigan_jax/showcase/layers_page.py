@@ -96,7 +96,7 @@ def _chart(layers: Sequence[LayerRecord]) -> str:
     names = ", ".join(html.escape(layer.path) for layer in layers)
     label = f'role="img" aria-label="Eigenvalues of {names}"'
     svg = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" {label}>{"".join(parts)}</svg>'
-    return f'<div class="chart">{svg}</div>'
+    return f'<div class="chart" tabindex="0" role="region" aria-label="Eigenvalues">{svg}</div>'
 
 
 def _anchor(number: int) -> str:
