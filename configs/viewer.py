@@ -21,6 +21,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.generator = placeholder(str)  # generator file, made by tools/convert_weights
     config.directions = placeholder(str)  # directions found in it, e.g. by configs/hessian.py
+    config.source = placeholder(str)  # the checkpoint the generator was converted from, if edited
+    # copies of it are to be exported
     config.samples = 8  # shown side by side
 
     config.port = 8017  # 0: any that is free; a fixed one keeps bookmarks and open pages alive

@@ -9,9 +9,11 @@ from navigan_jax.config import Config
 from navigan_jax.directions import read_directions
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import read_generator
+from navigan_jax.generators.source_map import read_source_map
 from navigan_jax.tasks import inputs
 from navigan_jax.tasks.settings import Limits, Settings
 from navigan_jax.viewer import access, server
+from navigan_jax.viewer.exports import Source
 from navigan_jax.viewer.studio import Studio
 from navigan_jax.viewer.worker import Worker
 
@@ -19,6 +21,7 @@ SETTINGS = inputs.COMMON | Settings(
     {
         "generator": str,
         "directions": str,
+        "source": str | None,
         "samples": int,
         "port": int,
         "host": str,
@@ -40,13 +43,16 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     generator, params = read_generator(config.generator)
     directions = read_directions(config.directions, digest=params_lib.digest(params))
     generator.find_layers(directions.layers)
+    source = None
+    if config.source is not None:
+        source = Source(pathlib.Path(config.source), read_source_map(config.generator))
     with checkpoints.locked(workdir), server.listen(config.host, config.port) as listening:
         port = listening.getsockname()[1]
         rule = access.make_access(config.host, port, token)
         studio = Studio(generator, params, directions, config.directions, workdir)
         start = {"seed": config.seed, "samples": config.samples}
         with Worker() as worker:
-            application = server.make_application(studio, worker, rule, start)
+            application = server.make_application(studio, worker, rule, start, source)
             host = f"[{config.host}]" if ":" in config.host else config.host
             print(f"open http://{host}:{port}/{f'?token={token}' if token else ''}", flush=True)
             if is_open:

@@ -2,12 +2,26 @@
 
 import asyncio
 import dataclasses
+import functools
 import itertools
+import pathlib
+import tempfile
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from starlette.concurrency import run_in_threadpool
+
+from navigan_jax.editing.bake import bake
+from navigan_jax.editing.recipe import Recipe, Video
 from navigan_jax.errors import InputError
+from navigan_jax.generators.source_map import SourceMap
+from navigan_jax.showcase import base, video
 from navigan_jax.viewer.studio import Studio, View
 from navigan_jax.viewer.worker import Worker
+
+_LARGEST_FRAME = 256  # pixels of a side: more would not be seen in a video, but fill the memory
+_VIDEO = Video(seconds=3.0, frames_per_second=20)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,48 +34,123 @@ class Kind:
     title: str
 
 
-KINDS = {
-    "png": Kind("PNG", "edit.png", "image/png", "The edited image"),
-    "recipe": Kind("Recipe", "recipe.json", "application/json", "JSON that configs/edit.py runs"),
-}
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The user's own checkpoint, which the generator was converted from."""
+
+    path: pathlib.Path
+    source_map: SourceMap
+
+
+def list_kinds(source: Source | None) -> dict[str, Kind]:
+    """Returns the kinds of files that can be made."""
+    recipe = "JSON that configs/edit.py runs"
+    kinds = {
+        "png": Kind("PNG", "edit.png", "image/png", "The edited image"),
+        "gif": Kind("GIF", "edit.gif", "image/gif", "From minus the shifts to plus and back"),
+        "mp4": Kind("MP4", "edit.mp4", "video/mp4", "From minus the shifts to plus and back"),
+        "recipe": Kind("Recipe", "recipe.json", "application/json", recipe),
+    }
+    if source is not None:
+        title = f"A copy of {source.path.name} with the shifts in its weights"
+        name = f"edited-{source.path.name}"
+        kinds["checkpoint"] = Kind("Checkpoint", name, "application/octet-stream", title)
+    return kinds
 
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """A file that was made."""
+    """A file that was made: its bytes, or the path of a temporary one."""
 
-    data: bytes
-    file: str
-    media_type: str
-
-
-def describe_kinds() -> list[dict[str, str]]:
-    """Returns what a page has to know of the kinds of files."""
-    return [
-        {"kind": name, "label": kind.label, "file": kind.file, "title": kind.title}
-        for name, kind in KINDS.items()
-    ]
+    kind: Kind
+    data: bytes | pathlib.Path
 
 
 class Exporter:
-    """Makes files of views, their images in the worker, between those that people wait for."""
+    """Makes files of views, their images in the worker, between those that people wait for.
 
-    def __init__(self, studio: Studio, worker: Worker) -> None:
+    source: for baked checkpoints; None: there are none.
+    """
+
+    def __init__(self, studio: Studio, worker: Worker, source: Source | None) -> None:
         self._studio = studio
         self._worker = worker
+        self._source = source
         self._numbers = itertools.count()
+        self._turn = asyncio.Semaphore(1)  # the frames of one video at a time are held in memory
+        self.kinds: Mapping[str, Kind] = list_kinds(source)
 
-    async def make(self, kind: str, view: View) -> Made:
+    async def make(self, name: str, view: View) -> Made:
         """Returns the file of a view.
 
-        Raises: InputError for an unknown kind.
+        Raises: InputError for an unknown kind, or if nothing is shifted that should be.
         """
-        if kind not in KINDS:
-            raise InputError(f"kind: expected one of {', '.join(KINDS)}; got {kind!r}")
-        if kind == "recipe":
-            data = self._studio.recipe_text(view.recipe).encode()
-        else:
-            place = "export", next(self._numbers)
-            work: Any = self._worker.submit(place, 0, lambda: self._studio.png(view))
-            data = await asyncio.wrap_future(work)
-        return Made(data, KINDS[kind].file, KINDS[kind].media_type)
+        if name not in self.kinds:
+            raise InputError(f"kind: expected one of {', '.join(self.kinds)}; got {name!r}")
+        if name == "recipe":
+            return Made(self.kinds[name], self._studio.recipe_text(view.recipe).encode())
+        place = "export", next(self._numbers)
+        if name == "png":
+            work = self._worker.submit(place, 0, functools.partial(self._studio.png, view))
+            return Made(self.kinds[name], await asyncio.wrap_future(work))
+        if not any(move.shift for move in view.recipe.moves):
+            raise InputError(f"{name}: expected a shifted direction; got none; shift one first")
+        async with self._turn:
+            if name == "checkpoint":
+                return Made(self.kinds[name], await run_in_threadpool(self._bake, view.recipe))
+            return Made(self.kinds[name], await self._animate(place, f".{name}", view.recipe))
+
+    async def _animate(self, place: Any, suffix: str, recipe: Recipe) -> bytes:
+        frames = round(_VIDEO.seconds * _VIDEO.frames_per_second)
+        factors, order = video.plan_path(
+            _VIDEO.start, _VIDEO.stop, frames=frames, easing=_VIDEO.easing, returns=_VIDEO.returns
+        )
+        images = []
+        for number, factor in enumerate(factors):
+            work = functools.partial(self._frame, recipe.scaled(float(factor)))
+            images.append(await asyncio.wrap_future(self._worker.submit(place, number, work)))
+        captions = [f"{base.format_number(round(factor, 2), signed=True)} ×" for factor in factors]
+        names = [self._studio.name_of(move.index) for move in recipe.moves if move.shift]
+        strip = video.Strip(" + ".join(names), np.stack(images)[:, None], captions)
+        shifts = [
+            f"{self._studio.name_of(move.index)}: t = {base.format_number(move.shift)}"
+            for move in recipe.moves
+        ]
+
+        def write() -> bytes:
+            with tempfile.TemporaryDirectory() as folder:
+                path = pathlib.Path(folder) / f"edit{suffix}"
+                video.write_video(
+                    path,
+                    [strip],
+                    factors,
+                    order,
+                    frames_per_second=_VIDEO.frames_per_second,
+                    source="   ".join(shifts),
+                )
+                return path.read_bytes()
+
+        return await run_in_threadpool(write)
+
+    def _frame(self, recipe: Recipe) -> np.ndarray:
+        """Returns an image, averaged over squares of pixels if it is large."""
+        image = self._studio.render(recipe)
+        side = -(-max(image.shape[:2]) // _LARGEST_FRAME)
+        if side == 1:
+            return image
+        height, width = (size // side for size in image.shape[:2])
+        cut = image[: height * side, : width * side]
+        return cut.reshape(height, side, width, side, -1).mean(axis=(1, 3))
+
+    def _bake(self, recipe: Recipe) -> pathlib.Path:
+        """Returns the path of a copy of the source, which is to be removed once it is sent."""
+        assert self._source is not None
+        edits = [(self._studio.directions.edit(move.index), move.shift) for move in recipe.moves]
+        with tempfile.NamedTemporaryFile(suffix=self._source.path.suffix, delete=False) as file:
+            out = pathlib.Path(file.name)
+        try:
+            bake(self._source.path, out, self._source.source_map, self._studio.params, edits)
+        except BaseException:
+            out.unlink(missing_ok=True)
+            raise
+        return out

@@ -13,26 +13,29 @@ Answers to mistakes have a status of 400 or above and say why, as {"error": TEXT
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import importlib.resources
 import logging
 import pathlib
 import socket
+import urllib.parse
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from navigan_jax.errors import InputError
 from navigan_jax.viewer import requests
 from navigan_jax.viewer.access import Access, Application, guard
-from navigan_jax.viewer.exports import Exporter, describe_kinds
+from navigan_jax.viewer.exports import Exporter, Source
 from navigan_jax.viewer.studio import Studio
 from navigan_jax.viewer.worker import BusyError, Worker
 
@@ -49,13 +52,19 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def make_application(
-    studio: Studio, worker: Worker, access: Access, start: Mapping[str, Any]
+    studio: Studio,
+    worker: Worker,
+    access: Access,
+    start: Mapping[str, Any],
+    source: Source | None = None,
 ) -> Application:
     """Returns the application behind its rule of access.
 
-    start: what the page shows first, handed to it as it is.
+    start: what the page shows first, handed to it as it is. source: for baked checkpoints.
     """
-    state = {**studio.describe(), "exports": describe_kinds(), "start": dict(start)}
+    exporter = Exporter(studio, worker, source)
+    exports = [{"kind": name, **dataclasses.asdict(kind)} for name, kind in exporter.kinds.items()]
+    state = {**studio.describe(), "exports": exports, "start": dict(start)}
 
     async def get_state(request: Request) -> Response:
         return JSONResponse({**state, **await run_in_threadpool(studio.notes)})
@@ -87,15 +96,19 @@ def make_application(
         name, space, count = await run_in_threadpool(studio.own.add, body)
         return JSONResponse({"own": name, "space": space, "count": count})
 
-    exporter = Exporter(studio, worker)
-
     async def export(request: Request) -> Response:
         table = await requests.read_table(request, {"kind", "view"}, set())
         kind = requests.read_word(table, "kind")
         view = await run_in_threadpool(studio.view, table["view"])
         made = await exporter.make(kind, view)
-        disposition = {"content-disposition": f'attachment; filename="{made.file}"'}
-        return Response(made.data, media_type=made.media_type, headers=disposition)
+        quoted = urllib.parse.quote(made.kind.file)
+        headers = {"content-disposition": f"attachment; filename*=utf-8''{quoted}"}
+        if isinstance(made.data, bytes):
+            return Response(made.data, media_type=made.kind.media_type, headers=headers)
+        remove = BackgroundTask(made.data.unlink)
+        return FileResponse(
+            made.data, media_type=made.kind.media_type, headers=headers, background=remove
+        )
 
     application = Starlette(
         routes=[

@@ -65,11 +65,11 @@ class Studio:
         self.directions = directions
         self.directions_digest = directions_lib.digest(directions)
         self.path = pathlib.Path(path)
-        self._params = params_lib.to_device(params)
+        self.params = params_lib.to_device(params)
         self._cache = Cache(_CACHE_BYTES)
         self._lock = threading.Lock()
         z = jax.ShapeDtypeStruct((1, generator.z_dim + generator.label_dim), jnp.float32)
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self._params)
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.params)
         latent = jax.eval_shape(generator.map_latent, shapes, z)
         self.latent_shape = tuple(latent.shape[1:])
         spaces = {"z": z.shape[1:]} | ({"w_plus": self.latent_shape} if self.rows else {})
@@ -165,7 +165,7 @@ class Studio:
 
     def render(self, recipe: Recipe) -> np.ndarray:
         """Returns the image [height, width, channels] of a recipe of one sample."""
-        return recipe_lib.render(recipe, self.generator, self._params, self._by_digest)[0]
+        return recipe_lib.render(recipe, self.generator, self.params, self._by_digest)[0]
 
     def png(self, view: View, *, small: bool = False) -> bytes:
         """Returns the image as PNG, at most `SMALL` pixels wide and high if `small`."""
@@ -217,6 +217,10 @@ class Studio:
     def notes_mark(self) -> str:
         """A text that is another one once the notes have changed."""
         return _mark(self._notes)
+
+    def name_of(self, index: int) -> str:
+        """Returns what people call a direction, or its number."""
+        return self._notes.get(index).name or f"direction {index}"
 
     def _notes_to_json(self) -> dict[str, Any]:
         return {

@@ -284,7 +284,7 @@ def test_exports_are_saved(page: Page, fresh: Served) -> None:
     page.locator("#plus-scale").click()
     wait_shown(page, {"0": 1.0})
     view = json.loads(page.locator("#after").get_attribute("data-shown") or "")
-    for name, label in (("edit.png", "PNG"), ("recipe.json", "Recipe")):
+    for name, label in (("edit.png", "PNG"), ("recipe.json", "Recipe"), ("edit.gif", "GIF")):
         with page.expect_download() as download:
             page.get_by_role("button", name=label).click()
         assert download.value.suggested_filename == name

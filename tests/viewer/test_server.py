@@ -103,13 +103,24 @@ def test_own_latents_are_taken_and_shown(http: httpx.Client) -> None:
     assert ask_image(http, 1, client="own", view=view).status_code == 200
 
 
-@pytest.mark.parametrize("kind", ["png", "recipe"])
+@pytest.mark.parametrize("kind", ["png", "gif", "mp4", "recipe"])
 def test_export_is_a_file(http: httpx.Client, kind: str) -> None:
     answer = http.post("/api/export", json={"kind": kind, "view": VIEW})
     assert answer.status_code == 200
-    assert answer.headers["content-disposition"].startswith("attachment; filename=")
-    begins = {"png": b"\x89PNG", "recipe": b"{"}
+    assert answer.headers["content-disposition"].startswith("attachment; filename")
+    begins = {"png": b"\x89PNG", "gif": b"GIF8", "mp4": b"\0\0\0", "recipe": b"{"}
     assert answer.content.startswith(begins[kind])
+    if kind == "gif":
+        assert Image.open(io.BytesIO(answer.content)).n_frames > 20
+    if kind == "mp4":
+        assert answer.content[4:8] == b"ftyp"
+
+
+@pytest.mark.parametrize("kind", ["gif", "mp4"])
+def test_video_of_nothing_is_told(http: httpx.Client, kind: str) -> None:
+    view = {"sample": {"seed": 1}, "moves": [{"index": 1, "shift": 0}]}
+    answer = http.post("/api/export", json={"kind": kind, "view": view})
+    assert answer.status_code == 400 and "shift one first" in answer.json()["error"]
 
 
 # Mistakes
