@@ -6,7 +6,6 @@ Starts the viewer on a copy of the demo's directions and looks at it with the sy
 """
 
 import contextlib
-import io
 import pathlib
 import re
 import shutil
@@ -16,7 +15,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run")
@@ -107,8 +105,7 @@ def main() -> None:
             page.mouse.move(0, 0)
             page.evaluate("() => { document.activeElement.blur(); scrollTo(0, 0); }")
             page.wait_for_timeout(4000)  # until the previews in sight are there
-            picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-            picture.save(DOCS / f"{name}.png", optimize=True)
+            page.screenshot(path=DOCS / f"{name}.png")
             print(f"docs/{name}.png  {(DOCS / f'{name}.png').stat().st_size} bytes")
             page.close()
         browser.close()

@@ -99,6 +99,7 @@ class Studio:
                 "layers": list(self.directions.layers),
                 "facts": {key: str(provenance[key]) for key in keys if key in provenance},
                 "scales": [self._scale(index) for index in range(len(self.directions))],
+                "plausible": self._plausible(),
                 "measures": [
                     {"name": name, "values": [_known(value) for value in values]}
                     for name, values in self.directions.measures.items()
@@ -106,6 +107,12 @@ class Studio:
             },
             "most_moves": MOST_MOVES,
         }
+
+    def _plausible(self) -> list[list[float]] | None:
+        """Returns from which shift to which each direction stays plausible, if it was measured."""
+        if self.directions.plausible is None:
+            return None
+        return [[-float(low), float(high)] for low, high in self.directions.plausible]
 
     def _scale(self, index: int) -> float:
         """Returns the shift at which both sides have changed enough, as galleries show it."""

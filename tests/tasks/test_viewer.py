@@ -10,13 +10,14 @@ from typing import Any
 import httpx
 import pytest
 
-from configs import viewer
+from configs import edit, viewer
 from navigan_jax import config as config_lib
 from navigan_jax import params as params_lib
 from navigan_jax import tasks, testing
-from navigan_jax.directions import write_directions
+from navigan_jax.directions import read_directions, write_directions
 from navigan_jax.errors import InputError
-from navigan_jax.generators.files import write_generator
+from navigan_jax.generators.files import read_generator, write_generator
+from navigan_jax.viewer.studio import Studio
 from tests.viewer.serving import LAYERS, make_directions
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -103,3 +104,22 @@ def test_directions_of_another_generator_are_told(
     config = configure(files, directions=str(files / "others.safetensors"))
     with pytest.raises(InputError, match="expected directions of the weights"):
         tasks.TASKS["viewer"](config, tmp_path)
+
+
+def test_png_is_the_edit_tasks_file(files: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """The recipe that the viewer exports gives the file that it exports, byte by byte."""
+    generator, params = read_generator(files / "generator.safetensors")
+    path = files / "directions.safetensors"
+    directions = read_directions(path, digest=params_lib.digest(params))
+    studio = Studio(generator, params, directions, path, tmp_path)
+    moves = [{"index": 1, "shift": 2.5}, {"index": 3, "shift": -1.25}]
+    view = studio.view({"sample": {"seed": 7, "index": 2}, "moves": moves})
+    recipe = files / "recipe.json"  # beside the directions, which it names
+    recipe.write_text(studio.recipe_text(view.recipe), encoding="utf-8")
+    config = edit.get_config()
+    config.generator, config.recipe = str(files / "generator.safetensors"), str(recipe)
+    tasks.TASKS["edit"](config_lib.freeze(config), tmp_path)
+    assert (tmp_path / "edit_000.png").read_bytes() == studio.png(view)
+    original = studio.view({"sample": {"seed": 7, "index": 2}})
+    assert (tmp_path / "original_000.png").read_bytes() == studio.png(original)
+    assert studio.png(view) != studio.png(original)

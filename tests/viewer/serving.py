@@ -35,6 +35,7 @@ def make_directions(params: Any, layer: str, digest: str) -> Directions:
         },
         shift_scales=np.linspace(1, 2, COUNT)[:, None] * np.array([1, 1.5]),
         distances=np.ones((COUNT, 2)),
+        plausible=np.tile([2.0, 3.0], (COUNT, 1)),
         provenance=provenance | {"architecture": "tiny", "digest": digest},
     )
 

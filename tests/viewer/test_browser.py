@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -115,10 +116,18 @@ def choose(page: Page, index: int) -> None:
 
 
 def wait_saved(served: Served, key: str, **fields: Any) -> None:
-    """Checks what the sidecar holds of a direction, which the page has been told is saved."""
-    kept = json.loads(served.notes_path.read_text(encoding="utf-8"))["directions"]
-    (own,) = kept.values()
-    assert {name: own[key][name] for name in fields} == fields
+    """Waits until the sidecar holds this of a direction."""
+    found: dict[str, Any] = {}
+    for _ in range(WAIT // 50):
+        if served.notes_path.exists():
+            (own,) = json.loads(served.notes_path.read_text(encoding="utf-8"))[
+                "directions"
+            ].values()
+            found = own.get(key, {})
+            if all(found.get(name) == value for name, value in fields.items()):
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"expected {fields} in the notes of direction {key}; got {found}")
 
 
 def test_page_shows_what_there_is(page: Page, fresh: Served) -> None:

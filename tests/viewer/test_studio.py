@@ -179,6 +179,7 @@ def test_description_is_json_and_tells_rows_where_there_are_some(
     names = [measure["name"] for measure in told["directions"]["measures"]]
     assert names == ["eigenvalue", "residual"]
     assert told["directions"]["measures"][1]["values"][3] is None  # infinite
+    assert told["directions"]["plausible"] == [[-2.0, 3.0]] * COUNT
     np.testing.assert_allclose(told["directions"]["scales"], np.linspace(1, 2, COUNT))
 
 

@@ -29,7 +29,7 @@ function setSlider(input, shift, scale, good) {
 const shiftOf = (input, scale) => (Number(input.value) / STEPS) * scale;
 
 export function makeShifts(store, info, notes, choose) {
-  const { scales, measures } = info.directions;
+  const { scales, measures, plausible } = info.directions;
   const current = (state) => state.shifts[state.chosen] ?? 0;
 
   /** Shifts a direction; at zero it leaves the edit. */
@@ -65,9 +65,11 @@ export function makeShifts(store, info, notes, choose) {
     $("good-clear").disabled = note.good_range === null;
     $("good-here").disabled = value === 0;
     const facts = [...measures.map(({ name, values }) => [name, values[chosen]]), ["scale s", scale]];
+    const texts = facts.map(([name, number]) => [name, formatNumber(number)]);
+    if (plausible) texts.push(["plausible t", plausible[chosen].map((t) => formatNumber(t)).join(" to ")]);
     $("measures").replaceChildren(
-      ...facts.map(([name, number]) =>
-        make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: formatNumber(number) })),
+      ...texts.map(([name, text]) =>
+        make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: text })),
       ),
     );
     $("combine").checked = combine;
