@@ -25,11 +25,12 @@ if ! cmp -s $(1) $(VENV)/$(1); then \
 fi
 endef
 
-.PHONY: help demo test lint types format clean install install-dev
+.PHONY: help demo discover-demo test lint types format clean install install-dev
 .NOTPARALLEL:
 
 help:
 	@echo "make demo     find and show directions of a small face generator (into runs/demo)"
+	@echo "make discover-demo  train directions of it against a reconstructor, ten minutes"
 	@echo "make test     run all tests"
 	@echo "make lint     check style and formatting"
 	@echo "make types    check types"
@@ -41,6 +42,11 @@ demo: install
 	$(RUN) -m navigan_jax.main --config=configs/demo.py --workdir=runs/demo
 
 # The pages are tested in a real browser where there is one; .ci/run installs Debian's.
+discover-demo: install
+	test -f $(WEIGHTS) || $(RUN) -m tools.convert_weights dcgan faces --out $(WEIGHTS)
+	$(RUN) -m navigan_jax.main --config=configs/discover_spectrum.py --workdir=runs/discover-demo/spectrum
+	$(RUN) -m navigan_jax.main --config=configs/discover_demo.py --workdir=runs/discover-demo/trained
+
 test: install-dev
 	@test -n "$(CHROMIUM)" || \
 		echo "No Chromium here: the tests of pages in a browser are left out (apt install chromium)."

@@ -5,10 +5,11 @@ from typing import Any
 
 import ml_collections
 
-from configs import edit, gallery, hessian, maps, sweep
+from configs import discover, edit, gallery, hessian, maps, sweep
 
 _EXPERIMENTS = {
     "hessian": hessian.get_config,
+    "discover": discover.get_config,
     "sweep": sweep.get_config,
     "gallery": gallery.get_config,
     "maps": maps.get_config,
@@ -46,6 +47,24 @@ _SIZES: Mapping[str, Mapping[str, Any]] = {
     },
     "maps": {"latents.count": 6, "steps": 3, "microbatch": 4, "show.samples": 2},
     "edit": {},
+    "discover": {
+        "directions": 3,
+        "metric.size": 0,
+        "microbatch": 4,
+        "reconstructor.side": 32,
+        "batch": 4,
+        "steps": 8,
+        "log_steps": 2,
+        "save_steps": 4,
+        "image_steps": 4,
+        "held_out.rounds": 2,
+        "held_out.final_rounds": 4,
+        "show.samples": 2,
+        "show.steps": 3,
+        "show.calibration_latents": 4,
+        "show.plausible_samples": 40,
+        "show.animated": 2,
+    },
 }
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TextIO
 
+import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
@@ -174,6 +175,10 @@ class MetricWriter:
             if name not in _RESERVED and value is not None:
                 self._board.add_scalar(name, value, step)
 
+    def write_image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Shows a picture in TensorBoard; image: bytes [height, width, channels]."""
+        self._board.add_image(name, image, step, dataformats="HWC")
+
     def __enter__(self) -> Self:
         return self
 
@@ -186,6 +191,9 @@ class NullMetricWriter:
     """Writes nothing: for every process but the main one."""
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Does nothing."""
+
+    def write_image(self, step: int, name: str, image: np.ndarray) -> None:
         """Does nothing."""
 
     def __enter__(self) -> Self:

@@ -94,6 +94,14 @@ class DirectionMatrix:
         """
         return self.subspace.expand(self._combine(parameters, amounts))
 
+    def unit(self, parameters: Parameters, indices: Int[Array, "n"]) -> Deltas:
+        """Returns some directions, of unit norm for every kind."""
+        return self.subspace.expand(self._to_unit(self._rows(parameters)[indices]))
+
+    def cosines(self, parameters: Parameters) -> Float[Array, "directions directions"]:
+        """Returns the inner products of the directions brought to unit norm."""
+        return self.subspace.inner_products(self._to_unit(self._rows(parameters)))
+
     def _amounts(
         self, indices: Int[Array, "batch"], shifts: Float[Array, "batch"]
     ) -> Float[Array, "batch directions"]:

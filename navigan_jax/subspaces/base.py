@@ -49,13 +49,20 @@ class Subspace(abc.ABC):
         """Returns what `expand` does, as factors where that saves making it for each sample."""
         return self.expand(coefficients)
 
-    def norms(self, coefficients: Coefficients) -> Float[Array, "batch"]:
-        """Returns the Frobenius norm, over all layers together, of what each row expands to.
+    def inner_products(self, coefficients: Coefficients) -> Float[Array, "batch batch"]:
+        """Returns ⟨ξ_i, ξ_j⟩, over all layers together, of what the rows expand to.
 
-        Here for an orthonormal basis, where it is that of the coefficients. The gradient at zero
-        is zero.
+        Here for an orthonormal basis, where they are those of the coefficients.
         """
+        return _matmul(coefficients, coefficients.T)
+
+    def norms(self, coefficients: Coefficients) -> Float[Array, "batch"]:
+        """Returns the Frobenius norms; the gradient at zero is zero. Orthonormal as above."""
         return _safe_sqrt(jnp.sum(coefficients**2, axis=1))
+
+
+def _matmul(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def _safe_sqrt(squares: Array) -> Array:
@@ -89,9 +96,11 @@ class FixedBasis(Subspace):
             for path, rows in self.basis.items()
         }
 
+    def inner_products(self, coefficients: Coefficients) -> Float[Array, "batch batch"]:
+        return _matmul(_matmul(coefficients, self.gram), coefficients.T)
+
     def norms(self, coefficients: Coefficients) -> Float[Array, "batch"]:
-        products = jnp.matmul(coefficients, self.gram, precision=jax.lax.Precision.HIGHEST)
-        return _safe_sqrt(jnp.sum(products * coefficients, axis=1))
+        return _safe_sqrt(jnp.sum(_matmul(coefficients, self.gram) * coefficients, axis=1))
 
 
 def fixed_basis(basis: Mapping[str, np.ndarray]) -> FixedBasis:

@@ -8,10 +8,11 @@ import pathlib
 from collections.abc import Callable
 
 from navigan_jax.config import Config
-from navigan_jax.tasks import bake, edit, gallery, hessian, maps, sweep, viewer
+from navigan_jax.tasks import bake, discover, edit, gallery, hessian, maps, sweep, viewer
 
 TASKS: dict[str, Callable[[Config, pathlib.Path], None]] = {
     "hessian": hessian.run,
+    "discover": discover.run,
     "sweep": sweep.run,
     "gallery": gallery.run,
     "maps": maps.run,

@@ -1,0 +1,15 @@
+"""The directions in which `make discover-demo` trains: 16 of the spectrum of a layer."""
+
+import ml_collections
+
+from configs import demo
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the config."""
+    config = demo.get_config()
+    config.layer = "main.6"
+    config.directions = 16
+    config.latents.count = 32
+    config.show.plausible_samples = 0
+    return config

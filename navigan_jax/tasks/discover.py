@@ -1,0 +1,360 @@
+"""The task `discover`: trains directions with a reconstructor, measures, ranks and shows them."""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from navigan_jax import checkpoints, devices
+from navigan_jax import config as config_lib
+from navigan_jax import params as params_lib
+from navigan_jax.array_types import Images, Params
+from navigan_jax.config import Config
+from navigan_jax.directions import Directions, read_directions, write_directions
+from navigan_jax.discovery import ranking
+from navigan_jax.discovery.matrix import KINDS, DirectionMatrix, direction_matrix
+from navigan_jax.discovery.reconstructor import RECONSTRUCTORS, make_reconstructor
+from navigan_jax.discovery.sampling import DISTRIBUTIONS
+from navigan_jax.discovery.step import SPACES, render_pairs
+from navigan_jax.errors import InputError
+from navigan_jax.generators.files import read_generator
+from navigan_jax.perceptual.base import distance
+from navigan_jax.progress import METRICS_FILE, read_metrics
+from navigan_jax.showcase import curves, gallery, grid
+from navigan_jax.showcase.base import DirectionRecord, Showcase, spread_shifts
+from navigan_jax.subspaces.base import LATENT, Full, Latent, Subspace, fixed_basis, require_fit
+from navigan_jax.subspaces.svd import singular_values
+from navigan_jax.tasks import inputs, showing, training, workdirs
+from navigan_jax.tasks.inputs import Problem
+from navigan_jax.tasks.settings import NOT_NEGATIVE, POSITIVE, SEED, Limits, Settings, wrong_number
+from navigan_jax.tasks.workdirs import say
+
+_DIRECTIONS = "directions.safetensors"
+_SUBSPACES = ("svd", "hessian", "full", "latent")
+
+_TRAINING = Settings(
+    {
+        "layer": str | None,
+        "directions": int,
+        "matrix": str,
+        "subspace.name": str,
+        "subspace.path": str | None,
+        "subspace.size": int,
+        "subspace.latent": str,
+        "shift.scale": float,
+        "shift.least": float,
+        "shift.distribution": str,
+        "loss.label_weight": float,
+        "loss.shift_weight": float,
+        "reconstructor.name": str,
+        "reconstructor.side": int,
+        "reconstructor.synchronised": bool,
+        "reconstructor.weights": str | None,
+        "optimizer.directions_rate": float,
+        "optimizer.reconstructor_rate": float,
+        "batch": int,
+        "steps": int,
+        "max_hours": float,
+        "patience": int,
+        "least_gain": float,
+        "log_steps": int,
+        "save_steps": int,
+        "image_steps": int,
+        "keep": int,
+        "held_out.seed": int,
+        "held_out.rounds": int,
+        "held_out.final_rounds": int,
+        "rank.most_cosine": float,
+        "rank.most_confused": float,
+    },
+    {
+        "directions": POSITIVE,
+        "subspace.size": NOT_NEGATIVE,
+        "shift.scale": NOT_NEGATIVE,
+        "shift.least": NOT_NEGATIVE,
+        "loss.label_weight": NOT_NEGATIVE,
+        "loss.shift_weight": NOT_NEGATIVE,
+        "reconstructor.side": Limits(most=4096),
+        "optimizer.directions_rate": NOT_NEGATIVE,
+        "optimizer.reconstructor_rate": NOT_NEGATIVE,
+        "batch": Limits(most=10**5, is_open=True),
+        "steps": POSITIVE,
+        "max_hours": NOT_NEGATIVE,
+        "patience": NOT_NEGATIVE,
+        "least_gain": NOT_NEGATIVE,
+        "log_steps": POSITIVE,
+        "save_steps": POSITIVE,
+        "image_steps": POSITIVE,
+        "keep": POSITIVE,
+        "held_out.seed": SEED,
+        "held_out.rounds": POSITIVE,
+        "held_out.final_rounds": POSITIVE,
+        "rank.most_cosine": Limits(most=1, is_open=True),
+        "rank.most_confused": Limits(most=1, is_open=True),
+    },
+    {
+        "matrix": KINDS,
+        "subspace.name": _SUBSPACES,
+        "subspace.latent": SPACES,
+        "shift.distribution": tuple(DISTRIBUTIONS),
+        "reconstructor.name": tuple(RECONSTRUCTORS),
+    },
+)
+SETTINGS = inputs.COMMON | inputs.PROBLEM | _TRAINING | showing.SHOW
+
+# Keys that change how a run goes or what is drawn of it, but not which directions it finds.
+_FREE_KEYS = (
+    "generator",
+    "subspace.path",
+    "metric.weights",
+    "reconstructor.weights",
+    "microbatch",
+    "distributed",
+    "max_hours",
+    "log_steps",
+    "image_steps",
+    "keep",
+    "held_out.final_rounds",
+    "rank.",
+    "show.",
+)
+
+
+def run(config: Config, workdir: pathlib.Path) -> None:
+    """Trains, measures, ranks and shows directions.
+
+    Writes config.json, inputs.json, checkpoints/, metrics.jsonl, files for TensorBoard,
+    training.png, table.txt, table.csv, table.json, directions.safetensors, gallery.png,
+    gallery.html and animation.gif to the workdir.
+    """
+    SETTINGS.check(config)
+    showing.check(config)
+    for key in ("save_steps", "image_steps"):
+        if config[key] % config.log_steps:
+            raise wrong_number(config, key, f"a multiple of config.log_steps, {config.log_steps}")
+    problem = _read_problem(config)
+    subspace, digests = _make_subspace(config, problem)
+    matrix = direction_matrix(
+        training.key_for(config, training.DRAWN),
+        subspace,
+        kind=config.matrix,
+        count=config.directions,
+    )
+    with contextlib.ExitStack() as held:
+        if devices.is_main_process():
+            held.enter_context(checkpoints.locked(workdir))
+        workdirs.claim(
+            workdir,
+            config,
+            {"generator": problem.digest, **digests},
+            results=(_DIRECTIONS, training.CHECKPOINTS),
+            free_keys=_FREE_KEYS,
+        )
+        path = workdir / _DIRECTIONS
+        if path.exists():
+            directions = read_directions(path, digest=problem.digest)
+            say(f"{path}: found, {len(directions)} directions")
+        else:
+            directions = _discover(config, workdir, problem, matrix)
+        if devices.is_main_process():
+            _show(config, workdir, problem, directions)
+        devices.wait_for_all("finished")  # a process that leaves takes the others with it
+
+
+def _read_problem(config: Config) -> Problem:
+    is_latent = config.subspace.name == "latent"
+    if (config.layer is None) != is_latent:
+        raise InputError(
+            "config.layer: expected nothing where the latent changes, and a layer elsewhere; "
+            f"got {config.layer!r} with config.subspace.name={config.subspace.name}; "
+            + ("leave it out" if is_latent else "set it with --config.layer=NAME")
+        )
+    if not is_latent:
+        return inputs.read_problem(config)
+    generator, params = read_generator(config.generator)
+    digest = params_lib.digest(params)
+    metric = inputs.make_metric(config)
+    return Problem(generator, params, digest, (), metric, config.generator)
+
+
+def _make_subspace(config: Config, problem: Problem) -> tuple[Subspace, dict[str, str]]:
+    """Returns the subspace, and digests of the files it was made from."""
+    settings, shapes = config.subspace, {layer.path: layer.shape for layer in problem.layers}
+    if (settings.path is None) == (settings.name == "hessian"):
+        raise InputError(
+            "config.subspace.path: expected a file of directions for the subspace hessian, and "
+            f"nothing elsewhere; got {settings.path!r} with config.subspace.name={settings.name}; "
+            "make one with configs/hessian.py, or leave the key out"
+        )
+    if settings.name == "hessian":
+        found = read_directions(settings.path, digest=problem.digest)
+        require_fit(found.basis, shapes, settings.path)
+        if settings.size > len(found):
+            raise wrong_number(config, "subspace.size", f"0 to {len(found)}, as the file has")
+        count = settings.size or len(found)
+        basis = {path: rows[:count] for path, rows in found.basis.items()}
+        return fixed_basis(basis), {"subspace": params_lib.digest(basis)}
+    if settings.name == "latent":
+        generator = problem.generator
+        width = generator.z_dim
+        if settings.latent == "w":
+            width = _latent_width(problem)
+        return Latent(width), {}
+    if settings.name == "full":
+        return Full(tuple(shapes.items())), {}
+    weights = {path: np.asarray(params_lib.get(problem.params, path)) for path in shapes}
+    return singular_values(weights)[0], {}
+
+
+def _latent_width(problem: Problem) -> int:
+    """Returns the size of w; z's where there is no mapping, which `make_step` refuses."""
+    generator = problem.generator
+    z = jax.ShapeDtypeStruct((1, generator.z_dim + generator.label_dim), jnp.float32)
+    return jax.eval_shape(generator.map_latent, problem.params, z).shape[-1]
+
+
+def _discover(
+    config: Config, workdir: pathlib.Path, problem: Problem, matrix: DirectionMatrix
+) -> Directions:
+    """Trains, and writes tables, curves and directions, without shift scales yet."""
+    target = problem.layers or config.subspace.latent
+    problem = dataclasses.replace(problem, params=params_lib.to_device(problem.params))
+    setup = training.Setup(
+        problem,
+        target,
+        matrix,
+        make_reconstructor(
+            config.reconstructor.name,
+            directions=config.directions,
+            side=config.reconstructor.side or None,
+            synchronised=config.reconstructor.synchronised,
+        ),
+        training.make_recipe(config, problem, target, matrix),
+    )
+    names = ", ".join(layer.path for layer in problem.layers) or f"latent {target}"
+    say(
+        f"{problem.generator.architecture} {problem.generator.resolution} px, {names}; "
+        f"{config.subspace.name} of {matrix.subspace.size}, {config.matrix}, {matrix.count} "
+        f"directions; {config.reconstructor.name}; {devices.describe()}"
+    )
+    best = training.train(config, workdir, setup, training.first_variables(config, setup))
+    say("measuring every direction")
+    measure = training.make_measure(setup, rounds=config.held_out.final_rounds)
+    table = measure(best.parameters, best.variables, jax.random.key(config.held_out.seed))
+    ranked = ranking.rank(
+        table, most_cosine=config.rank.most_cosine, most_confused=config.rank.most_confused
+    )
+    kept = np.array(ranked.kept)
+    directions = Directions(
+        basis=_expand(matrix, best.parameters, kept),
+        measures={"accuracy": table.accuracy[kept], "shift_error": table.shift_error[kept]},
+        shift_scales=np.full((len(kept), 2), setup.recipe.shift_scale),
+        distances=np.zeros((len(kept), 2)),
+        provenance={
+            "architecture": problem.generator.architecture,
+            "digest": problem.digest,
+            "method": f"discovery, {config.subspace.name}, {config.matrix}",
+            "metric": config.metric.name,
+            "seed": str(config.seed),
+            "latents": str(best.steps * config.batch),
+            "shift_scale": f"{setup.recipe.shift_scale:.6g}",
+            "config": config_lib.to_text(config),
+        },
+    )
+    if devices.is_main_process():
+        records = ranking.rows(table, ranked)
+        for name, text in (
+            ("table.txt", ranking.as_text(records)),
+            ("table.csv", ranking.as_csv(records)),
+            ("table.json", json.dumps(records, indent=1) + "\n"),
+        ):
+            checkpoints.write_text(workdir / name, text)
+        rows = read_metrics(workdir / METRICS_FILE)
+        curves.write_curves(workdir / "training.png", rows, 1 / config.directions)
+        write_directions(workdir / _DIRECTIONS, directions)
+        say(ranking.as_text(records))
+    mean = float(table.accuracy.mean())
+    say(
+        f"accuracy {mean:.3f} (chance {1 / config.directions:.3f}); "
+        f"{len(kept)} of {config.directions} directions kept"
+    )
+    return directions
+
+
+def _expand(
+    matrix: DirectionMatrix, parameters: Any, chosen: Sequence[int] | np.ndarray
+) -> dict[str, np.ndarray]:
+    """Returns the chosen directions, of unit norm, made one at a time."""
+    one = jax.jit(lambda matrix, parameters, k: matrix.unit(parameters, k))
+    rows = [one(matrix, parameters, jnp.array([k])) for k in chosen]
+    return {path: np.concatenate([np.asarray(row[path]) for row in rows]) for path in matrix.layers}
+
+
+def _show(config: Config, workdir: pathlib.Path, problem: Problem, directions: Directions) -> None:
+    """Calibrates and shows changes of weights; shows changes of the latent at the run's scale."""
+    if problem.layers:
+        scaled = showing.calibrate(config, problem, directions)
+        if not showing.is_same_calibration(scaled, directions):
+            write_directions(workdir / _DIRECTIONS, scaled)
+        showing.show(config, workdir, problem, scaled, name=_DIRECTIONS)
+    else:
+        _show_latents(config, workdir, problem, directions)
+    say(f"  {workdir / 'training.png'}  loss and accuracy by step")
+    say(f"  {workdir / 'table.txt'}  every direction: accuracy, shift error, nearest neighbour")
+
+
+def _show_latents(
+    config: Config, workdir: pathlib.Path, problem: Problem, directions: Directions
+) -> None:
+    z = problem.generator.sample_latents(jax.random.key(config.show.seed), config.show.samples)
+    scale = float(directions.shift_scales.max())
+    shifts = spread_shifts(scale, config.show.steps)
+
+    @jax.jit
+    def images_at(params: Params, change: jax.Array) -> Images:
+        changes = {LATENT: jnp.broadcast_to(change[None], (len(z), len(change)))}
+        target = config.subspace.latent
+        return render_pairs(problem.generator, params, target, changes, z)[1]
+
+    frames = np.stack(
+        [
+            np.stack([np.asarray(images_at(problem.params, t * row)) for t in shifts], axis=1)
+            for row in directions.basis[LATENT]
+        ]
+    )
+    records = tuple(
+        DirectionRecord(
+            index=index,
+            measures={name: float(rows[index]) for name, rows in directions.measures.items()},
+            shifts=tuple(map(float, shifts)),
+            distance=_distance_at_ends(problem, rows_of_frames),
+        )
+        for index, rows_of_frames in enumerate(frames)
+    )
+    provenance = {"layer": f"latent {config.subspace.latent}", **directions.provenance}
+    del provenance["config"]
+    showcase = Showcase(frames, records, provenance)
+    grid.write_grid(workdir / "gallery.png", showcase)
+    gallery.write_gallery(workdir / "gallery.html", showcase)
+    workdirs.say_written(
+        workdir,
+        {
+            _DIRECTIONS: "the directions",
+            "gallery.png": "all directions in one picture",
+            "gallery.html": "the same with sliders: open it in a browser",
+        },
+    )
+
+
+def _distance_at_ends(problem: Problem, frames: np.ndarray) -> float:
+    """Returns the mean distance to the original at ±s; frames: [samples, steps, ...]."""
+    middle = frames[:, frames.shape[1] // 2]
+    ends = np.concatenate([frames[:, 0], frames[:, -1]])
+    twice = np.concatenate([middle, middle])
+    return float(jnp.mean(distance(problem.metric, jnp.asarray(ends), jnp.asarray(twice))))

@@ -1,0 +1,311 @@
+"""Training of directions with its evaluations, checkpoints and reports: a part of `discover`.
+
+A run ends after its steps, once its accuracy no longer grows, or when its time is over; the result
+is the checkpoint of the best held-out accuracy.
+"""
+
+import dataclasses
+import math
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from navigan_jax import devices
+from navigan_jax import params as params_lib
+from navigan_jax.array_types import Images, Params
+from navigan_jax.config import Config
+from navigan_jax.discovery import loop, plausibility, ranking
+from navigan_jax.discovery.checkpointing import Checkpoints
+from navigan_jax.discovery.matrix import DirectionMatrix
+from navigan_jax.discovery.reconstructor import Reconstructor, init_reconstructor, predict
+from navigan_jax.discovery.sampling import sample_shifts
+from navigan_jax.discovery.step import Recipe, TrainState, init_state, make_step, render_pairs
+from navigan_jax.errors import InputError
+from navigan_jax.generators.base import EditableLayer
+from navigan_jax.progress import MetricWriter, NullMetricWriter, Progress, open_metrics
+from navigan_jax.tasks.inputs import Problem
+from navigan_jax.tasks.settings import wrong_number
+from navigan_jax.tasks.workdirs import say
+
+CHECKPOINTS = "checkpoints"
+
+# What the run's key is folded with, for each purpose; 2 is that of the calibration.
+DRAWN, MATRIX, RECONSTRUCTOR, TRAIN, PLAUSIBLE = range(10, 15)
+_COLUMNS = 5  # of a picture in TensorBoard: shifts from −T to T
+
+
+def key_for(config: Config, purpose: int) -> jax.Array:
+    """Returns the run's key for one purpose."""
+    return jax.random.fold_in(jax.random.key(config.seed), purpose)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Setup:
+    """What is trained. target: as in `render_pairs`."""
+
+    problem: Problem
+    target: tuple[EditableLayer, ...] | str
+    matrix: DirectionMatrix
+    reconstructor: Reconstructor
+    recipe: Recipe
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained:
+    """The best state of a run: parameters of the matrix, variables of the reconstructor, steps."""
+
+    parameters: Any
+    variables: Any
+    steps: int
+
+
+def make_recipe(
+    config: Config,
+    problem: Problem,
+    target: tuple[EditableLayer, ...] | str,
+    matrix: DirectionMatrix,
+) -> Recipe:
+    """Returns the numbers of a step; finds the shift scale, or checks the one that is given.
+
+    Raises: InputError if images at that scale are none, or there is no plausible one.
+    """
+    generator, params = problem.generator, problem.params
+    samples = max(32, 2 * matrix.count)
+    z = generator.sample_latents(key_for(config, PLAUSIBLE), samples)
+    parameters = matrix.init(key_for(config, MATRIX))
+
+    @jax.jit
+    def images_of(params: Params, matrix: DirectionMatrix, indices: Any, shifts: Any) -> Images:
+        def some(z: Any, indices: Any, shifts: Any) -> Images:
+            changes = matrix.changes(parameters, indices, shifts)
+            return render_pairs(generator, params, target, changes, z)[1]
+
+        return jax.lax.map(lambda part: some(*part), (z_parts, indices, shifts)).reshape(
+            samples, generator.resolution, generator.resolution, generator.image_channels
+        )
+
+    size = math.gcd(samples, config.microbatch)
+    z_parts = z.reshape(samples // size, size, -1)
+
+    def render(indices: Any, shifts: Any) -> Images:
+        parts = (samples // size, size)
+        return images_of(params, matrix, indices.reshape(parts), shifts.reshape(parts))
+
+    along = plausibility.along_directions(render, directions=matrix.count, samples=samples)
+    judge = plausibility.make_judge(problem.metric, along(0.0))
+    weights = [params_lib.get(params, layer.path) for layer in problem.layers]
+    first = 0.1 * math.sqrt(sum(float(jnp.sum(weight**2)) for weight in weights)) or 1.0
+    scale, least, weight = config.shift.scale, config.shift.least, config.loss.shift_weight
+    if scale:
+        judged = plausibility.require_images(along, judge, scale=scale, first=first)
+    else:
+        scale = plausibility.largest_plausible_shift(along, judge, first=first)
+        least, weight = least * scale, weight / scale
+        judged = judge(along(scale))
+    say(
+        f"shift scale {scale:.4g}, least shift {least:.4g}, weight {weight:.4g}; "
+        f"{judged.plausible:.0%} of the images at ±{scale:.4g} are plausible"
+    )
+    if not least < scale:
+        raise wrong_number(config, "shift.least", f"less than the shift scale, {scale:g}")
+    per_device = config.batch // jax.device_count()
+    return Recipe(
+        batch=config.batch,
+        directions=config.directions,
+        shift_scale=scale,
+        min_shift=least,
+        distribution=config.shift.distribution,
+        label_weight=config.loss.label_weight,
+        shift_weight=weight,
+        directions_rate=config.optimizer.directions_rate,
+        reconstructor_rate=config.optimizer.reconstructor_rate,
+        microbatch=config.microbatch if config.microbatch < per_device else None,
+    )
+
+
+def make_measure(setup: Setup, *, rounds: int) -> Callable[[Any, Any, jax.Array], ranking.Table]:
+    """Returns (matrix parameters, reconstructor variables, key) -> table of all directions."""
+    generator, recipe = setup.problem.generator, setup.recipe
+
+    def recognise(arguments: Any, key: Any, indices: Any) -> tuple[Any, Any, Any]:
+        params, matrix, parameters, variables = arguments
+        key_z, key_shift = jax.random.split(key)
+        _, shifts = sample_shifts(
+            key_shift,
+            len(indices),
+            recipe.directions,
+            shift_scale=recipe.shift_scale,
+            min_shift=recipe.min_shift,
+            distribution=recipe.distribution,
+        )
+        z = generator.sample_latents(key_z, len(indices))
+        changes = matrix.changes(parameters, indices, shifts)
+        images = render_pairs(generator, params, setup.target, changes, z)
+        (logits, told), _ = predict(setup.reconstructor, variables, *images, train=False)
+        return jnp.argmax(logits, axis=1), told, shifts
+
+    measure = ranking.make_measure(
+        recognise,
+        lambda arguments: arguments[1].cosines(arguments[2]),
+        directions=recipe.directions,
+        batch=recipe.microbatch or recipe.batch,
+        rounds=rounds,
+    )
+    return lambda parameters, variables, key: measure(
+        (setup.problem.params, setup.matrix, parameters, variables), key
+    )
+
+
+def train(config: Config, workdir: pathlib.Path, setup: Setup, first: Any) -> Trained:
+    """Trains, or goes on with it, and returns the best state.
+
+    first: variables of the reconstructor to begin with.
+    Raises: InputError if the loss is not finite, or the disk is full.
+    """
+    matrix, is_main = setup.matrix, devices.is_main_process()
+    parameters = matrix.init(key_for(config, MATRIX))
+    state = init_state(key_for(config, TRAIN), setup.recipe, parameters, first)
+    with Checkpoints(workdir / CHECKPOINTS, keep=config.keep) as saved:
+        record: dict[str, Any] = {"history": [], "hours": 0.0, "stopped": ""}
+        done = 0
+        if saved.steps:
+            done = saved.steps[-1]
+            state, record = saved.restore(done, state)
+            say(f"resumed after {done} steps")
+        with (
+            open_metrics(workdir, first_step=done + 1 if done else 0, is_main=is_main) as metrics,
+            Progress("training", config.steps, unit="steps", is_main=is_main, done=done) as bar,
+        ):
+            session = _Session(config, setup, saved, metrics, bar, record)
+            session.run(state, done)
+        saved.wait()
+        if session.stop:
+            say(f"stopped: {session.stop}")
+        best = saved.best_step()
+        state, record = saved.restore(best, state)
+        say(f"best held-out accuracy {record['accuracy']:.3f}, after {best} steps")
+    return Trained(state.directions, state.reconstructor, best)
+
+
+class _Session:
+    """One process' part of a run: what happens after each window of steps.
+
+    record: of the checkpoint that it goes on from. stop: why the run is over, or nothing.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        setup: Setup,
+        saved: Checkpoints,
+        metrics: MetricWriter | NullMetricWriter,
+        bar: Progress,
+        record: dict[str, Any],
+    ) -> None:
+        self._config, self._setup, self._saved = config, setup, saved
+        self._metrics, self._bar = metrics, bar
+        self._history: list[float] = list(record["history"])
+        self._hours_before, self._began = float(record["hours"]), time.monotonic()
+        self._measure = make_measure(setup, rounds=config.held_out.rounds)
+        self._key = jax.random.fold_in(jax.random.key(config.held_out.seed), 1)
+        self.stop = str(record["stopped"])
+
+    def run(self, state: TrainState, done: int) -> None:
+        """Trains from `done` steps on, unless the run was over before."""
+        config, setup = self._config, self._setup
+        if self._is_over(done):
+            return
+        step = make_step(
+            setup.problem.generator,
+            setup.problem.params,
+            setup.target,
+            setup.matrix,
+            setup.reconstructor,
+            setup.recipe,
+        )
+        for window in loop.windows(
+            step, devices.replicate(state), done=done, total=config.steps, every=config.log_steps
+        ):
+            numbers = self._look_at(window)
+            self._metrics.write(window.step, numbers)
+            shown = {name: numbers[name] for name in ("loss", "accuracy", "shift_error")}
+            self._bar.advance(window.step - done, **shown)
+            done = window.step
+            if self._is_over(done):
+                return
+
+    def _is_over(self, done: int) -> bool:
+        return bool(self.stop) or done >= self._config.steps
+
+    def _look_at(self, window: loop.Window) -> dict[str, float]:
+        """Returns the numbers of a window; evaluates and saves where it is time."""
+        config = self._config
+        if not window.is_finite:
+            raise self._diverged(window.step, "a loss of NaN or infinity")
+        numbers = {
+            **window.metrics,
+            "directions_rate": config.optimizer.directions_rate,
+            "reconstructor_rate": config.optimizer.reconstructor_rate,
+        }
+        hours = self._hours_before + (time.monotonic() - self._began) / 3600
+        if config.max_hours and hours >= config.max_hours:
+            self.stop = f"{hours:.2f} hours are over, config.max_hours"
+        if self._is_over(window.step) or window.step % config.save_steps == 0:
+            numbers |= self._evaluate_and_save(window, hours)
+        if devices.is_main_process() and window.step % config.image_steps == 0:
+            parameters = devices.first_replica(window.state.directions)
+            picture = _picture(self._setup, parameters, config.show.animated, config.show.seed)
+            self._metrics.write_image(window.step, "directions", picture)
+        return numbers
+
+    def _evaluate_and_save(self, window: loop.Window, hours: float) -> dict[str, float]:
+        config, state = self._config, devices.first_replica(window.state)
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
+            raise self._diverged(window.step, "NaN or infinity in what is trained")
+        table = self._measure(state.directions, state.reconstructor, self._key)
+        accuracy = float(table.accuracy.mean())
+        self._history.append(accuracy)
+        if loop.has_stalled(self._history, patience=config.patience, least_gain=config.least_gain):
+            self.stop = f"no gain in {config.patience} evaluations, config.patience"
+        if devices.is_main_process():
+            record = {"history": self._history, "hours": hours, "stopped": self.stop}
+            self._saved.save(window.step, state, {"accuracy": accuracy, **record})
+        return {
+            "held_out_accuracy": accuracy,
+            "held_out_shift_error": float(table.shift_error.mean()),
+        }
+
+    def _diverged(self, step: int, got: str) -> InputError:
+        steps = self._saved.steps
+        kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "no checkpoint was made"
+        return InputError(
+            f"training: expected finite numbers; got {got} by step {step}; {kept}; train in "
+            "another --workdir with a smaller --config.shift.scale, --config.loss.shift_weight, "
+            "--config.optimizer.directions_rate or --config.optimizer.reconstructor_rate"
+        )
+
+
+def first_variables(config: Config, setup: Setup) -> dict[str, Any]:
+    """Returns fresh variables of the reconstructor."""
+    generator = setup.problem.generator
+    shape = (generator.resolution, generator.resolution, generator.image_channels)
+    return init_reconstructor(key_for(config, RECONSTRUCTOR), setup.reconstructor, shape)
+
+
+def _picture(setup: Setup, parameters: Any, directions: int, seed: int) -> np.ndarray:
+    """Returns one sample along the first directions, a row each, from −T to T; bytes HWC."""
+    rows, generator = min(directions, setup.matrix.count), setup.problem.generator
+    z = jnp.repeat(generator.sample_latents(jax.random.key(seed), 1), rows * _COLUMNS, axis=0)
+    indices = jnp.repeat(jnp.arange(rows), _COLUMNS)
+    shifts = jnp.tile(jnp.linspace(-1, 1, _COLUMNS) * setup.recipe.shift_scale, rows)
+    changes = setup.matrix.changes(parameters, indices, shifts)
+    images = render_pairs(generator, setup.problem.params, setup.target, changes, z)[1]
+    height, width, channels = images.shape[1:]
+    tiles = np.asarray(images).reshape(rows, _COLUMNS, height, width, channels)
+    picture = tiles.transpose(0, 2, 1, 3, 4).reshape(rows * height, _COLUMNS * width, channels)
+    return np.round(255 * np.clip((picture + 1) / 2, 0, 1)).astype(np.uint8)

@@ -1,0 +1,332 @@
+"""The task from a config to files, on a random generator so small that a run takes seconds.
+
+A kill happens in a process of its own, at a given step.
+"""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import discover, discover_demo, tiny
+from navigan_jax import config as config_lib
+from navigan_jax import params as params_lib
+from navigan_jax import progress, testing
+from navigan_jax.directions import Directions, read_directions, write_directions
+from navigan_jax.discovery import ranking
+from navigan_jax.discovery import step as step_lib
+from navigan_jax.discovery.matrix import direction_matrix
+from navigan_jax.errors import InputError
+from navigan_jax.generators.files import make_generator, write_generator
+from navigan_jax.subspaces.base import Latent
+from navigan_jax.tasks import discover as task
+from navigan_jax.tasks import showing, training
+from navigan_jax.tasks.inputs import Problem
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SIZES = {"z_dim": 5, "widths": [7, 6], "image_channels": 3}
+TEXTS = ("table.txt", "table.csv", "table.json", "metrics.jsonl")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Returns a folder with a generator, and directions of its layers conv1 and conv2."""
+    folder = tmp_path_factory.mktemp("files")
+    generator = make_generator("dcgan", SIZES)
+    params = testing.draw_params(generator, 0)
+    write_generator(folder / "generator.safetensors", "dcgan", SIZES, params, {})
+    required = ("architecture", "method", "metric", "seed", "latents", "config")
+    provenance = dict.fromkeys(required, "") | {"digest": params_lib.digest(params)}
+    for layer in generator.layers[1:]:
+        rows = np.random.RandomState(1).standard_normal((4, *layer.shape)).astype(np.float32)
+        name = layer.path.partition("/")[0]
+        write_directions(
+            folder / f"{name}.safetensors",
+            Directions(
+                {layer.path: rows},
+                {"eigenvalue": np.arange(4.0)},
+                np.ones((4, 2)),
+                np.ones((4, 2)),
+                provenance,
+            ),
+        )
+    return folder
+
+
+def configure(files, variant="discover", **changes):
+    """Returns the tiny config with values by path, dots written as two underscores."""
+    config = tiny.get_config(variant)
+    defaults = {"generator": str(files / "generator.safetensors"), "layer": "conv1"}
+    for name, value in (defaults | {"metric__name": "l2"} | changes).items():
+        *parents, last = name.split("__")
+        node = config
+        for parent in parents:
+            node = node[parent]
+        with node.ignore_type():
+            node[last] = value
+    return config_lib.freeze(config)
+
+
+def run(config, workdir):
+    workdir.mkdir(exist_ok=True)
+    task.run(config, workdir)
+
+
+@pytest.fixture(scope="module")
+def whole(files, tmp_path_factory):
+    """Returns the workdir of a run that was never stopped, which nobody changes."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    run(configure(files), workdir)
+    return workdir
+
+
+def test_run_writes_directions_of_unit_norm_and_tables_that_agree(files, whole):
+    directions = read_directions(whole / "directions.safetensors", digest=None)
+    records = json.loads((whole / "table.json").read_text())
+    assert sorted(row["direction"] for row in records) == [0, 1, 2]
+    kept = [row for row in records if row["fate"].startswith("kept")]
+    assert directions.measures["accuracy"].tolist() == [row["accuracy"] for row in kept]
+    assert tuple(directions.measures) == ("accuracy", "shift_error")
+    for index in range(len(directions)):
+        (delta,) = directions.edit(index).deltas.values()
+        assert np.linalg.norm(delta) == pytest.approx(1, abs=1e-5)
+    rows = list(progress.read_metrics(whole / "metrics.jsonl"))
+    assert [row["step"] for row in rows] == [2, 4, 6, 8]
+    assert ["held_out_accuracy" in row for row in rows] == [False, True, False, True]
+    assert all(row["directions_rate"] == 1e-4 for row in rows)
+    for name in ("training.png", "gallery.png", "gallery.html", "animation.gif", "table.csv"):
+        assert (whole / name).stat().st_size > 100
+    assert b"directions" in next(whole.glob("events.*")).read_bytes()
+
+
+def test_finished_run_is_shown_anew_without_training(files, whole, tmp_path, capsys, monkeypatch):
+    workdir = pathlib.Path(shutil.copytree(whole, tmp_path / "copy"))
+    (workdir / "gallery.png").unlink()
+    monkeypatch.setattr(training, "train", None)
+    run(configure(files, show__samples=1), workdir)
+    assert "found, " in capsys.readouterr().out and (workdir / "gallery.png").exists()
+
+
+_KILL = """
+import os, signal, sys
+from navigan_jax.tasks import training
+look_at, evaluate = training._Session._look_at, training._Session._evaluate_and_save
+def killed(self, window):
+    numbers = look_at(self, window)
+    if window.step == int(sys.argv.pop()):
+        self._saved.wait()
+        os.kill(os.getpid(), signal.SIGKILL)
+    sys.argv.append("6")
+    return numbers
+training._Session._look_at = killed
+from navigan_jax import main
+steps, sys.argv = sys.argv[1], [sys.argv[0], *sys.argv[2:], sys.argv[1]]
+original = main.parse_flags
+main.parse_flags = lambda argv: original(argv[:-1])
+main.run()
+"""
+
+
+def test_killed_run_resumes_with_the_same_bits(files, whole, tmp_path):
+    """Killed at step 6, it goes on from step 4: matrix, reconstructor, optimisers and draws."""
+    workdir = tmp_path / "run"
+    settings = {"generator": files / "generator.safetensors", "layer": "conv1", "metric.name": "l2"}
+    command = [sys.executable, "-c", _KILL, "6", "--config=configs/tiny.py:discover"]
+    command += [f"--config.{key}={value}" for key, value in settings.items()]
+    done = subprocess.run(
+        [*command, f"--workdir={workdir}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (workdir / "directions.safetensors").exists()
+    assert (workdir / "checkpoints" / "4").is_dir()
+    run(configure(files), workdir)
+    for name in TEXTS:
+        assert (workdir / name).read_text() == (whole / name).read_text(), name
+    ours, theirs = (
+        read_directions(folder / "directions.safetensors", digest=None)
+        for folder in (workdir, whole)
+    )
+    assert ours.basis["conv1/kernel"].tobytes() == theirs.basis["conv1/kernel"].tobytes()
+    other = read_directions(files / "conv1.safetensors", digest=None)
+    assert other.basis["conv1/kernel"].tobytes() != theirs.basis["conv1/kernel"].tobytes()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"subspace__name": "hessian", "matrix": "orthonormal"},
+        {"subspace__name": "latent", "layer": None, "matrix": "projected"},
+    ],
+)
+def test_every_subspace_trains(files, tmp_path, changes, capsys):
+    if changes["subspace__name"] == "hessian":
+        changes = changes | {"subspace__path": str(files / "conv1.safetensors")}
+    run(configure(files, steps=2, save_steps=2, **changes), tmp_path / "run")
+    assert "of 3 directions kept" in capsys.readouterr().out
+    assert (tmp_path / "run" / "gallery.html").exists()
+
+
+# --- what ends a run
+
+
+@pytest.fixture
+def train(files, monkeypatch):
+    """Returns (workdir, **changes) -> result of a training whose steps cost nothing.
+
+    Its loss is the number of the step; nothing is ever recognised.
+    """
+
+    def make_cheap_step(*arguments):
+        def step(state):
+            state = dataclasses.replace(state, step=state.step + 1)
+            loss = jnp.float32(np.asarray(state.step)[0])
+            bad = jnp.nan if int(loss) == poisoned else loss
+            return state, {"loss": bad, "accuracy": loss, "shift_error": loss}
+
+        return step
+
+    def measure(setup, rounds):
+        empty = np.zeros((3, 3))
+        return lambda *arguments: ranking.Table(empty.astype(int), np.ones(3), empty)
+
+    poisoned = None
+    monkeypatch.setattr(training, "make_step", make_cheap_step)
+    monkeypatch.setattr(training, "make_measure", measure)
+
+    def run_it(workdir, *, nan_at=None, **changes):
+        nonlocal poisoned
+        poisoned = nan_at
+        config = configure(files, image_steps=100, **changes)
+        recipe = step_lib.Recipe(batch=4, directions=3, shift_scale=1.0, min_shift=0.1)
+        matrix = direction_matrix(jax.random.key(0), Latent(3), kind="linear", count=3)
+        problem = Problem(None, None, "", (), None, "")
+        setup = training.Setup(problem, "z", matrix, None, recipe)
+        first = {"params": {"w": jnp.zeros(2)}, "batch_stats": {"m": jnp.zeros(2)}}
+        best = training.train(config, workdir, setup, first)
+        return best, [row["step"] for row in progress.read_metrics(workdir / "metrics.jsonl")]
+
+    return run_it
+
+
+def test_steps_are_made_to_the_end_and_no_further(train, tmp_path):
+    for _ in range(2):
+        best, steps = train(tmp_path)
+        assert steps == [2, 4, 6, 8] and best.steps == 4  # the first of equal ones
+
+
+def test_patience_ends_a_run_that_stays_ended(train, tmp_path, capsys):
+    changes = {"save_steps": 2, "patience": 1, "least_gain": 1.0}
+    for _ in range(2):
+        assert train(tmp_path, **changes)[1] == [2, 4]
+        assert "stopped: no gain in 1 evaluations, config.patience" in capsys.readouterr().out
+
+
+def test_hours_end_a_run_with_a_checkpoint(train, tmp_path, capsys):
+    best, steps = train(tmp_path, max_hours=1e-9)
+    assert steps == [2] and best.steps == 2
+    assert "hours are over, config.max_hours" in capsys.readouterr().out
+
+
+def test_a_loss_of_nan_ends_the_run_and_keeps_the_last_good_checkpoint(train, tmp_path):
+    with pytest.raises(
+        InputError,
+        match=r"training: expected finite numbers; got a loss of NaN .* by step 6; the checkpoint "
+        r"of step 4 is kept; train in another --workdir with a smaller --config\.shift\.scale",
+    ):
+        train(tmp_path, nan_at=5)
+    assert (tmp_path / "checkpoints" / "4").is_dir()
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"directions": 7}, r"directions: expected 1 to 6, the size of the subspace; got 7; set"),
+        ({"layer": None}, r"config\.layer: .* got None with config\.subspace\.name=svd; set it"),
+        (
+            {"subspace__name": "latent"},
+            r"config\.layer: .* got 'conv1' with config\.subspace\.name=latent; leave it out",
+        ),
+        ({"subspace__name": "hessian"}, r"config\.subspace\.path: expected a file .*; got None"),
+        ({"save_steps": 3}, r"config\.save_steps: expected a multiple of .*, 2; got 3"),
+        ({"image_steps": 5}, r"config\.image_steps: expected a multiple of .*, 2; got 5"),
+        ({"matrix": "skew"}, r"config\.matrix: .*; got 'skew'; allowed: identity, random, "),
+        ({"shift__scale": 1.0, "shift__least": 2.0}, r"config\.shift\.least: .* scale, 1; got 2"),
+        ({"shift__scale": 1e30}, r"config\.shift\.scale: .* set --config\.shift\.scale=[\d.]+, or"),
+        ({"reconstructor__side": 8}, r"reconstructor: expected images of 32 pixels or more; got 8"),
+        ({"steps": 0}, r"config\.steps: expected a number above 0; got 0"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(files, tmp_path, changes, complaint):
+    with pytest.raises(InputError, match=complaint):
+        run(configure(files, **changes), tmp_path / "run")
+    assert not (tmp_path / "run" / "directions.safetensors").exists()
+
+
+def test_a_subspace_of_another_layer_or_network_is_refused(files, tmp_path):
+    changes = {"subspace__name": "hessian", "subspace__path": str(files / "conv2.safetensors")}
+    pattern = r"conv2\.safetensors: expected directions of conv1/kernel \[4, 4, 7, 6\]; got dir.* o"
+    with pytest.raises(InputError, match=pattern):
+        run(configure(files, **changes), tmp_path / "a")
+    generator = make_generator("dcgan", SIZES)
+    other = tmp_path / "other.safetensors"
+    write_generator(other, "dcgan", SIZES, testing.draw_params(generator, 1), {})
+    changes["subspace__path"] = str(files / "conv1.safetensors")
+    with pytest.raises(InputError, match=r"expected directions of the weights .*; got direct"):
+        run(configure(files, generator=str(other), **changes), tmp_path / "b")
+    with pytest.raises(InputError, match=r"config\.subspace\.size: expected 0 to 4, .*; got 5"):
+        run(configure(files, subspace__size=5, **changes), tmp_path / "c")
+
+
+def test_a_workdir_of_another_config_shows_the_difference(files, whole, tmp_path):
+    workdir = pathlib.Path(shutil.copytree(whole, tmp_path / "copy"))
+    (workdir / "directions.safetensors").unlink()  # its checkpoints are enough
+    with pytest.raises(InputError, match=r"results of another:\n  batch: 4 -> 2\nchoose another"):
+        run(configure(files, batch=2), workdir)
+
+
+@pytest.mark.parametrize("variant", sorted(discover._VARIANTS))
+def test_every_variant_has_the_keys_that_the_task_reads(variant):
+    config = discover.get_config(variant)
+    config.generator = "g"
+    if config.subspace.name != "latent":
+        config.layer = "conv1"
+    config = config_lib.freeze(config)
+    task.SETTINGS.check(config)
+    showing.check(config)
+    assert config.save_steps % config.log_steps == config.image_steps % config.log_steps == 0
+
+
+def test_variants_have_the_numbers_of_the_paper_and_of_the_scripts():
+    names = ("directions", "batch", "steps")
+    for variant, scale, least, weight, numbers in (
+        ("svd", 3500, 300, 2.5e-3, (64, 32, 100_000)),
+        ("svd_code", 3500, 300, 2.5e-3, (64, 32, 100_000)),
+        ("hybrid", 80, 15, 2.5e-3, (64, 16, 100_000)),
+        ("hybrid_code", 60, 15, 0.25, (64, 32, 100_000)),
+        ("latent", 6, 0.5, 0.25, (64, 32, 100_000)),
+    ):
+        config = discover.get_config(variant)
+        assert (config.shift.scale, config.shift.least) == (scale, least)
+        assert config.loss.shift_weight == weight
+        assert tuple(config[name] for name in names) == numbers
+        assert config.optimizer.directions_rate == config.optimizer.reconstructor_rate == 1e-4
+        assert config.reconstructor.name == "resnet18"
+    with pytest.raises(ValueError, match=r"expected one of default, svd, .*; got 'sdv'"):
+        discover.get_config("sdv")
+    assert discover_demo.get_config().max_hours * 60 < 10
