@@ -209,7 +209,7 @@ def read_json(
     if not isinstance(value, kind):
         raise InputError(
             f"{path}: expected JSON under {key!r} in the metadata, a {kind.__name__}; got "
-            f"{metadata.get(key)!r}; the file is damaged: make it anew"
+            f"{str(metadata.get(key))[:200]!r}; the file is damaged: make it anew"
         )
     return value
 

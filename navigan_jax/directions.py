@@ -6,18 +6,23 @@ An edit is a change ξ of the weights of some layers; a direction is an edit of 
 
 import dataclasses
 import json
+import math
 import os
+import reprlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from navigan_jax import checkpoints
 from navigan_jax import params as params_lib
-from navigan_jax.array_types import Array
+from navigan_jax.array_types import Array, Params
 from navigan_jax.errors import InputError
 
 _REQUIRED = ("architecture", "digest", "method", "metric", "seed", "latents", "config")
+
+_UNIT_TOLERANCE = 1e-3  # of a direction's norm; rounding of long float32 sums is a tenth of it
 
 # Arrays beside the basis, by the shape of what they hold of one direction.
 _TABLES = {"shift_scales": (2,), "distances": (2,)}
@@ -126,14 +131,34 @@ def read_directions(path: str | os.PathLike[str], *, digest: str | None) -> Dire
     )
 
 
+def require_fit(path: str | os.PathLike[str], directions: Directions, params: Params) -> None:
+    """Checks that the directions, which are those of that file, are shaped like the weights.
+
+    Raises: InputError.
+    """
+    shapes = {layer: np.shape(leaf) for layer, leaf in params_lib.flatten(params).items()}
+    for layer, rows in directions.basis.items():
+        if shapes.get(layer) != rows.shape[1:]:
+            raise InputError(
+                f"{path}: expected directions for weights of these sizes; got {layer} of "
+                f"{list(rows.shape[1:])}, where the generator has "
+                f"{list(shapes.get(layer, ())) or 'nothing'}; give those of this generator"
+            )
+
+
 def _check(
     path: str | os.PathLike[str],
-    layers: Sequence[str],
-    measures: Sequence[str],
+    layers: Sequence[Any],
+    measures: Sequence[Any],
     arrays: Mapping[str, np.ndarray],
-    provenance: Mapping[str, str],
+    provenance: Mapping[str, Any],
 ) -> None:
-    """Checks that nothing is missing, of another size or NaN."""
+    """Checks that nothing is missing, of another size or kind, or no number that can be used."""
+    for what, names in (("layers", layers), ("measures", measures)):
+        if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+            raise _damaged(path, f"different names under {what}", f"{reprlib.repr(names)}")
+    if not all(isinstance(value, str) for value in provenance.values()):
+        raise _damaged(path, "texts under provenance", reprlib.repr(provenance))
     shapes = {f"{_MEASURE}{name}": () for name in measures} | _TABLES
     shapes |= {name: shape for name, shape in _OPTIONAL_TABLES.items() if name in arrays}
     names = [*shapes, *(f"{_BASIS}{layer}" for layer in layers)]
@@ -141,22 +166,28 @@ def _check(
     missing += [key for key in _REQUIRED if key not in provenance]
     missing += [what for what, of in (("layers", layers), ("measures", measures)) if not of]
     if missing:
-        raise InputError(
-            f"{path}: expected layers, measures, arrays and provenance; got none of "
-            f"{', '.join(missing)}; the file is damaged: make it anew"
-        )
+        wanted = "layers, measures, arrays and provenance"
+        raise _damaged(path, wanted, f"none of {', '.join(missing)}")
     count = arrays[names[0]].size
     for name in names:
-        shape, rest = arrays[name].shape, shapes.get(name)
-        if shape[:1] != (count,) or rest not in (None, shape[1:]):
-            raise InputError(
-                f"{path}: expected {name} of {count} directions, as many as measured; got shape "
-                f"{list(shape)}; the file is damaged: make it anew"
-            )
+        array, rest = arrays[name], shapes.get(name)
+        if not np.issubdtype(array.dtype, np.floating):
+            raise _damaged(path, f"fractions (floating point) in {name}", str(array.dtype))
+        if count == 0 or array.shape[:1] != (count,) or rest not in (None, array.shape[1:]):
+            wanted = f"{name} of {count or 'some'} directions, as many as measured"
+            raise _damaged(path, wanted, f"shape {list(array.shape)}")
         # A residual is infinite where the eigenvalue is zero; nothing else may be.
         may_be_infinite = name == f"{_MEASURE}residual"
-        if np.isnan(arrays[name]).any() or (not may_be_infinite and np.isinf(arrays[name]).any()):
-            raise InputError(
-                f"{path}: expected finite numbers; got NaN or infinity in {name}; "
-                "the file is damaged: make it anew"
-            )
+        if np.isnan(array).any() or (not may_be_infinite and np.isinf(array).any()):
+            raise _damaged(path, "finite numbers", f"NaN or infinity in {name}")
+        if name in _TABLES and (array < 0).any():
+            raise _damaged(path, f"{name} of 0 or more", f"{float(array.min()):g}")
+    for index in range(count):
+        rows = [arrays[f"{_BASIS}{layer}"][index].astype(np.float64) for layer in layers]
+        length = math.sqrt(sum(float(np.vdot(row, row)) for row in rows))
+        if abs(length - 1) > _UNIT_TOLERANCE:
+            raise _damaged(path, "directions of norm 1", f"direction {index} of norm {length:.3g}")
+
+
+def _damaged(path: str | os.PathLike[str], expected: str, got: str) -> InputError:
+    return InputError(f"{path}: expected {expected}; got {got}; the file is damaged: make it anew")

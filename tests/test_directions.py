@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from navigan_jax import checkpoints
-from navigan_jax.directions import Directions, read_directions, write_directions
+from navigan_jax.directions import Directions, read_directions, require_fit, write_directions
 from navigan_jax.errors import InputError
 
 DIGEST, OTHER = "a" * 64, "b" * 64
@@ -160,6 +160,50 @@ def test_truncated_file_is_refused(written, tenth):
             {"arrays": {"measures/residual": np.array([np.nan, 1, 0])}},
             "NaN or infinity in meas.*res",
         ),
+        ({"metadata": {"layers": '["conv1/kernel", 3]'}}, "different names under layers; got"),
+        ({"metadata": {"layers": '[["conv1/kernel"]]'}}, "different names under layers; got"),
+        ({"metadata": {"measures": '["residual", "residual"]'}}, "different names under measures"),
+        (
+            {"metadata": {"provenance": json.dumps(PROVENANCE | {"seed": {"a": []}})}},
+            "texts under provenance; got",
+        ),
+        (
+            {"arrays": {"shift_scales": np.full((3, 2), -1.5)}},
+            "shift_scales of 0 or more; got -1.5",
+        ),
+        ({"arrays": {"distances": -np.eye(3)[:, :2]}}, "distances of 0 or more; got -1"),
+        (
+            {"arrays": {"basis/conv1/kernel": np.zeros((3, 3, 3, 2, 1), np.int8)}},
+            "fractions .* in basis/conv1/kernel; got int8",
+        ),
+        (
+            {"arrays": {"measures/residual": np.zeros(3, bool)}},
+            "fractions .* in measures/residual; got bool",
+        ),
+        (
+            {"arrays": {"basis/conv1/kernel": np.zeros((3, 9), np.float32)}},
+            "directions of norm 1; got direction 0 of norm 0",
+        ),
+        (
+            {"arrays": {"basis/conv1/kernel": np.full((3, 9), 1e30, np.float32)}},
+            r"directions of norm 1; got direction 0 of norm 3e\+30",
+        ),
+        (
+            {
+                "arrays": {
+                    name: np.zeros((0, *shape))
+                    for name, shape in {
+                        "measures/eigenvalue": (),
+                        "measures/residual": (),
+                        "shift_scales": (2,),
+                        "distances": (2,),
+                        "basis/conv1/kernel": (9,),
+                        "basis/conv2/kernel": (9,),
+                    }.items()
+                }
+            },
+            r"measures/eigenvalue of some directions.*got shape \[0\]",
+        ),
     ],
 )
 def test_damaged_file_is_refused(written, change, message):
@@ -185,3 +229,34 @@ def test_provenance_is_readable_by_others(written):
     _, metadata = checkpoints.read_arrays(written)
     assert json.loads(metadata["provenance"]) == PROVENANCE
     assert json.loads(metadata["layers"]) == ["conv2/kernel", "conv1/kernel"]
+
+
+def test_header_that_claims_more_than_the_file_holds_is_refused(written):
+    """Nothing of that size is made."""
+    content = written.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["distances"] = {"dtype": "F64", "shape": [2**50, 2], "data_offsets": [0, 2**54]}
+    text = json.dumps(header).encode()
+    written.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+    with pytest.raises(InputError, match=r"directions\.safetensors: expected a whole safetensors"):
+        read_directions(written, digest=DIGEST)
+
+
+def test_directions_that_do_not_fit_the_weights_are_refused():
+    """By the layer: of another shape, or one that is not there."""
+    directions = make()
+    params = {
+        "conv1": {"kernel": np.zeros((3, 3, 2, 1))},
+        "conv2": {"kernel": np.zeros((2, 2, 3, 1))},
+    }
+    require_fit("a.safetensors", directions, params)
+    for changed, message in (
+        (
+            {"conv1": {"kernel": np.zeros((3, 3, 1, 2))}},
+            r"kernel of \[3, 3, 2, 1\], .* \[3, 3",
+        ),
+        ({"conv1": {}}, "conv1/kernel of .* where the generator has nothing"),
+    ):
+        with pytest.raises(InputError, match=f"^a.safetensors: .*{message}"):
+            require_fit("a.safetensors", directions, params | changed)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,10 @@ from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import Generator
+
+# What a file may ask for, be it damaged or hostile: networks have some 20 layers, and an array
+# does not have more entries.
+_MOST_SIZES, _LARGEST = 64, 2**31
 
 
 def make_generator(architecture: str, config: Mapping[str, Any]) -> Generator:
@@ -24,12 +29,26 @@ def make_generator(architecture: str, config: Mapping[str, Any]) -> Generator:
             f"architecture: expected a known one; got {architecture!r}; "
             f"allowed: {', '.join(generators.ARCHITECTURES)}"
         )
+    for key, value in config.items():
+        sizes = [
+            x for x in (value if isinstance(value, list | tuple) else [value]) if _is_number(x)
+        ]
+        if len(sizes) > _MOST_SIZES or not all(-_LARGEST < x < _LARGEST for x in sizes):
+            raise InputError(
+                f"{architecture}: expected numbers below {_LARGEST} and at most {_MOST_SIZES} in a "
+                f"list; got {key} = {reprlib.repr(value)}; convert the weights anew"
+            )
     try:
         return generators.ARCHITECTURES[architecture](**config)
     except TypeError as error:
+        got = str(dict(config))[:500]
         raise InputError(
-            f"{architecture}: expected its sizes; got {dict(config)}, which do not fit ({error})"
+            f"{architecture}: expected its sizes; got {got}, which do not fit ({error})"
         ) from error
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def write_generator(

@@ -4,8 +4,6 @@ import hashlib
 import json
 import pathlib
 
-import numpy as np
-
 from navigan_jax import checkpoints, devices
 from navigan_jax import directions as directions_lib
 from navigan_jax import params as params_lib
@@ -84,7 +82,7 @@ def _read_edits(config: Config, params: Params) -> list[tuple[str, Edit, float]]
     for file, wanted, index, shift in moves:
         if file not in files:
             files[file] = read_directions(file, digest=digest)
-            _check_fits(file, files[file], params)
+            directions_lib.require_fit(file, files[file], params)
         if wanted and directions_lib.digest(files[file]) != wanted:
             raise InputError(
                 f"{file}: expected the directions of digest {wanted}, as the recipe says; got "
@@ -126,14 +124,3 @@ def _moves_of_recipe(config: Config) -> list[tuple[str, str, int, float]]:
         file = config.directions or str(folder / move.file)
         moves.append((file, move.directions, move.index, move.shift))
     return moves
-
-
-def _check_fits(file: str, directions: Directions, params: Params) -> None:
-    shapes = {path: np.shape(leaf) for path, leaf in params_lib.flatten(params).items()}
-    for path, rows in directions.basis.items():
-        if shapes.get(path) != rows.shape[1:]:
-            raise InputError(
-                f"{file}: expected directions for weights of these sizes; got {path} of "
-                f"{list(rows.shape[1:])}, where the generator has "
-                f"{list(shapes.get(path, ())) or 'nothing'}; give those of this generator"
-            )

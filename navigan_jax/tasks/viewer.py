@@ -6,7 +6,7 @@ import secrets
 from navigan_jax import checkpoints
 from navigan_jax import params as params_lib
 from navigan_jax.config import Config
-from navigan_jax.directions import read_directions
+from navigan_jax.directions import read_directions, require_fit
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import read_generator
 from navigan_jax.generators.source_map import read_source_map
@@ -42,6 +42,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     token = config.token or (secrets.token_urlsafe(24) if is_open else None)
     generator, params = read_generator(config.generator)
     directions = read_directions(config.directions, digest=params_lib.digest(params))
+    require_fit(config.directions, directions, params)
     generator.find_layers(directions.layers)
     source = None
     if config.source is not None:

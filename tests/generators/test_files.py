@@ -88,6 +88,47 @@ def test_wrong_metadata_are_refused(written, metadata, message):
     assert str(caught.value).startswith(f"{written}: ")
 
 
+JUNK = [
+    None, True, -1, 0, 1.5, float("nan"), float("inf"), 10**6, 10**12, 10**400, "abc", "", [], [[]],
+    [1, "a"], [None], [-1], [10**12] * 3, [[1, 2]], [True], [0.5], {}, {"a": {"b": [{}]}}, [{}],
+    [1] * 100_000, ["a"] * 70,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", sorted(CONFIG))
+def test_junk_in_the_sizes_is_refused(written, key):
+    """Of every kind JSON has, huge and nested: one message each, and a short one."""
+    for junk in JUNK:
+        rewrite(written, metadata={"config": json.dumps(CONFIG | {key: junk})})
+        with pytest.raises(InputError, match=rf"^{written}: .*expected") as caught:
+            read_generator(written)
+        assert len(str(caught.value)) < 2000
+
+
+@pytest.mark.parametrize(
+    ("key", "junk"),
+    [
+        ("clamp", 10**12),
+        ("mapping_rate", float("nan")),
+        ("channels", [5] * 1000),
+        ("image_channels", 10**30),
+    ],
+)
+def test_junk_in_other_sizes_is_refused(key, junk):
+    """What JAX would stumble over only when weights are drawn."""
+    with pytest.raises(InputError, match=rf"stylegan2: expected numbers below .*got {key} = "):
+        make_generator("stylegan2", {**testing.TINY_CONFIGS["stylegan2"], key: junk})
+
+
+@pytest.mark.parametrize("nested", ["[" * 100_000, '{"a":' * 100_000, "{" * 10 + "}" * 9, "NaN"])
+def test_metadata_that_are_no_json_are_refused(written, nested):
+    """Nested beyond what a parser takes, too."""
+    rewrite(written, metadata={"config": nested})
+    with pytest.raises(InputError, match=r"JSON under 'config'") as caught:
+        read_generator(written)
+    assert len(str(caught.value)) < 2000
+
+
 @pytest.mark.parametrize("key", ["format", "format_version", "architecture", "config", "digest"])
 def test_missing_metadata_are_refused(written, key):
     """None of them has a default."""
