@@ -31,11 +31,11 @@ def folder(tmp_path: pathlib.Path) -> pathlib.Path:
     convert(tmp_path / "net.pth", tmp_path / "generator.safetensors")
     _, params = read_generator(tmp_path / "generator.safetensors")
     random = np.random.RandomState(0)
+    basis = {path: random.standard_normal((3, *shape)) for path, shape in LAYERS.items()}
+    squares = [np.sum(rows.reshape(3, -1) ** 2, axis=1) for rows in basis.values()]
+    norms = np.sqrt(sum(squares)).reshape(3, 1, 1, 1, 1)
     directions = Directions(
-        basis={
-            path: random.standard_normal((3, *shape)).astype(np.float32)
-            for path, shape in LAYERS.items()
-        },
+        basis={path: (rows / norms).astype(np.float32) for path, rows in basis.items()},
         measures={"order": np.arange(3.0)},
         shift_scales=np.ones((3, 2)),
         distances=np.ones((3, 2)),
