@@ -1,5 +1,6 @@
 """What the directions and the reconstructor are trained for: name the direction, tell the shift."""
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -23,6 +24,8 @@ def reconstruction_loss(
     (mean |t̂ − t|).
     Source: Cherepkov et al. 2021, section 3.2.
     """
+    # A prediction [batch, 1] would be broadcast against the shifts, and learn nothing.
+    chex.assert_equal_shape([predicted, shifts, indices])
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), indices[:, None], axis=1)
     label_loss = -label_weight * jnp.mean(chosen)
     shift_error = jnp.mean(jnp.abs(predicted - shifts))

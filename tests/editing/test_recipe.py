@@ -41,8 +41,7 @@ def draw_directions(layer, digest, seed):
     names = ("architecture", "method", "metric", "seed", "latents", "config")
     return Directions(
         basis={layer.path: rows / 10},
-        spectrum=np.ones(2),
-        residuals=np.zeros(2),
+        measures={"eigenvalue": np.ones(2), "residual": np.zeros(2)},
         shift_scales=np.zeros((2, 2)),
         distances=np.zeros((2, 2)),
         provenance=dict.fromkeys(names, "none") | {"digest": digest},

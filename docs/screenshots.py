@@ -1,6 +1,6 @@
 """Makes the pictures of the viewer in docs/: a screenshot of each of its views.
 
-  make demo && python -m tools.screenshots
+  make demo && python -m docs.screenshots
 
 Starts the viewer on a copy of the demo's directions and looks at it with the system's Chromium.
 """
