@@ -242,3 +242,39 @@ def test_five_steps_in_double_precision(name):
         testing.assert_close(report["logits"], run.data["f64/logits"][index], 1e-6)
         testing.assert_close(run.flat(gradients[0]), run.data["f64/deformator_grad"][index], 1e-5)
         testing.assert_close(run.flat(state.directions), run.data["f64/deformator"][index], 1e-6)
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_reconstructor_learns_as_the_original(name):
+    """Gradients of the first step, in double precision; weights and statistics after the last.
+
+    Adam makes whole steps of gradients that are rounding, so of the weights only those may differ
+    by more than rounding, and by no more than all their steps; of most the difference is small.
+    """
+    run = trainer(name)
+    steps = history(name, "float64")
+    skipped = set(run.case.info["parameters_not_comparable"])
+    gradients = params_lib.flatten({"params": steps[0][3][1]})
+    prefix = "step0/grad/"
+    compared = [key.removeprefix(prefix) for key in run.data if key.startswith(prefix)]
+    compared = [key for key in compared if key not in skipped and our_path(key)]
+    assert compared
+    for key in compared:
+        actual = to_theirs(gradients[our_path(key)])
+        testing.assert_close(actual, run.data[prefix + key], 0.01, key)
+    last = params_lib.flatten(steps[-1][1].reconstructor)
+    prefix, statistics = "final/predictor/", 0
+    furthest = 2 * run.info["steps"] * run.info["predictor_lr"]
+    for key in (key.removeprefix(prefix) for key in run.data if key.startswith(prefix)):
+        path = our_path(key)
+        if path is None or key in skipped:
+            continue
+        actual, expected = to_theirs(last[path]), run.data[prefix + key]
+        if path.startswith("batch_stats"):
+            testing.assert_close(actual, expected, 1e-3, key)
+            statistics += 1
+        else:
+            difference = np.abs(actual - expected)
+            assert np.max(difference) <= furthest, key
+            assert np.mean(difference) <= 0.1 * furthest, key
+    assert statistics
