@@ -47,6 +47,7 @@ def files(tmp_path_factory):
     provenance = dict.fromkeys(required, "") | {"digest": params_lib.digest(params)}
     for layer in generator.layers[1:]:
         rows = np.random.RandomState(1).standard_normal((4, *layer.shape)).astype(np.float32)
+        rows /= np.linalg.norm(rows.reshape(4, -1), axis=1).reshape(4, *([1] * len(layer.shape)))
         name = layer.path.partition("/")[0]
         write_directions(
             folder / f"{name}.safetensors",
