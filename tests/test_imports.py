@@ -61,6 +61,7 @@ ORDER = [
     "discovery.matrix",
     "discovery.sampling",
     "discovery.reconstructor",
+    "discovery.reconstructor_files",
     "discovery.loss",
     "discovery.step",
     "discovery.ranking",

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -140,6 +140,9 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             raise wrong_number(config, key, f"a multiple of config.log_steps, {config.log_steps}")
     problem = _read_problem(config)
     subspace, digests = _make_subspace(config, problem)
+    start = training.read_reconstructor(config)
+    if start is not None:
+        digests["reconstructor"] = params_lib.digest(start)
     matrix = direction_matrix(
         training.key_for(config, training.DRAWN),
         subspace,
@@ -161,7 +164,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             directions = read_directions(path, digest=problem.digest)
             say(f"{path}: found, {len(directions)} directions")
         else:
-            directions = _discover(config, workdir, problem, matrix)
+            directions = _discover(config, workdir, problem, matrix, start)
         if devices.is_main_process():
             _show(config, workdir, problem, directions)
         devices.wait_for_all("finished")  # a process that leaves takes the others with it
@@ -220,21 +223,30 @@ def _latent_width(problem: Problem) -> int:
 
 
 def _discover(
-    config: Config, workdir: pathlib.Path, problem: Problem, matrix: DirectionMatrix
+    config: Config,
+    workdir: pathlib.Path,
+    problem: Problem,
+    matrix: DirectionMatrix,
+    start: Mapping[str, Any] | None,
 ) -> Directions:
-    """Trains, and writes tables, curves and directions, without shift scales yet."""
+    """Trains, and writes tables, curves and directions, without shift scales yet.
+
+    start: weights of the reconstructor to begin with, or None: at random.
+    """
     target = problem.layers or config.subspace.latent
     problem = dataclasses.replace(problem, params=params_lib.to_device(problem.params))
+    reconstructor = make_reconstructor(
+        config.reconstructor.name,
+        directions=config.directions,
+        side=config.reconstructor.side or None,
+        synchronised=config.reconstructor.synchronised,
+    )
+    first = training.first_variables(config, problem.generator, reconstructor, start)
     setup = training.Setup(
         problem,
         target,
         matrix,
-        make_reconstructor(
-            config.reconstructor.name,
-            directions=config.directions,
-            side=config.reconstructor.side or None,
-            synchronised=config.reconstructor.synchronised,
-        ),
+        reconstructor,
         training.make_recipe(config, problem, target, matrix),
     )
     names = ", ".join(layer.path for layer in problem.layers) or f"latent {target}"
@@ -243,7 +255,7 @@ def _discover(
         f"{config.subspace.name} of {matrix.subspace.size}, {config.matrix}, {matrix.count} "
         f"directions; {config.reconstructor.name}; {devices.describe()}"
     )
-    best = training.train(config, workdir, setup, training.first_variables(config, setup))
+    best = training.train(config, workdir, setup, first)
     say("measuring every direction")
     measure = training.make_measure(setup, rounds=config.held_out.final_rounds)
     table = measure(best.parameters, best.variables, jax.random.key(config.held_out.seed))

@@ -8,7 +8,7 @@ import dataclasses
 import math
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -23,10 +23,11 @@ from navigan_jax.discovery import loop, plausibility, ranking
 from navigan_jax.discovery.checkpointing import Checkpoints
 from navigan_jax.discovery.matrix import DirectionMatrix
 from navigan_jax.discovery.reconstructor import Reconstructor, init_reconstructor, predict
+from navigan_jax.discovery.reconstructor_files import read_start, start_with
 from navigan_jax.discovery.sampling import sample_shifts
 from navigan_jax.discovery.step import Recipe, TrainState, init_state, make_step, render_pairs
 from navigan_jax.errors import InputError
-from navigan_jax.generators.base import EditableLayer
+from navigan_jax.generators.base import EditableLayer, Generator
 from navigan_jax.progress import MetricWriter, NullMetricWriter, Progress, open_metrics
 from navigan_jax.tasks.inputs import Problem
 from navigan_jax.tasks.settings import wrong_number
@@ -290,11 +291,38 @@ class _Session:
         )
 
 
-def first_variables(config: Config, setup: Setup) -> dict[str, Any]:
-    """Returns fresh variables of the reconstructor."""
-    generator = setup.problem.generator
+def read_reconstructor(config: Config) -> dict[str, Any] | None:
+    """Returns the weights that the reconstructor starts with, or None: at random.
+
+    Raises: InputError if the network takes none, or the file is missing, damaged or of another
+      kind.
+    """
+    path, name = config.reconstructor.weights, config.reconstructor.name
+    if path is None:
+        return None
+    if name != "resnet18":
+        raise InputError(
+            f"config.reconstructor.weights: expected nothing, as {name} always starts at random; "
+            f"got {path!r}; leave the key out, or set --config.reconstructor.name=resnet18"
+        )
+    return read_start(path)
+
+
+def first_variables(
+    config: Config,
+    generator: Generator,
+    reconstructor: Reconstructor,
+    start: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Returns variables of the reconstructor: fresh ones, or `start` with fresh heads.
+
+    Raises: InputError if `start` is of another network.
+    """
     shape = (generator.resolution, generator.resolution, generator.image_channels)
-    return init_reconstructor(key_for(config, RECONSTRUCTOR), setup.reconstructor, shape)
+    variables = init_reconstructor(key_for(config, RECONSTRUCTOR), reconstructor, shape)
+    if start is None:
+        return variables
+    return start_with(variables, start, config.reconstructor.weights)
 
 
 def _picture(setup: Setup, parameters: Any, directions: int, seed: int) -> np.ndarray:

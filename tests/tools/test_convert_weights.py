@@ -154,10 +154,13 @@ def test_terminal_codes_in_names_are_not_printed(
         ([], "the following arguments are required: KIND"),
         (
             ["dcgn"],
-            "KIND: got 'dcgn'; allowed: dcgan, stylegan2, navigan, lpips, inspect; did you mean "
-            "dcgan?",
+            "KIND: got 'dcgn'; allowed: dcgan, stylegan2, navigan, lpips, resnet18, inspect; "
+            "did you mean dcgan?",
         ),
-        (["xyz"], "KIND: got 'xyz'; allowed: dcgan, stylegan2, navigan, lpips, inspect\n"),
+        (
+            ["xyz"],
+            "KIND: got 'xyz'; allowed: dcgan, stylegan2, navigan, lpips, resnet18, inspect\n",
+        ),
         (["dcgan", "a"], "the following arguments are required: --out"),
         (["lpips", "a", "--out", "l.safetensors"], "required: --net"),
         (["lpips", "--net", "vg", "--out", "l.safetensors"], "invalid choice: 'vg'"),

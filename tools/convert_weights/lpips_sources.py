@@ -66,7 +66,7 @@ def collect(
     if net not in BACKBONES:
         raise InputError(f"lpips: expected a net; got {net!r}; allowed: {', '.join(BACKBONES)}")
     path = fetch(BACKBONES[net], cache) if source is None else source
-    backbone, origin = _read_state(path, "backbone")
+    backbone, origin = read_state(path, "backbone")
     found = net_of(backbone)
     if found != net:
         raise InputError(
@@ -79,7 +79,7 @@ def collect(
         return Sources(backbone, backbone, origin)
     path = fetch(LPIPS_WHEEL, cache) if linear_source is None else linear_source
     member = re.escape(f"lpips/weights/v{version}/{net}.pth")
-    linear, linear_origin = _read_state(path, "linear", member)
+    linear, linear_origin = read_state(path, "linear", member)
     if not has_linear(linear):
         raise InputError(
             f"{path}: expected linear weights of LPIPS, lin0.model.1.weight and so on; got "
@@ -88,10 +88,14 @@ def collect(
     return Sources(backbone, linear, origin | linear_origin)
 
 
-def _read_state(
+def read_state(
     path: str | os.PathLike[str], part: str, member: str | None = None
 ) -> tuple[State, dict[str, str]]:
-    """Returns a state dict and where it is from; `member` is its name in a wheel, as a pattern."""
+    """Returns a state dict and where it is from, under names that begin with `part`.
+
+    member: the file's name in a wheel, as a pattern.
+    Raises: InputError if the file is missing, damaged, hostile, or no state dict.
+    """
     data, name = read_bytes(path), str(path)
     origin = {part: os.path.basename(name), f"{part}_sha256": hashlib.sha256(data).hexdigest()}
     if member is not None and is_wheel(data, name):

@@ -60,7 +60,7 @@ def from_state_dict(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
         if path is None:
             raise InputError(
                 f"resnet18: expected the weights of torchvision's ResNet-18; got {key!r}; "
-                "give resnet18-f37072fd.pth, or leave SOURCE out to have it downloaded"
+                "give https://download.pytorch.org/models/resnet18-f37072fd.pth, downloaded"
             )
         array = np.asarray(array, np.float32)
         flat[path] = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array

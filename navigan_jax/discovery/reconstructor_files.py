@@ -1,0 +1,96 @@
+"""Weights that a reconstructor starts with, as a file: all of ResNet-18 but its two heads."""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from navigan_jax import checkpoints
+from navigan_jax import params as params_lib
+from navigan_jax.discovery.reconstructor import ResNet18, init_reconstructor
+from navigan_jax.errors import InputError
+
+_HEADS = ("params/label_head/", "params/shift_head/")
+_ADVICE = (
+    "make it anew from torchvision's resnet18-f37072fd.pth: "
+    "python -m tools.convert_weights resnet18 SOURCE --out FILE.safetensors"
+)
+_PHOTOGRAPH = (64, 64, 3)  # the size has no effect on the weights
+
+
+def write_start(
+    path: str | os.PathLike[str], variables: Mapping[str, Any], source: Mapping[str, Any]
+) -> None:
+    """Writes {"params", "batch_stats"} of a ResNet-18 for colour images, without its heads.
+
+    source: where the weights come from; kept in the file as JSON.
+    Raises: InputError if a weight is missing, unknown, of another shape or not finite, or the file
+      cannot be written.
+    """
+    network = ResNet18(directions=1)
+    wanted = jax.eval_shape(
+        lambda key: init_reconstructor(key, network, _PHOTOGRAPH), jax.random.key(0)
+    )
+    flat = params_lib.flatten(variables)
+    _require_fit(flat, params_lib.flatten(wanted), os.fspath(path))
+    metadata = {
+        "format": "navigan_jax.reconstructor",
+        "format_version": "1",
+        "kind": "resnet18",
+        "digest": params_lib.digest(variables),
+        "source": json.dumps(dict(source)),
+    }
+    checkpoints.write_arrays(path, flat, metadata)
+
+
+def read_start(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns what `write_start` wrote.
+
+    Raises: InputError if the file is missing, changed, damaged or of another kind.
+    """
+    arrays, metadata = checkpoints.read_arrays(path)
+    checkpoints.require_format(path, metadata, "reconstructor")
+    variables = params_lib.unflatten(arrays)
+    expected, got = metadata.get("digest"), params_lib.digest(variables)
+    if got != expected:
+        raise InputError(
+            f"{path}: expected weights of digest {expected}; got {got}; the file was changed or "
+            f"damaged: {_ADVICE}"
+        )
+    return variables
+
+
+def start_with(
+    variables: Mapping[str, Any], start: Mapping[str, Any], path: str | os.PathLike[str]
+) -> dict[str, Any]:
+    """Returns the variables with all but the heads taken from `start`.
+
+    path: where `start` is from, for the message.
+    Raises: InputError if they are of another network.
+    """
+    own, others = params_lib.flatten(variables), params_lib.flatten(start)
+    _require_fit(others, own, os.fspath(path))
+    return params_lib.unflatten(own | others)
+
+
+def _require_fit(got: Mapping[str, Any], own: Mapping[str, Any], path: str) -> None:
+    wanted = {name: leaf.shape for name, leaf in own.items() if not name.startswith(_HEADS)}
+    for name in sorted(wanted.keys() | got.keys()):
+        expected = _shape_text(wanted.get(name))
+        found = _shape_text(got[name].shape if name in got else None)
+        if found != expected:
+            raise InputError(
+                f"{path}: expected the weights of a ResNet-18 for these images, {name} {expected}; "
+                f"got {found}; {_ADVICE}"
+            )
+        if not np.isfinite(got[name]).all():
+            raise InputError(
+                f"{path}: expected finite weights; got NaN or infinity in {name}; {_ADVICE}"
+            )
+
+
+def _shape_text(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else str(list(shape))

@@ -1,0 +1,116 @@
+"""A reconstructor that starts with weights of torchvision: by the command, the file, the task."""
+
+import numpy as np
+import pytest
+
+from configs import discover
+from navigan_jax import checkpoints, params, testing
+from navigan_jax import config as config_lib
+from navigan_jax.discovery.reconstructor import make_reconstructor
+from navigan_jax.discovery.reconstructor_files import read_start, write_start
+from navigan_jax.errors import InputError
+from navigan_jax.generators.files import make_generator
+from navigan_jax.tasks import training
+from tests.tools.crafting import state_dict_file
+from tools.convert_weights import __main__ as command
+
+
+def torchvision_state():
+    """Returns a state of ResNet-18's names and shapes, filled at random."""
+    shapes = {"conv1.weight": (64, 3, 7, 7), "fc.weight": (1000, 512), "fc.bias": (1000,)}
+    norms, inputs = {"bn1": 64}, 64
+    for layer, features in enumerate((64, 128, 256, 512), start=1):
+        for block in range(2):
+            name = f"layer{layer}.{block}"
+            shapes[f"{name}.conv1.weight"] = (features, inputs, 3, 3)
+            shapes[f"{name}.conv2.weight"] = (features, features, 3, 3)
+            norms |= {f"{name}.bn1": features, f"{name}.bn2": features}
+            if inputs != features:
+                shapes[f"{name}.downsample.0.weight"] = (features, inputs, 1, 1)
+                norms[f"{name}.downsample.1"] = features
+            inputs = features
+    for name, features in norms.items():
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"{name}.{part}"] = (features,)
+    return testing.fill_state_dict(shapes, 0)
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """Returns the state and the path of the file that the command made of it."""
+    folder = tmp_path_factory.mktemp("resnet18")
+    source, out = folder / "resnet18.pth", folder / "start.safetensors"
+    state = torchvision_state()
+    source.write_bytes(state_dict_file(state))
+    assert command.main(["resnet18", str(source), "--out", str(out)]) == 0
+    return state, out
+
+
+def first(path, *, name="resnet18", channels=3):
+    """Returns (start, fresh, first variables) as the task makes them."""
+    config = discover.get_config()
+    config.reconstructor.name, config.reconstructor.weights = name, str(path)
+    config = config_lib.freeze(config)
+    sizes = {"z_dim": 5, "widths": [7, 6], "image_channels": channels}
+    generator = make_generator("dcgan", sizes)
+    start = training.read_reconstructor(config)
+    network = make_reconstructor(name, directions=3)
+    fresh = training.first_variables(config, generator, network, None)
+    made = training.first_variables(config, generator, network, start)
+    return tuple(map(params.flatten, (start, fresh, made)))
+
+
+def test_reconstructor_starts_with_exactly_these_weights_and_fresh_heads(converted):
+    state, path = converted
+    start, fresh, made = first(path)
+    heads = {name for name in made if "_head/" in name}
+    assert len(heads) == 4 and set(made) == set(fresh) == set(start) | heads
+    for name, leaf in made.items():
+        np.testing.assert_array_equal(leaf, fresh[name] if name in heads else start[name])
+    kernel = state["conv1.weight"].transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(made["params/conv1/kernel"][:, :, :3], kernel / 2)
+    np.testing.assert_array_equal(made["params/conv1/kernel"][:, :, 3:], kernel / 2)
+    for ours, theirs in (
+        ("params/layer2_0/downsample_bn/scale", "layer2.0.downsample.1.weight"),
+        ("batch_stats/layer4_1/bn2/var", "layer4.1.bn2.running_var"),
+    ):
+        np.testing.assert_array_equal(made[ours], state[theirs])
+        assert not np.array_equal(made[ours], fresh[ours])
+
+
+def test_lenet_takes_no_weights(converted):
+    with pytest.raises(
+        InputError,
+        match=r"config\.reconstructor\.weights: expected nothing, as lenet .*; got '.*'; leave",
+    ):
+        first(converted[1], name="lenet")
+
+
+def test_weights_of_other_images_or_of_another_kind_are_refused(converted, tmp_path):
+    path = converted[1]
+    pattern = r"start\.safetensors: .*, params/conv1/kernel \[7, 7, 2, 64\]; got \[7, 7, 6, 64\]; m"
+    with pytest.raises(InputError, match=pattern):
+        first(path, channels=1)
+    arrays, metadata = checkpoints.read_arrays(path)
+    other = tmp_path / "other.safetensors"
+    checkpoints.write_arrays(other, arrays, metadata | {"format": "navigan_jax.generator"})
+    with pytest.raises(InputError, match=r"other\.safetensors: expected .*reconstructor"):
+        read_start(other)
+    checkpoints.write_arrays(other, arrays | {"params/bn1/bias": np.ones(64)}, metadata)
+    with pytest.raises(InputError, match=r"expected weights of digest .*; got .* was changed"):
+        read_start(other)
+
+
+def test_incomplete_or_broken_weights_are_not_written(converted, tmp_path):
+    start, out = read_start(converted[1]), tmp_path / "out.safetensors"
+    flat = params.flatten(start)
+    for changed, complaint in (
+        ({"params/bn1/bias": None}, r"params/bn1/bias \[64\]; got absent; make it anew"),
+        ({"params/bn1/bias": np.ones(3)}, r"params/bn1/bias \[64\]; got \[3\]; make it anew"),
+        ({"params/other": np.ones(3)}, r"params/other absent; got \[3\]; make it anew"),
+        ({"params/bn1/bias": np.full(64, np.nan)}, r"got NaN or infinity in params/bn1/bias"),
+    ):
+        kept = {name: leaf for name, leaf in (flat | changed).items() if leaf is not None}
+        with pytest.raises(InputError, match=complaint):
+            write_start(out, params.unflatten(kept), {})
+    assert not out.exists()
