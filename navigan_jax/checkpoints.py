@@ -13,6 +13,8 @@ import re
 import secrets
 import stat
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -33,6 +35,21 @@ _ADVICE = {
     errno.EISDIR: "there is a folder or a device of that name: choose another name",
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
 }
+
+
+# What reading an .npz file raises if it is none, damaged, or lacks the array.
+NO_NPZ = (
+    OSError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,  # encrypted, or packed in a way that zipfile does not know
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @contextlib.contextmanager

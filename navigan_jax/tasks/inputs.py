@@ -3,8 +3,6 @@
 import dataclasses
 import hashlib
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from navigan_jax import checkpoints
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
 from navigan_jax.config import Config
@@ -59,20 +58,6 @@ SYNTHESIS = Settings(
     {"synthesis.noise": ("constant", "random", "none")},
 )
 CACHE = Settings({"cache_gib": float}, {"cache_gib": NOT_NEGATIVE})
-
-# What reading an .npz file raises if it is none, damaged, or lacks the array.
-_NO_NPZ = (
-    OSError,
-    EOFError,
-    LookupError,
-    ValueError,
-    TypeError,
-    MemoryError,
-    OverflowError,
-    RuntimeError,  # encrypted, or packed in a way that zipfile does not know
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -226,7 +211,7 @@ def _read_latents(path: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str
             raise TypeError(f"numbers of type {latents.dtype}")
         with np.errstate(over="ignore"):
             return found[0], latents.astype(np.float32)
-    except _NO_NPZ as error:
+    except checkpoints.NO_NPZ as error:
         options = " or ".join(f"{name} {_shape_text(shape)}" for name, shape in shapes.items())
         raise InputError(
             f"{path}: expected an .npz file with a numeric array {options}; got {error}; write "

@@ -5,7 +5,6 @@ import io
 import pathlib
 import threading
 import zipfile
-import zlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -19,20 +18,6 @@ _MOST_FILES = 100
 _MOST_BYTES = 256 * 2**20  # unpacked
 _HELD = 8  # files held in memory
 _NAME_LENGTH = 16
-
-# What reading an .npz file raises if it is none, damaged, or lacks the array.
-_NO_NPZ = (
-    OSError,
-    EOFError,
-    LookupError,
-    ValueError,
-    TypeError,
-    MemoryError,
-    OverflowError,
-    RuntimeError,  # encrypted, or packed in a way that zipfile does not know
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 class OwnLatents:
@@ -109,7 +94,7 @@ class OwnLatents:
                 raise TypeError(f"numbers of type {latents.dtype}")
             with np.errstate(over="ignore"):
                 latents = latents.astype(np.float32)
-        except _NO_NPZ as error:
+        except checkpoints.NO_NPZ as error:
             raise InputError(
                 f"latents: expected an .npz file with an array {allowed}; got {error}; write one "
                 "with numpy.savez(FILE, z=z)"
