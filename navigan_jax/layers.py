@@ -77,6 +77,7 @@ def conv_transpose(
 ) -> Float[Array, "batch height_out width_out out"]:
     """Returns the transposed convolution; H_out = (H - 1) * stride - 2 * padding + side.
 
+    padding: pixels to leave out at each side; below 0: a rim of zeros to add.
     The kernel is in the orientation of PyTorch's ConvTranspose2d, axes moved to HWIO.
     """
     side = kernel.shape[0]
@@ -121,8 +122,8 @@ def conv_transpose_by_matmul(
             bottom = full_height - height * stride - top
             right = full_width - width * stride - left
             total += jnp.pad(tile, ((0, 0), (top, bottom), (left, right), (0, 0)))
-    bottom, right = full_height - spare[1] - padding, full_width - spare[1] - padding
-    return total[:, padding:bottom, padding:right]
+    edges = (-padding, -padding - spare[1], 0)
+    return lax.pad(total, jnp.zeros((), x.dtype), ((0, 0, 0), edges, edges, (0, 0, 0)))
 
 
 @jax.tree_util.register_dataclass
@@ -216,25 +217,35 @@ def conv_transpose_of_windows(
 
 
 def conv(
-    x: Float[Array, "batch height width in"], kernel: Float[Array, "side side in out"]
-) -> Float[Array, "batch height width out"]:
-    """Returns the correlation with a kernel of odd side; what lies outside counts as zero."""
+    x: Float[Array, "batch height width in"],
+    kernel: Float[Array, "side side in out"],
+    *,
+    padded: bool = True,
+) -> Float[Array, "batch height_out width_out out"]:
+    """Returns the correlation with a kernel of odd side.
+
+    padded: what lies outside counts as zero; else the result is side - 1 pixels smaller.
+    """
+    padding = "SAME" if padded else "VALID"
     return lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
 def conv_by_matmul(
-    x: Float[Array, "batch height width in"], kernel: Float[Array, "side side in out"]
-) -> Float[Array, "batch height width out"]:
+    x: Float[Array, "batch height width in"],
+    kernel: Float[Array, "side side in out"],
+    *,
+    padded: bool = True,
+) -> Float[Array, "batch height_out width_out out"]:
     """Returns the same as `conv`: the window around each pixel times the kernel."""
     side, _, inputs, out = kernel.shape
-    height, width = x.shape[1:3]
-    margin = (side // 2, side // 2)
-    padded = jnp.pad(x, ((0, 0), margin, margin, (0, 0)))
+    margin = (side // 2, side // 2) if padded else (0, 0)
+    height, width = (length + 2 * margin[0] - side + 1 for length in x.shape[1:3])
+    surrounded = jnp.pad(x, ((0, 0), margin, margin, (0, 0)))
     windows = jnp.concatenate(
         [
-            padded[:, row : row + height, column : column + width]
+            surrounded[:, row : row + height, column : column + width]
             for row in range(side)
             for column in range(side)
         ],

@@ -67,7 +67,8 @@ class Generator:
     of the image in pixels, and its width too, unless `width` is another.
     Images are NHWC, nominally in [-1, 1]. The network's method `run(carry, start, stop)` goes
     through stages: stage 0 reads z, stage `mapping_stages` the latent, the last one returns the
-    image. Its field `by_matmul` names the submodules that are computed as matrix products.
+    image. Its field `by_matmul` names the submodules that are computed as matrix products; its
+    field `stride`, if it has one, the distance of the pixels that are wanted.
     """
 
     architecture: str
@@ -137,10 +138,30 @@ class Generator:
             )
         return self._run(params, z, start, stop)
 
-    def suffix(self, params: Params, carry: Any, layers: Sequence[EditableLayer]) -> Images:
-        """Returns the images from the prefix's result; `layers` are computed as matrix products."""
-        by_matmul = tuple(layer.path.rpartition("/")[0] for layer in layers)
-        return self._run(params, carry, _first_stage(layers), self.stages, by_matmul)
+    def suffix(
+        self,
+        params: Params,
+        carry: Any,
+        layers: Sequence[EditableLayer],
+        *,
+        stride: int = 1,
+    ) -> Images:
+        """Returns the images from the prefix's result; `layers` are computed as matrix products.
+
+        stride: of rows and columns only every so many-th is returned, from the first one; it
+          divides the resolution. A network that knows how computes no others.
+        """
+        if self.resolution % stride or (self.width or self.resolution) % stride:
+            raise ValueError(f"stride: expected a divisor of {self.resolution}; got {stride}")
+        start = _first_stage(layers)
+        fields: dict[str, Any] = {
+            "by_matmul": tuple(layer.path.rpartition("/")[0] for layer in layers)
+        }
+        if hasattr(self.network, "stride"):
+            fields["stride"] = stride
+            return self._run(params, carry, start, self.stages, fields)
+        images = self._run(params, carry, start, self.stages, fields)
+        return images[:, ::stride, ::stride]
 
     def suffix_of_changes(
         self,
@@ -198,14 +219,14 @@ class Generator:
         carry: Any,
         start: int,
         stop: int,
-        by_matmul: tuple[str, ...] = (),
+        fields: Mapping[str, Any] = types.MappingProxyType({}),
         rngs: dict[str, Key] | None = None,
         collections: Mapping[str, Any] = types.MappingProxyType({}),
     ) -> Any:
         if start == stop:
             return carry
         variables = {"params": params, **collections}
-        network = self.network.clone(by_matmul=by_matmul)
+        network = self.network.clone(**fields)
         return network.apply(variables, carry, start, stop, method="run", rngs=rngs)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax import lax
 
-from navigan_jax.array_types import Images
+from navigan_jax.array_types import Array, Images
 
 
 def upsample(images: Images, taps: Sequence[float]) -> Images:
@@ -22,14 +22,37 @@ def upsample(images: Images, taps: Sequence[float]) -> Images:
     return _filter(_filter(images, taps, 1, 2, padding), taps, 2, 2, padding)
 
 
-def smooth(images: Images, taps: Sequence[float]) -> Images:
-    """Returns the filtered images, one pixel smaller.
+def smooth(images: Images, taps: Sequence[float], rim: int) -> Images:
+    """Returns the filtered images, one pixel smaller than `images` without their rim.
 
-    images: of a transposed convolution of side 3, stride 2 and padding 0, which has inserted the
-      zeros and left one pixel too many.
+    images: of a transposed convolution of side 3, stride 2 and padding -rim, which has inserted
+      the zeros and left one pixel too many. rim: pixels of zeros around them, at least as many as
+      `rim_of` says: so nothing is padded here, and the sums below are simple loops.
     """
-    padding = ((len(taps) - 1) // 2, (len(taps) - 2) // 2)
-    return _filter(_filter(images, taps, 1, 1, padding), taps, 2, 1, padding)
+    size = (images.shape[1] - 2 * rim - 1, images.shape[2] - 2 * rim - 1)
+    return smooth_part(images, taps, rim - rim_of(taps), size)
+
+
+def smooth_part(images: Images, taps: Sequence[float], first: int, size: tuple[int, int]) -> Images:
+    """Returns `size` pixels of the filtered images; the first one reads the taps from `first`."""
+    for axis, length in zip((1, 2), size, strict=True):
+        shifted = [
+            lax.slice_in_dim(images, start, start + length, axis=axis)
+            for start in range(first, first + len(taps))
+        ]
+        # A convolution goes through the taps backwards.
+        images = _weighted_sum(shifted, [2 / sum(taps) * tap for tap in reversed(taps)])
+    return images
+
+
+def rim_of(taps: Sequence[float]) -> int:
+    """Returns the rim that `smooth` needs."""
+    return (len(taps) - 1) // 2
+
+
+def _weighted_sum(arrays: Sequence[Array], factors: Sequence[float]) -> Array:
+    terms = [factor * array for factor, array in zip(factors, arrays, strict=True)]
+    return sum(terms[1:], terms[0])
 
 
 def _filter(

@@ -13,6 +13,7 @@ Departures from the official programs:
 4. Truncation acts for any factor, also above 1; the rosinality program ignores those.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -24,7 +25,16 @@ from jax import lax
 from navigan_jax.array_types import Array, Float, Images
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import EditableLayer, Generator, find_label
-from navigan_jax.generators.ops import smooth, upsample
+from navigan_jax.generators.ops import rim_of, smooth, smooth_part, upsample
+from navigan_jax.generators.pixels import (
+    View,
+    Window,
+    crop,
+    mask_outside,
+    plan,
+    take,
+    upsample_windows,
+)
 from navigan_jax.layers import (
     Change,
     Linear,
@@ -36,6 +46,7 @@ from navigan_jax.layers import (
     dense_change,
     read_change,
 )
+from navigan_jax.winograd import conv3x3, double3x3
 
 BLOCKS = ("skip", "resnet", "orig")
 LABELS = ("embedded", "concatenated")
@@ -81,6 +92,23 @@ class State(NamedTuple):
     residual: Images | None = None
 
 
+def _to_windows(state: State, view: View) -> State:
+    """Returns the windows of a whole state that the view names; without what it does not need."""
+
+    def part(images: Images | None, window: Window | None) -> Any:
+        return None if images is None or window is None else take(images, window)
+
+    return State(
+        state.w_plus,
+        part(state.x, view.x),
+        part(state.image, view.image),
+        part(state.residual, view.residual),
+    )
+
+
+Views = tuple[View, View]  # before and after a stage
+
+
 def _activate(x: Array, gain: float = 1.0, clamp: float | None = None) -> Array:
     x = nn.leaky_relu(x, _SLOPE) * (_ACTIVATION_GAIN * gain)
     return x if clamp is None else jnp.clip(x, -clamp * gain, clamp * gain)
@@ -102,14 +130,16 @@ def modulated(
 ) -> Images:
     """Returns x convolved with a kernel that each sample's style scales, input by input.
 
-    convolve: linear in both arguments. The kernel has the equalised scale 1/√(in·side²). If
+    x may hold several windows of each sample, one after another. convolve: linear in both
+    arguments. The kernel has the equalised scale 1/√(in·side²). If
     `demodulate`, each sample's scaled kernel is divided by its norm, output by output.
     change: of the kernel, sample by sample; it comes before the style. own: the same map as
     `convolve` as a matrix product, for samples with kernels of their own.
     Source: Karras et al. 2020, equations 1 and 3.
     """
     gain = 1 / math.sqrt(math.prod(kernel.shape[:-1]))
-    styled = x * style[:, None, None]
+    windows = len(x) // len(style)
+    styled = x * jnp.repeat(style, windows, axis=0)[:, None, None]
     y = convolve(styled, kernel)
     if not demodulate:
         return gain * add_change(y, styled, change, shared=convolve, own=own or convolve)
@@ -120,7 +150,8 @@ def modulated(
         # (W + Δ)² - W², so that the unchanged part is the same program as without a change.
         more = jnp.sum(added * (2 * kernel[None] + added), axis=(1, 2))
         squares += jnp.einsum("bi,bio->bo", style**2, more)
-    return y * (gain * lax.rsqrt(gain**2 * squares + _EPSILON))[:, None, None]
+    factors = gain * lax.rsqrt(gain**2 * squares + _EPSILON)
+    return y * jnp.repeat(factors, windows, axis=0)[:, None, None]
 
 
 class Dense(nn.Module):
@@ -216,36 +247,54 @@ class StyledConv(nn.Module):
     by_matmul: bool
 
     @nn.compact
-    def __call__(self, x: Images, w: Float[Array, "batch w"]) -> Images:
+    def __call__(
+        self, x: Images, w: Float[Array, "batch w"], view: tuple[Window, Window] | None = None
+    ) -> Images:
+        """Returns the features; view: the windows that x has and those wanted, if not whole."""
         inputs = x.shape[-1]
         style = Dense(inputs, first_bias=1.0, name="affine")(w)
         shape = (3, 3, inputs, self.features)
         kernel = self.param("kernel", nn.initializers.normal(1), shape)
-        convolve, own, change = self._map(self.by_matmul), self._map(True), read_change(self)
+        convolve, own = self._map(self.by_matmul, view), self._map(True, view)
+        change = read_change(self)
         x = modulated(x, kernel, style, convolve, demodulate=True, change=change, own=own)
-        x = self._add_noise(x)
+        x = self._add_noise(x, None if view is None else view[1])
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return _activate(x + bias[None, None, None], self.gain, self.clamp)
 
-    def _map(self, by_matmul: bool) -> Linear:
+    def _map(self, by_matmul: bool, view: tuple[Window, Window] | None) -> Linear:
         if not self.up:
-            return conv_by_matmul if by_matmul else conv
+            if view is None:
+                return conv_by_matmul if by_matmul else conv3x3
+            by_matmul = by_matmul or view[1].size == 1
+            return functools.partial(conv_by_matmul if by_matmul else conv, padded=False)
         double = conv_transpose_by_matmul if by_matmul else conv_transpose
-        return lambda x, kernel: smooth(double(x, kernel, stride=2, padding=0), self.taps)
+        taps, rim = self.taps, rim_of(self.taps)
+        if view is not None:
+            first, size = view[1].first - rim - 2 * view[0].first, view[1].size
+            return lambda x, kernel: smooth_part(
+                double(x, kernel, stride=2, padding=0), taps, first, (size, size)
+            )
+        if rim == 1 and not by_matmul:
+            return lambda x, kernel: smooth(double3x3(x, kernel), taps, rim)
+        return lambda x, kernel: smooth(double(x, kernel, stride=2, padding=-rim), taps, rim)
 
-    def _add_noise(self, x: Images) -> Images:
+    def _add_noise(self, x: Images, window: Window | None) -> Images:
         strength = self.param("noise_strength", nn.initializers.zeros, ())
-        noise = self.param("noise", nn.initializers.normal(1), self.size)[None]
+        noise = self.param("noise", nn.initializers.normal(1), self.size)[None, ..., None]
         if self.noise == "none":
             return x
         if self.has_rng("noise"):
-            noise = jax.random.normal(self.make_rng("noise"), x.shape[:3], x.dtype)
+            noise = jax.random.normal(self.make_rng("noise"), (*x.shape[:3], 1), x.dtype)
         elif self.noise == "random":
             # The layers of a network differ in their size or in `up`.
             layer = 2 * self.size[0] + int(self.up)
             key = jax.random.fold_in(jax.random.key(self.noise_seed), layer)
-            noise = jax.random.normal(key, (1, *self.size), x.dtype)
-        return x + strength * noise[..., None]
+            noise = jax.random.normal(key, noise.shape, x.dtype)
+        if window is None:
+            return x + strength * noise
+        noise = take(noise, window)
+        return x + strength * jnp.tile(noise, (len(x) // len(noise), 1, 1, 1))
 
 
 class ToRGB(nn.Module):
@@ -260,8 +309,16 @@ class ToRGB(nn.Module):
         style = Dense(inputs, first_bias=1.0, name="affine")(w)
         shape = (1, 1, inputs, self.features)
         kernel = self.param("kernel", nn.initializers.normal(1), shape)
+        # With three outputs it is cheaper to scale a kernel for each sample than its input.
+        gain = 1 / math.sqrt(inputs)
+        kernels = kernel[0, 0][None] * (gain * style)[:, :, None]
+        per_sample = x.reshape(len(w), -1, inputs)  # it may be in windows
+        y = jnp.einsum("bpi,bio->bpo", per_sample, kernels).reshape(*x.shape[:-1], -1)
         change = read_change(self)
-        x = modulated(x, kernel, style, conv_by_matmul, demodulate=False, change=change)
+        if change is not None:
+            styled = x * (gain * style)[:, None, None]
+            y = add_change(y, styled, change, shared=conv_by_matmul, own=conv_by_matmul)
+        x = y
         x += self.param("bias", nn.initializers.zeros, (self.features,))[None, None, None]
         return x if self.clamp is None else jnp.clip(x, -self.clamp, self.clamp)
 
@@ -273,13 +330,14 @@ class Skip(nn.Module):
     taps: tuple[float, ...]
 
     @nn.compact
-    def __call__(self, x: Images) -> Images:
+    def __call__(self, x: Images, view: tuple[Window, Window] | None = None) -> Images:
         inputs = x.shape[-1]
         shape = (1, 1, inputs, self.features)
         kernel = self.param("kernel", nn.initializers.normal(1), shape)
         change, product = read_change(self), conv_by_matmul
         x = add_change(product(x, kernel), x, change, shared=product, own=product)
-        return upsample(x * (_RESIDUAL_GAIN / math.sqrt(inputs)), self.taps)
+        x = x * (_RESIDUAL_GAIN / math.sqrt(inputs))
+        return upsample(x, self.taps) if view is None else upsample_windows(x, *view, self.taps)
 
 
 class Block(nn.Module):
@@ -324,7 +382,10 @@ class Block(nn.Module):
         """Returns the state before the first block, whose features are the same for all samples."""
         return State(w_plus, jnp.broadcast_to(self.const[None], (len(w_plus), *self.const.shape)))
 
-    def __call__(self, state: State, part: str, row: int) -> State:
+    def __call__(self, state: State, part: str, row: int, views: Views | None) -> State:
+        """Runs a part, on windows if `views` says which there are and which are wanted."""
+        if views is not None:
+            return self._on_windows(state, part, state.w_plus[:, row], *views)
         w = state.w_plus[:, row]
         if part == "skip":
             return state._replace(residual=self.skip(state.x))
@@ -340,6 +401,25 @@ class Block(nn.Module):
             image += upsample(state.image, self.taps)
         return state._replace(image=image)
 
+    def _on_windows(self, state: State, part: str, w: Array, before: View, after: View) -> State:
+        """The same; what lies outside of the image is zero after every part, as it is there."""
+        inside = functools.partial(mask_outside, size=self.size)
+        if part == "torgb":
+            image = self.torgb(crop(state.x, before.x, after.image), w)
+            if state.image is not None:
+                image += upsample_windows(state.image, before.image, after.image, self.taps)
+            x = state.x if after.x is None else crop(state.x, before.x, after.x)
+            return state._replace(x=x, image=inside(image, after.image))
+        if part == "conv1":
+            x = self.conv1(state.x, w, (before.x, after.x))
+            if state.residual is not None:
+                x += state.residual
+            return state._replace(x=inside(x, after.x), residual=None)
+        if part == "conv0":
+            return state._replace(x=inside(self.conv0(state.x, w, (before.x, after.x)), after.x))
+        residual = self.skip(state.x, (before.x, after.residual))
+        return state._replace(x=crop(state.x, before.x, after.x), residual=residual)
+
 
 class Synthesis(nn.Module):
     """From w_plus to the image; a call runs one step."""
@@ -353,6 +433,7 @@ class Synthesis(nn.Module):
     noise: str
     noise_seed: int
     by_matmul: tuple[str, ...]  # like b8/conv0
+    stride: int
 
     def setup(self) -> None:
         steps = _steps(len(self.channels), self.blocks)
@@ -374,9 +455,23 @@ class Synthesis(nn.Module):
             for index, features in enumerate(self.channels)
         ]
 
-    def __call__(self, carry: Array | State, step: Step) -> State:
-        state = carry if isinstance(carry, State) else self.block[0].start(carry)
-        return self.block[step.block](state, step.part, step.row)
+    def __call__(self, carry: Array | State, start: int, stop: int) -> State | Images:
+        """Runs steps `start` to `stop` - 1; the last one of all returns images."""
+        steps = _steps(len(self.channels), self.blocks)
+        views = plan([step[:2] for step in steps], self.blocks, self.taps, self.stride)
+        state: Any = carry if isinstance(carry, State) else self.block[0].start(carry)
+        whole = True
+        for number in range(start, stop):
+            if whole and number in views:
+                state, whole = _to_windows(state, views[number][0]), False
+            step = steps[number]
+            state = self.block[step.block](state, step.part, step.row, views.get(number))
+        if stop < len(steps):
+            return state
+        if whole:
+            return state.image[:, :: self.stride, :: self.stride]
+        height, width = ((first << steps[-1].block) // self.stride for first in self.first_size)
+        return state.image.reshape(len(state.w_plus), height, width, self.image_channels)
 
 
 class StyleGAN2(nn.Module):
@@ -398,6 +493,7 @@ class StyleGAN2(nn.Module):
     truncation: float
     truncated_rows: int
     by_matmul: tuple[str, ...] = ()
+    stride: int = 1
 
     def setup(self) -> None:
         self.mapping = Mapping(
@@ -420,15 +516,16 @@ class StyleGAN2(nn.Module):
             noise=self.noise,
             noise_seed=self.noise_seed,
             by_matmul=tuple(path.removeprefix("synthesis/") for path in self.by_matmul),
+            stride=self.stride,
         )
 
     def run(self, carry: Any, start: int, stop: int) -> Any:
-        layers, steps = len(self.mapping_widths), _steps(len(self.channels), self.blocks)
+        layers = len(self.mapping_widths)
         for index in range(start, min(stop, layers)):
             carry = self.mapping(carry, index)
-        for step in steps[max(start - layers, 0) : max(stop - layers, 0)]:
-            carry = self.synthesis(carry, step)
-        return carry.image if stop == layers + len(steps) else carry
+        if stop > layers:
+            carry = self.synthesis(carry, max(start - layers, 0), stop - layers)
+        return carry
 
 
 def stylegan2(

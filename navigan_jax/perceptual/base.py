@@ -28,6 +28,13 @@ class Distance(abc.ABC):
     def features(self, images: Images) -> Features:
         """Returns φ of images in [-1, 1]; each leaf starts with the batch axis."""
 
+    def stride(self, side: int) -> int:
+        """Returns s such that of images of that side only every s-th row and column matters.
+
+        φ of these pixels alone is the same.
+        """
+        return 1
+
 
 def squared_norms(features: Features) -> Float[Array, "leaves batch"]:
     """Returns the squared norm of each leaf for each sample."""
@@ -123,3 +130,9 @@ class AtSize(Distance):
 
     def features(self, images: Images) -> Features:
         return self.metric.features(resize(images, self.size, self.method))
+
+    def stride(self, side: int) -> int:
+        """As in `Distance`: nearest interpolation leaves pixels out, if the sizes divide."""
+        if self.method == "nearest" and side % self.size == 0:
+            return side // self.size
+        return 1

@@ -34,6 +34,8 @@ class Metric(Protocol):
 
     def features(self, images: Images) -> Any: ...
 
+    def stride(self, side: int) -> int: ...
+
 
 Deltas = dict[str, Array]
 
@@ -127,7 +129,9 @@ def _features_of_change(
         changed = params
         for path, delta in deltas.items():
             changed = params_lib.add(changed, path, delta)
-        return metric.features(generator.suffix(changed, carry, layers))
+        height, width, _ = generator.image_shape
+        stride = metric.stride(height) if height == width else 1
+        return metric.features(generator.suffix(changed, carry, layers, stride=stride))
 
     return features
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from navigan_jax import testing
-from navigan_jax.generators.ops import smooth, upsample
+from navigan_jax.generators.ops import rim_of, smooth, upsample
 
 
 def dense(length, taps, factor, before, after):
@@ -45,8 +45,13 @@ def test_filters_equal_dense_matrices(taps, height, seed):
     odd = np.random.RandomState(seed).standard_normal((2, 2 * height + 1, 2 * width + 1, 3))
     before, after = (count - 1) // 2, (count - 2) // 2
     single = [dense(2 * length + 1, taps, 1, before, after) for length in (height, width)]
+    rim = rim_of(taps)
+    rimmed = np.pad(odd, ((0, 0), (rim, rim), (rim, rim), (0, 0)))
     with testing.x64():
-        doubled, smoothed = np.asarray(upsample(images, taps)), np.asarray(smooth(odd, taps))
+        doubled, smoothed = upsample(images, taps), smooth(rimmed, taps, rim)
+        wider = smooth(np.pad(rimmed, ((0, 0), (1, 1), (1, 1), (0, 0))), taps, rim + 1)
+        doubled, smoothed, wider = jax.device_get((doubled, smoothed, wider))
+    np.testing.assert_array_equal(wider, smoothed)
     assert doubled.shape == smoothed.shape == (2, 2 * height, 2 * width, 3)
     testing.assert_close(doubled, along_both(*double, images), 1e-12, "upsample")
     testing.assert_close(smoothed, along_both(*single, odd), 1e-12, "smooth")

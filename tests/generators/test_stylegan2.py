@@ -13,7 +13,7 @@ from navigan_jax import params as params_lib
 from navigan_jax import testing
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import make_generator, read_generator, write_generator
-from navigan_jax.generators.ops import smooth
+from navigan_jax.generators.ops import rim_of, smooth
 from navigan_jax.generators.stylegan2 import BLOCKS, modulated
 from navigan_jax.layers import conv, conv_by_matmul, conv_transpose, conv_transpose_by_matmul
 
@@ -68,7 +68,8 @@ def convolutions(up, by_matmul, taps):
     if not up:
         return conv_by_matmul if by_matmul else conv
     double = conv_transpose_by_matmul if by_matmul else conv_transpose
-    return lambda x, kernel: smooth(double(x, kernel, stride=2, padding=0), taps)
+    rim = rim_of(taps)
+    return lambda x, kernel: smooth(double(x, kernel, stride=2, padding=-rim), taps, rim)
 
 
 def by_definition(x, kernel, style, up, taps, demodulate):

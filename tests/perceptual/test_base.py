@@ -214,3 +214,18 @@ def test_resize_names_what_is_allowed(size, method):
     """An unknown method and an empty size are the user's to mend."""
     with pytest.raises(InputError, match="allowed methods: nearest, antialiased"):
         resize(jnp.zeros((1, 4, 4, 3)), size, method)
+
+
+@pytest.mark.parametrize(
+    ("method", "size", "stride"), [("nearest", 8, 3), ("nearest", 7, 1), ("antialiased", 8, 1)]
+)
+def test_pixels_that_a_distance_reads_are_told(method, size, stride):
+    """Of these alone it is the same; without a size, or with one that does not divide, of all."""
+    metric = AtSize(METRICS["l2"](), size, method)
+    images = np.random.RandomState(0).standard_normal((2, 24, 24, 3)).astype(np.float32)
+    assert metric.stride(24) == stride
+    assert METRICS["l2"]().stride(24) == 1
+    for got, want in zip(
+        metric.features(images[:, ::stride, ::stride]), metric.features(images), strict=True
+    ):
+        testing.assert_close(got, want, 1e-6)
