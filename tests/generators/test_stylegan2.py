@@ -14,7 +14,8 @@ from navigan_jax import testing
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import make_generator, read_generator, write_generator
 from navigan_jax.generators.ops import rim_of, smooth
-from navigan_jax.generators.stylegan2 import BLOCKS, modulated
+from navigan_jax.generators.stylegan2 import BLOCKS
+from navigan_jax.generators.stylegan2_layers import modulated
 from navigan_jax.layers import conv, conv_by_matmul, conv_transpose, conv_transpose_by_matmul
 
 CONFIG = {
