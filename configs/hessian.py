@@ -64,7 +64,8 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     config.solver.iterations = 10  # for power: per direction (paper: 10; its code: 20)
     config.solver.epsilon = 0.1  # for power: step of the central differences (paper: 0.1)
 
-    config.microbatch = 16  # latents a device takes at once; lower it if memory runs out
+    config.microbatch = 16  # latents a device takes at once; 0: as many as fit memory_gib
+    config.memory_gib = 16.0  # for a microbatch of 0: per device, on CPU of the whole process
     config.cache_gib = 4.0  # per device, for what need not be computed twice
     config.save_minutes = 1.0  # between saves of the solver's state, from which a run resumes
 

@@ -96,6 +96,11 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def share_memory() -> bool:
+    """Whether the devices of a process share its memory, as on CPU."""
+    return jax.default_backend() == "cpu"
+
+
 def describe() -> str:
     """Returns a line for people: how many devices of which kind in how many processes."""
     kind = jax.devices()[0].device_kind
@@ -123,9 +128,8 @@ def shard(data: Any, *, microbatch: int) -> Shards:
     """
     samples = jax.tree.leaves(data)[0].shape[0]
     devices = jax.devices()
-    share = -(-samples // len(devices))
-    size = min(microbatch, share)
-    count = -(-share // size)
+    share = share_of_samples(samples)
+    size, count = _microbatches(samples, microbatch)
     # Slot `samples` stands for padding: behind each device's share, and behind the last sample.
     slots = np.full((len(devices), count * size), samples)
     slots[:, :share] = np.minimum(np.arange(len(devices) * share), samples).reshape(-1, share)
@@ -137,6 +141,18 @@ def shard(data: Any, *, microbatch: int) -> Shards:
         batches.append(_place(jax.tree.map(lambda x, at=index: np.asarray(x)[at], data)))
         weights.append(_place(np.where(chosen < samples, 1 / samples, 0).astype(precision)))
     return Shards(tuple(batches), tuple(weights))
+
+
+def share_of_samples(samples: int) -> int:
+    """Returns how many of so many samples a device takes, padding included."""
+    return -(-samples // jax.device_count())
+
+
+def _microbatches(samples: int, microbatch: int) -> tuple[int, int]:
+    """Returns size and number of a device's microbatches."""
+    share = share_of_samples(samples)
+    size = min(microbatch, share)
+    return size, -(-share // size)
 
 
 def _place(tree: Any) -> Any:
@@ -188,10 +204,7 @@ def sum_over_samples(
     slower (benchmarks/products.py), and elsewhere calls are asynchronous anyway.
     """
 
-    def on_device(shared: Any, data: Any, weights: jax.Array, argument: Any) -> Any:
-        return lax.psum(function(shared, data, weights, argument), _AXIS)
-
-    mapped = _Checked(jax.pmap(on_device, axis_name=_AXIS, in_axes=(0, 0, 0, None), out_axes=None))
+    mapped = _Checked(_map_and_sum(function))
 
     def over_all(shared: Any, shards: Shards, argument: Any) -> Any:
         total = None
@@ -201,6 +214,57 @@ def sum_over_samples(
         return total
 
     return over_all
+
+
+def _map_and_sum(function: Callable[[Any, Any, jax.Array, Any], Any]) -> Any:
+    def on_device(shared: Any, data: Any, weights: jax.Array, argument: Any) -> Any:
+        return lax.psum(function(shared, data, weights, argument), _AXIS)
+
+    return jax.pmap(on_device, axis_name=_AXIS, in_axes=(0, 0, 0, None), out_axes=None)
+
+
+# The same from shapes alone: what would be there and how much memory it takes, nothing being run.
+
+
+def replica_shapes(tree: Any) -> Any:
+    """Returns the shapes of what `replicate` returns of arrays or shapes."""
+    return _with_axes(tree, jax.local_device_count())
+
+
+def shard_shapes(data: Any, *, microbatch: int) -> Shards:
+    """Returns the shapes of what `shard` returns of arrays or shapes."""
+    size, count = _microbatches(jax.tree.leaves(data)[0].shape[0], microbatch)
+    rows = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), data)
+    lead = (jax.local_device_count(), size)
+    weights: Any = jax.ShapeDtypeStruct(lead, jnp.result_type(float))
+    return Shards((_with_axes(rows, *lead),) * count, (weights,) * count)
+
+
+def _with_axes(tree: Any, *lead: int) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*lead, *jnp.shape(x)), x.dtype), tree)
+
+
+def map_microbatch_shapes(
+    function: Callable[[Any, Any], Any], shared: Any, shards: Shards
+) -> tuple[Shards, int]:
+    """Returns the shapes of what `map_microbatches` returns, and the working bytes of a device."""
+    mapped = jax.pmap(function, axis_name=_AXIS)
+    batch = jax.eval_shape(mapped, shared, shards.batches[0])
+    needed = _working_bytes(mapped.lower(shared, shards.batches[0]).compile())
+    return dataclasses.replace(shards, batches=(batch,) * len(shards.batches)), needed or 0
+
+
+def sum_working_bytes(
+    function: Callable[[Any, Any, jax.Array, Any], Any], shared: Any, shards: Shards, argument: Any
+) -> int:
+    """Returns the working bytes of a device in what `sum_over_samples` makes of the function."""
+    arguments = shared, shards.batches[0], shards.weights[0], argument
+    return _working_bytes(_map_and_sum(function).lower(*arguments).compile()) or 0
+
+
+def working_bytes(function: Callable[..., Any], *arguments: Any) -> int:
+    """Returns the bytes of a compiled function's temporaries and results, from shapes."""
+    return _working_bytes(jax.jit(function).lower(*arguments).compile()) or 0
 
 
 def map_replicas(
@@ -274,12 +338,10 @@ def _require_memory(program: Any) -> None:
     Asked beforehand because a system that promises more memory than it has kills the process.
     Raises: InputError naming the key to lower.
     """
-    analysis = program.memory_analysis()
-    free = _free_bytes()
-    if analysis is None or free is None:
+    needed, free = _working_bytes(program), _free_bytes()
+    if needed is None or free is None:
         return
-    needed = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
-    if jax.default_backend() == "cpu":  # there the devices of a process share one memory
+    if share_memory():
         needed *= jax.local_device_count()
     if needed > free:
         raise InputError(
@@ -287,6 +349,14 @@ def _require_memory(program: Any) -> None:
             f"got one that needs {needed / 2**30:.1f} GiB; lower config.microbatch with "
             "--config.microbatch=N, down to 1"
         )
+
+
+def _working_bytes(program: Any) -> int | None:
+    """Returns the bytes of a program's temporaries and results on a device, if it tells."""
+    analysis = program.memory_analysis()
+    if analysis is None:
+        return None
+    return int(analysis.temp_size_in_bytes + analysis.output_size_in_bytes)
 
 
 def _free_bytes() -> int | None:

@@ -106,6 +106,7 @@ ORDER = [
     "tasks.settings",
     "tasks.workdirs",
     "tasks.inputs",
+    "tasks.budget",
     "tasks.showing",
     "tasks.choosing",
     "tasks.hessian",

@@ -89,14 +89,15 @@ def render_shifts(
     edits: Sequence[Edit],
     shifts: Float[np.ndarray, "edits steps"],
     on_edit: Callable[[], None] = lambda: None,
+    microbatch: int | None = None,
 ) -> Float[np.ndarray, "edits samples steps height width channels"]:
     """Returns the images of all samples at all shifts of each edit.
 
     The part before the layers runs once in all; one compiled function renders everything, the
     originals (t = 0) too, so that a shift of 0 gives the same bits as the original.
-    on_edit: called after each edit, for progress.
+    on_edit: called after each edit, for progress. microbatch: samples at once; None: all.
     """
-    carry = jax.jit(lambda params, z: generator.prefix(params, z, layers))(params, z)
+    carries = _carries(generator, params, layers, z, microbatch)
 
     @jax.jit
     def images_at(params: Params, carry: Any, edit: Edit, shift: Array) -> Images:
@@ -104,10 +105,26 @@ def render_shifts(
 
     frames = []
     for edit, row in zip(edits, shifts, strict=True):
-        steps = [images_at(params, carry, edit, jnp.float32(shift)) for shift in row]
-        frames.append(np.stack([np.asarray(images) for images in steps], axis=1))
+        steps = [
+            [np.asarray(images_at(params, carry, edit, jnp.float32(shift))) for carry in carries]
+            for shift in row
+        ]
+        frames.append(np.stack([np.concatenate(parts) for parts in steps], axis=1))
         on_edit()
     return np.stack(frames)
+
+
+def _carries(
+    generator: Generator,
+    params: Params,
+    layers: Sequence[EditableLayer],
+    z: Float[Array, "samples latent"],
+    microbatch: int | None,
+) -> list[Any]:
+    """Returns what the layers read, for so many samples at a time; the last may be fewer."""
+    size = len(z) if microbatch is None else microbatch
+    prefix = jax.jit(lambda params, z: generator.prefix(params, z, layers))
+    return [prefix(params, z[start : start + size]) for start in range(0, len(z), size)]
 
 
 def make_distance(
@@ -132,32 +149,38 @@ def make_look(
     metric: Distance,
     z: Float[Array, "samples latent"],
     oddity: Callable[[Images], Float[Array, "samples"]] | None,
+    microbatch: int | None = None,
 ) -> Callable[[Edit, float], tuple[float, float]]:
     """Returns (edit, shift) -> (E_z d(G_θ(z), G_{θ+tξ}(z)), E_z oddity(G_{θ+tξ}(z))), compiled.
 
-    oddity: of images; None counts as 0 everywhere.
+    oddity: of images; None counts as 0 everywhere. microbatch: samples at once; None: all.
     The originals and what the layers read are computed once, here; one program serves all edits
     of the layers and all shifts.
     """
-    carry = jax.jit(lambda params, z: generator.prefix(params, z, layers))(params, z)
+    carries = _carries(generator, params, layers, z, microbatch)
 
     @jax.jit
     def features_at(params: Params, metric: Distance, carry: Any, edit: Edit, shift: Array) -> Any:
         images = _images_of_edit(generator, params, carry, layers, edit, shift)
-        return metric.features(images), jnp.zeros(()) if oddity is None else jnp.mean(
-            oddity(images)
-        )
+        odd = jnp.zeros(len(images)) if oddity is None else oddity(images)
+        return metric.features(images), odd
 
     @jax.jit
-    def mean_distance(features: Any, original: Any) -> Array:
+    def distances(features: Any, original: Any) -> Array:
         difference = jax.tree.map(jnp.subtract, features, original)
-        return jnp.mean(jnp.sum(squared_norms(difference), axis=0))
+        return jnp.sum(squared_norms(difference), axis=0)
 
     def look(edit: Edit, shift: float) -> tuple[float, float]:
-        features, odd = features_at(params, metric, carry, edit, jnp.float32(shift))
-        return float(mean_distance(features, original)), float(odd)
+        found = []
+        for carry, original in zip(carries, originals, strict=True):
+            features, odd = features_at(params, metric, carry, edit, jnp.float32(shift))
+            found.append(np.stack([distances(features, original), odd]))
+        mean_distance, mean_oddity = np.concatenate(found, axis=1).mean(axis=1)
+        return float(mean_distance), float(mean_oddity)
 
     # By the same program as all others, so that a shift of 0 has a distance of exactly 0.
     nothing = Edit({layer.path: jnp.zeros(layer.shape, z.dtype) for layer in layers})
-    original, _ = features_at(params, metric, carry, nothing, jnp.float32(0))
+    originals = [
+        features_at(params, metric, carry, nothing, jnp.float32(0))[0] for carry in carries
+    ]
     return look

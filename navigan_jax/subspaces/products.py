@@ -78,14 +78,15 @@ def make_objective(
     shared = devices.replicate((params_lib.to_device(params), metric))
     shards = devices.shard(latents, microbatch=microbatch)
     objective = Objective(generator, layers, shared, shards, starts_at_layers=False)
-
-    def prefix(shared: tuple[Params, Metric], z: Array) -> Any:
-        return generator.prefix(shared[0], z, layers)
-
+    prefix = _prefix(objective)
     if _bytes_per_device(prefix, objective) > cache_bytes:
         return objective
     carries = devices.map_microbatches(prefix, shared, shards)
     return dataclasses.replace(objective, shards=carries, starts_at_layers=True)
+
+
+def _prefix(objective: Objective) -> Callable[[tuple[Params, Metric], Array], Any]:
+    return lambda shared, z: objective.generator.prefix(shared[0], z, objective.layers)
 
 
 def _bytes_per_device(function: Callable[[Any, Any], Any], objective: Objective) -> int:
@@ -183,11 +184,15 @@ def distance_of(objective: Objective) -> Callable[[Float[Array, "entries"]], Arr
 def gradient(objective: Objective) -> Callable[[Float[Array, "entries"]], Array]:
     """Returns δ -> gradient of E_z d(G_θ(z), G_{θ+δ}(z)), compiled."""
 
+    return _over_all(objective, _gradient_on_batch(objective))
+
+
+def _gradient_on_batch(objective: Objective) -> Callable[[Any, Any, Array, Array], Array]:
     def on_batch(shared: Any, data: Any, weights: Array, vector: Array) -> Array:
         gradient_of = _gradient_of_change(objective, shared, data, weights)
         return join(objective.layers, gradient_of(split(objective.layers, vector)))
 
-    return _over_all(objective, on_batch)
+    return on_batch
 
 
 def exact(objective: Objective, at: Array | None = None) -> Callable[[Block], Block]:
@@ -195,7 +200,11 @@ def exact(objective: Objective, at: Array | None = None) -> Callable[[Block], Bl
 
     Cost a block: one gradient and its linearisation, then about two gradients a vector.
     """
+    apply = _over_all(objective, _exact_on_batch(objective))
+    return lambda block: apply((block, at))
 
+
+def _exact_on_batch(objective: Objective) -> Callable[..., Block]:
     def on_batch(
         shared: Any, data: Any, weights: Array, argument: tuple[Block, Array | None]
     ) -> Block:
@@ -206,8 +215,7 @@ def exact(objective: Objective, at: Array | None = None) -> Callable[[Block], Bl
         products = jax.vmap(derivative)(split(objective.layers, block))
         return join(objective.layers, products, axes=1)
 
-    apply = _over_all(objective, on_batch)
-    return lambda block: apply((block, at))
+    return on_batch
 
 
 def gauss_newton(objective: Objective, *, cache_bytes: int) -> Callable[[Block], Block]:
@@ -216,12 +224,37 @@ def gauss_newton(objective: Objective, *, cache_bytes: int) -> Callable[[Block],
     Cost a vector: one forward and one backward pass of the linearised suffix. The linearisation
     of all microbatches is kept if it fits `cache_bytes` per device, else made anew each time.
     """
+    linearise = _linearisation(objective)
+    if _bytes_per_device(linearise, objective) <= cache_bytes:
+        kept = devices.map_microbatches(linearise, objective.shared, objective.shards)
+        nothing = devices.replicate(())
+        run = devices.sum_over_samples(_apply_kept(objective))
+        if _takes_single_rows():
+            return lambda block: jnp.concatenate([run(nothing, kept, row[None]) for row in block])
+        return lambda block: run(nothing, kept, block)
+    return _over_all(objective, _apply_anew(objective))
+
+
+def _takes_single_rows() -> bool:
+    # One vector at a time keeps the activations in the cache of a CPU, and nothing is computed
+    # twice where the linearisation is kept; elsewhere the block is one pass.
+    return jax.default_backend() == "cpu"
+
+
+def _linearisation(objective: Objective) -> Callable[[Any, Any], Any]:
+    """Returns (shared, microbatch) -> J."""
 
     def linearise(shared: Any, data: Any) -> Any:
         features = _features_of_change(objective, shared, data)
         return jax.linearize(features, _zero(objective, shared[0]))[1]
 
-    def apply(jacobian: Any, weights: Array, block: Block) -> Block:
+    return linearise
+
+
+def _apply_kept(objective: Objective) -> Callable[[Any, Any, Array, Block], Block]:
+    """Returns (nothing, J, weights, block) -> 2 J' diag(weights) J block."""
+
+    def apply(_: Any, jacobian: Any, weights: Array, block: Block) -> Block:
         tangents = jax.vmap(jacobian)(split(objective.layers, block))
         weighted = jax.tree.map(
             lambda leaf: leaf * (2 * weights).reshape(1, -1, *[1] * (leaf.ndim - 2)), tangents
@@ -231,21 +264,12 @@ def gauss_newton(objective: Objective, *, cache_bytes: int) -> Callable[[Block],
         (products,) = jax.vmap(transpose)(weighted)
         return join(objective.layers, products, axes=1)
 
-    if _bytes_per_device(linearise, objective) <= cache_bytes:
-        kept = devices.map_microbatches(linearise, objective.shared, objective.shards)
-        nothing = devices.replicate(())
-        run = devices.sum_over_samples(
-            lambda _, jacobian, weights, block: apply(jacobian, weights, block)
-        )
-        # One vector at a time keeps the activations in the cache of a CPU, and nothing is
-        # computed twice; elsewhere the block is one pass.
-        if jax.default_backend() == "cpu":
-            return lambda block: jnp.concatenate([run(nothing, kept, row[None]) for row in block])
-        return lambda block: run(nothing, kept, block)
-    return _over_all(
-        objective,
-        lambda shared, data, weights, block: apply(linearise(shared, data), weights, block),
-    )
+    return apply
+
+
+def _apply_anew(objective: Objective) -> Callable[[Any, Any, Array, Block], Block]:
+    linearise, apply = _linearisation(objective), _apply_kept(objective)
+    return lambda shared, data, weights, block: apply((), linearise(shared, data), weights, block)
 
 
 def central_difference(objective: Objective, *, epsilon: float) -> Callable[[Block], Block]:
@@ -268,3 +292,72 @@ def central_difference(objective: Objective, *, epsilon: float) -> Callable[[Blo
 def _over_all(objective: Objective, on_batch: Callable[..., Any]) -> Callable[[Any], Any]:
     run = devices.sum_over_samples(on_batch)
     return lambda argument: run(objective.shared, objective.shards, argument)
+
+
+@dataclasses.dataclass(frozen=True)
+class Needs:
+    """Bytes of a device for products, nothing of the solver. working: of the largest program.
+
+    shared: weights of generator and distance. inputs: what the edited layers read, if it is kept.
+    jacobian: the linearisation, if it is kept.
+    """
+
+    shared: int
+    inputs: int
+    jacobian: int
+    working: int
+
+
+def measure(
+    generator: Generator,
+    params: Params,
+    metric: Metric,
+    latents: Float[Array | np.ndarray, "samples latent"],
+    layers: Sequence[EditableLayer],
+    *,
+    microbatch: int,
+    cache_bytes: int,
+    kinds: Sequence[str],
+    block_size: int,
+) -> Needs:
+    """Returns what the products of those kinds need, as the compiler tells; nothing is run.
+
+    kinds: "gauss_newton", "exact", "central_difference".
+    Cost: the products' programs are compiled.
+    """
+    shared = devices.replica_shapes((params, metric))
+    shards = devices.shard_shapes(latents, microbatch=microbatch)
+    objective = Objective(generator, tuple(layers), shared, shards, starts_at_layers=False)
+    weights = sum(
+        math.prod(leaf.shape[1:]) * leaf.dtype.itemsize for leaf in jax.tree.leaves(shared)
+    )
+    inputs = jacobian = working = 0
+    prefix = _prefix(objective)
+    size = _bytes_per_device(prefix, objective)
+    if size <= cache_bytes:
+        carries, working = devices.map_microbatch_shapes(prefix, shared, shards)
+        objective = dataclasses.replace(objective, shards=carries, starts_at_layers=True)
+        inputs = size
+    row = jax.ShapeDtypeStruct((objective.entries,), jnp.result_type(float))
+    block = jax.ShapeDtypeStruct((block_size, *row.shape), row.dtype)
+    data = objective.shared, objective.shards
+    if "exact" in kinds:
+        program = _exact_on_batch(objective)
+        working = max(working, devices.sum_working_bytes(program, *data, (block, None)))
+    if "central_difference" in kinds:
+        program = _gradient_on_batch(objective)
+        working = max(working, devices.sum_working_bytes(program, *data, row))
+    if "gauss_newton" in kinds:
+        linearise = _linearisation(objective)
+        size = _bytes_per_device(linearise, objective)
+        if size <= cache_bytes:
+            jacobian = size
+            kept, more = devices.map_microbatch_shapes(linearise, *data)
+            if _takes_single_rows():
+                block = jax.ShapeDtypeStruct((1, *row.shape), row.dtype)
+            again = devices.sum_working_bytes(_apply_kept(objective), (), kept, block)
+            working = max(working, more, again)
+        else:
+            program = _apply_anew(objective)
+            working = max(working, devices.sum_working_bytes(program, *data, block))
+    return Needs(weights, inputs, jacobian, working)

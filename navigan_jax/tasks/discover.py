@@ -311,10 +311,13 @@ def _expand(
 def _show(config: Config, workdir: pathlib.Path, problem: Problem, directions: Directions) -> None:
     """Calibrates and shows changes of weights; shows changes of the latent at the run's scale."""
     if problem.layers:
-        scaled = showing.calibrate(config, problem, directions)
+        gauge = showing.make_gauge(config, problem, config.microbatch)
+        scaled = showing.calibrate(problem, directions, gauge)
         if not showing.is_same_calibration(scaled, directions):
             write_directions(workdir / _DIRECTIONS, scaled)
-        showing.show(config, workdir, problem, scaled, name=_DIRECTIONS)
+        showing.show(
+            config, workdir, problem, scaled, name=_DIRECTIONS, microbatch=config.microbatch
+        )
     else:
         _show_latents(config, workdir, problem, directions)
     say(f"  {workdir / 'training.png'}  loss and accuracy by step")

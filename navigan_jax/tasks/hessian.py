@@ -18,7 +18,7 @@ from navigan_jax.config import Config
 from navigan_jax.directions import Directions, read_directions, write_directions
 from navigan_jax.errors import InputError
 from navigan_jax.subspaces import hessian, products, reduction, runs
-from navigan_jax.tasks import inputs, showing, workdirs
+from navigan_jax.tasks import budget, inputs, showing, workdirs
 from navigan_jax.tasks.inputs import Problem
 from navigan_jax.tasks.settings import NOT_NEGATIVE, POSITIVE, Limits, Settings, wrong_number
 from navigan_jax.tasks.workdirs import say
@@ -56,7 +56,7 @@ SETTINGS = (
     | inputs.PROBLEM
     | inputs.LATENTS
     | inputs.SYNTHESIS
-    | inputs.CACHE
+    | inputs.BUDGET
     | _SOLVER
     | showing.SHOW
 )
@@ -69,6 +69,7 @@ _FREE_KEYS = (
     "metric.weights",
     "microbatch",
     "cache_gib",
+    "memory_gib",
     "save_minutes",
     "distributed",
     "show.",
@@ -91,10 +92,12 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             held.enter_context(checkpoints.locked(workdir))
         directions = find(config, workdir, problem, z)
         if devices.is_main_process():
-            scaled = showing.calibrate(config, problem, directions)
+            microbatch = budget.microbatch_of_images(config, problem)
+            gauge = showing.make_gauge(config, problem, microbatch)
+            scaled = showing.calibrate(problem, directions, gauge)
             if not showing.is_same_calibration(scaled, directions):
                 write_directions(workdir / DIRECTIONS, scaled)
-            showing.show(config, workdir, problem, scaled, name=DIRECTIONS)
+            showing.show(config, workdir, problem, scaled, name=DIRECTIONS, microbatch=microbatch)
             checkpoints.remove_state(workdir / STATE)
         devices.wait_for_all("finished")  # a process that leaves takes the others with it
 
@@ -159,13 +162,14 @@ def _find_directions(
 ) -> Directions:
     """Runs the solver and writes what it found, without shift scales yet."""
     began = time.perf_counter()
+    microbatch = budget.microbatch_of_spectrum(config, problem, z)
     objective = products.make_objective(
         problem.generator,
         problem.params,
         problem.metric,
         z,
         problem.layers,
-        microbatch=config.microbatch,
+        microbatch=microbatch,
         cache_bytes=inputs.cache_bytes(config),
     )
     generator, layers = problem.generator, problem.layers
@@ -209,6 +213,7 @@ def _find_directions(
         "seed": str(config.seed),
         "latents": str(len(z)),
         "products": str(spectrum.products),
+        "microbatch": str(microbatch),
         "config": config_lib.to_text(config),
     }
     directions = spectrum_lib.as_directions(spectrum, layers, reduced, provenance)

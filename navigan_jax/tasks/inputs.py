@@ -57,7 +57,11 @@ SYNTHESIS = Settings(
     },
     {"synthesis.noise": ("constant", "random", "none")},
 )
-CACHE = Settings({"cache_gib": float}, {"cache_gib": NOT_NEGATIVE})
+# With a budget, a microbatch of 0 means: chosen by it.
+BUDGET = Settings(
+    {"cache_gib": float, "memory_gib": float},
+    {"cache_gib": NOT_NEGATIVE, "memory_gib": POSITIVE, "microbatch": NOT_NEGATIVE},
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from navigan_jax.directions import Directions, Edit
 from navigan_jax.editing import calibration, edit, plausibility
 from navigan_jax.errors import InputError
 from navigan_jax.notes import Notes
-from navigan_jax.perceptual.base import distance
+from navigan_jax.perceptual.base import squared_norms
 from navigan_jax.progress import Progress
 from navigan_jax.showcase import animation, gallery, grid, plots
 from navigan_jax.showcase.base import DirectionRecord, Showcase, spread_shifts
@@ -73,17 +73,20 @@ def check(config: Config) -> None:
 class Gauge:
     """What directions of a generator are measured by, whatever their layers.
 
-    z: latents. target: distance at the shift scale. plausible: None where it is not asked for.
+    microbatch: images made at once. z: latents. target: distance at the shift scale. plausible:
+    None where it is not asked for.
     """
 
+    microbatch: int
     z: np.ndarray
     target: float
     plausible: plausibility.Plausibility | None
 
 
-def make_gauge(config: Config, problem: Problem) -> Gauge:
+def make_gauge(config: Config, problem: Problem, microbatch: int) -> Gauge:
     """Returns the gauge of a generator and its distance.
 
+    microbatch: images to be made at once, here and with the gauge.
     Raises: InputError if all images of the generator are the same.
     """
     generator, params, metric = problem.generator, problem.params, problem.metric
@@ -91,11 +94,17 @@ def make_gauge(config: Config, problem: Problem) -> Gauge:
     z = generator.sample_latents(key, 2 * config.show.calibration_latents)
 
     @jax.jit
-    def distance_between_images(params: Params, metric: Any, z: jax.Array) -> jax.Array:
-        images = generator.synthesize(params, generator.map_latent(params, z))
-        return jnp.mean(distance(metric, *jnp.split(images, 2)))
+    def features(params: Params, metric: Any, z: jax.Array) -> Any:
+        return metric.features(generator.synthesize(params, generator.map_latent(params, z)))
 
-    between = float(distance_between_images(params, metric, z))
+    parts = [
+        features(params, metric, z[start : start + microbatch])
+        for start in range(0, len(z), microbatch)
+    ]
+    whole = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+    halves = (jax.tree.map(lambda leaf, h=h: jnp.split(leaf, 2)[h], whole) for h in (0, 1))
+    difference = jax.tree.map(jnp.subtract, *halves)
+    between = float(jnp.mean(jnp.sum(squared_norms(difference), axis=0)))
     if not between > 0:
         raise InputError(
             f"{problem.source}: expected images that differ with the latent; got the same for "
@@ -109,21 +118,14 @@ def make_gauge(config: Config, problem: Problem) -> Gauge:
             params,
             generator.sample_latents(key, config.show.plausible_samples),
             quantile=config.show.plausible_quantile,
-            microbatch=config.microbatch,
+            microbatch=microbatch,
         )
     half = np.asarray(z[: config.show.calibration_latents])
-    return Gauge(half, config.show.change * between, plausible)
+    return Gauge(microbatch, half, config.show.change * between, plausible)
 
 
-def calibrate(
-    config: Config, problem: Problem, directions: Directions, gauge: Gauge | None = None
-) -> Directions:
-    """Returns the directions with the shifts at which images have changed by the wanted amount.
-
-    gauge: made here if it is not given.
-    Raises: InputError if all images of the generator are the same.
-    """
-    gauge = make_gauge(config, problem) if gauge is None else gauge
+def calibrate(problem: Problem, directions: Directions, gauge: Gauge) -> Directions:
+    """Returns the directions with the shifts at which images have changed by the wanted amount."""
     plausible = gauge.plausible
     look = edit.make_look(
         problem.generator,
@@ -132,6 +134,7 @@ def calibrate(
         problem.metric,
         jnp.asarray(gauge.z),
         None if plausible is None else plausible.oddity,
+        gauge.microbatch,
     )
     bound = math.inf if plausible is None else plausible.bound
     weights = [params_lib.get(problem.params, layer.path) for layer in problem.layers]
@@ -195,11 +198,12 @@ def render_showcase(
     samples: int,
     steps: int,
     raw_shift: float = 0.0,
+    microbatch: int | None = None,
 ) -> Showcase:
     """Returns frames of those directions, from −s to +s, with all that is known of them.
 
     s is the smaller of the two sides' shift scales: one scale for both keeps columns comparable.
-    raw_shift: s for all directions instead, if it is not 0.
+    raw_shift: s for all directions instead, if it is not 0. microbatch: samples at once; None: all.
     """
     z = problem.generator.sample_latents(jax.random.key(seed), samples)
     scales = np.maximum(directions.shift_scales.min(axis=1), 1e-6)
@@ -217,6 +221,7 @@ def render_showcase(
             [directions.edit(index) for index in indices],
             shifts,
             progress.advance,
+            microbatch,
         )
     records = tuple(
         _record(directions, noted, index, row, is_raw=bool(raw_shift))
@@ -250,11 +255,17 @@ def _record(
 
 
 def show(
-    config: Config, workdir: pathlib.Path, problem: Problem, directions: Directions, *, name: str
+    config: Config,
+    workdir: pathlib.Path,
+    problem: Problem,
+    directions: Directions,
+    *,
+    name: str,
+    microbatch: int,
 ) -> None:
     """Renders the directions and writes the pictures; ends by naming them.
 
-    name: of the directions' own file in the workdir.
+    name: of the directions' own file in the workdir. microbatch: samples at once.
     """
     noted = notes.read_notes(
         workdir / name, digest=directions_lib.digest(directions), count=len(directions)
@@ -267,6 +278,7 @@ def show(
         seed=config.show.seed,
         samples=config.show.samples,
         steps=config.show.steps,
+        microbatch=microbatch,
     )
     moving = showcase.first(config.show.animated)
     written = {name: "the directions"}

@@ -25,7 +25,7 @@ from navigan_jax.generators.base import EditableLayer, Generator
 from navigan_jax.generators.files import read_generator
 from navigan_jax.showcase import base, layers_page
 from navigan_jax.showcase.layers_page import LayerRecord
-from navigan_jax.tasks import hessian, inputs, showing
+from navigan_jax.tasks import budget, hessian, inputs, showing
 from navigan_jax.tasks.inputs import Problem
 from navigan_jax.tasks.settings import Limits, Settings
 from navigan_jax.tasks.showing import Gauge
@@ -74,14 +74,16 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             "or run configs/hessian.py for each"
         )
     with checkpoints.locked(workdir):
-        gauge = showing.make_gauge(config, problems[0])
+        # The last layers need most for their images.
+        microbatch = budget.microbatch_of_images(config, problems[-1])
+        gauge = showing.make_gauge(config, problems[0], microbatch)
         records = []
         for number, (one, problem) in enumerate(zip(single, problems, strict=True)):
             path = problem.layers[0].path
             say(f"layer {number + 1} of {len(layers)}: {path}")
             folder = checkpoints.make_folder(workdir / folder_name(path))
             directions = _find(one, folder, problem, z, gauge)
-            records.append(_record(config, problem, directions))
+            records.append(_record(config, problem, directions, microbatch))
             # After every layer, so that there is something to look at during a long run.
             layers_page.write_page(
                 workdir / "layers.html",
@@ -133,13 +135,15 @@ def _find(
     directions = hessian.find(config, folder, problem, z)
     if directions.shift_scales.any():
         return directions
-    scaled = showing.calibrate(config, problem, directions, gauge)
+    scaled = showing.calibrate(problem, directions, gauge)
     write_directions(folder / hessian.DIRECTIONS, scaled)
     checkpoints.remove_state(folder / hessian.STATE)
     return scaled
 
 
-def _record(config: Config, problem: Problem, directions: Directions) -> LayerRecord:
+def _record(
+    config: Config, problem: Problem, directions: Directions, microbatch: int
+) -> LayerRecord:
     """Returns what the page shows of a layer."""
     generator, layer = problem.generator, problem.layers[0]
     shown = min(config.page.directions, len(directions))
@@ -153,7 +157,7 @@ def _record(config: Config, problem: Problem, directions: Directions) -> LayerRe
         np.asarray(generator.sample_latents(key, config.page.map_latents)),
         edits,
         scales[:shown, None] * np.linspace(-1, 1, config.page.map_steps)[None],
-        microbatch=config.microbatch,
+        microbatch=microbatch,
     )
     frames = edit.render_shifts(
         generator,
@@ -162,6 +166,7 @@ def _record(config: Config, problem: Problem, directions: Directions) -> LayerRe
         generator.sample_latents(jax.random.key(config.show.seed), config.page.samples),
         edits,
         np.stack([base.spread_shifts(scale, 3) for scale in scales[:shown]]),
+        microbatch=microbatch,
     )
     norm = float(np.linalg.norm(np.asarray(params_lib.get(problem.params, layer.path))))
     return LayerRecord(

@@ -263,3 +263,44 @@ def test_constants_are_found_where_there_are_some() -> None:
     weights = jnp.asarray(np.random.RandomState(0).standard_normal((6, 7)), jnp.float32)
     program = jax.jit(lambda x: x @ weights).lower(jnp.ones((3, 6))).compile().as_text()
     assert large_constants(program, 41) and not large_constants(program, 42)
+
+
+@pytest.mark.parametrize("cache", [0, PLENTY])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_needed_is_told_before_it_is_there(
+    kind: str, cache: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The programs that a product then compiles take as much, and so does what it keeps."""
+    problem = make_problem("toy", ["conv2"])
+    layers = problem.generator.find_layers(problem.names)
+    needs = products.measure(
+        problem.generator,
+        problem.params,
+        problem.metric,
+        problem.z,
+        layers,
+        microbatch=2,
+        cache_bytes=cache,
+        kinds=(kind,),
+        block_size=2,
+    )
+    programs: list[int] = []
+    monkeypatch.setattr(
+        devices, "_require_memory", lambda program: programs.append(devices._working_bytes(program))
+    )
+    kept: list[int] = []
+    keep = devices.map_microbatches
+
+    def watched(*arguments: object) -> devices.Shards:
+        shards = keep(*arguments)  # type: ignore[arg-type]
+        kept.append(sum(leaf.nbytes for leaf in jax.tree.leaves(shards.batches)))
+        return shards
+
+    monkeypatch.setattr(devices, "map_microbatches", watched)
+    objective = problem.objective(cache_bytes=cache)
+    KINDS[kind](objective, cache)(problem.draw(2).astype(jnp.float32))
+    assert needs.working == max(programs)
+    assert [size for size in (needs.inputs, needs.jacobian) if size] == kept
+    assert bool(kept) == bool(cache)
+    leaves = jax.tree.leaves((problem.params, problem.metric))
+    assert needs.shared == sum(leaf.nbytes for leaf in leaves)
