@@ -1,6 +1,12 @@
-"""The viewer under load: one person who drags, then 20 at once for a minute, all on loopback.
+"""The viewer: what a drag's image costs by layer, and the server under load.
 
-  python -m benchmarks.viewer        (2 minutes)
+  python -m benchmarks.viewer        (3 minutes)
+
+First, in this process, a drag in each layer of the faces and in three of a StyleGAN2 of 64 px
+(random weights, config F's channels): the image by one compiled program from z, against
+`rendering.render`, which keeps what comes before the layer. Both add t·ξ to the weights.
+
+Then one person who drags, and 20 at once for a minute, all on loopback.
 
 The server is the task's own process; 16 random directions of the faces' second layer stand in for
 found ones, as every direction costs the same. A client sends a drag's next shift when the image of
@@ -19,11 +25,19 @@ import time
 from collections.abc import Iterator
 
 import httpx
+import jax
 import numpy as np
 
 from benchmarks import common
+from benchmarks.stylegan2 import config_f
 from navigan_jax import params as params_lib
+from navigan_jax.array_types import Params
 from navigan_jax.directions import Directions, write_directions
+from navigan_jax.editing import rendering
+from navigan_jax.editing.edit import apply_edit
+from navigan_jax.editing.recipe import Drawn, Move, Recipe
+from navigan_jax.generators.base import EditableLayer, Generator
+from navigan_jax.generators.files import make_generator
 
 LAYER = "conv1/kernel"
 COUNT = 16
@@ -32,24 +46,64 @@ ALONE, WARM_UP, TOGETHER = 10.0, 20.0, 60.0  # seconds
 WANTED = 0.150  # seconds from a shift to its image, for one person
 
 
-def write_random_directions(path: pathlib.Path) -> None:
-    """Writes random directions of unit norm."""
-    _, params = common.read_faces()
-    shape = params_lib.get(params, LAYER).shape
-    basis = np.random.RandomState(0).standard_normal((COUNT, *shape)).astype(np.float32)
-    basis /= np.sqrt(np.square(basis).sum(axis=(1, 2, 3, 4), keepdims=True))
+def random_directions(params: Params, layer: str, count: int) -> Directions:
+    """Returns random directions of unit norm."""
+    shape = params_lib.get(params, layer).shape
+    basis = np.random.RandomState(0).standard_normal((count, *shape)).astype(np.float32)
+    basis /= np.sqrt(np.square(basis).sum(axis=tuple(range(1, basis.ndim)), keepdims=True))
     provenance = dict.fromkeys(("method", "metric", "seed", "latents", "config"), "none")
     provenance |= {"architecture": "dcgan", "digest": params_lib.digest(params)}
-    zeros, ones = np.zeros(COUNT), np.ones((COUNT, 2))
-    write_directions(
-        path, Directions({LAYER: basis}, {"eigenvalue": zeros}, ones, ones, provenance)
-    )
+    zeros, ones = np.zeros(count), np.ones((count, 2))
+    return Directions({layer: basis}, {"eigenvalue": zeros}, ones, ones, provenance)
+
+
+def compare_drag(
+    name: str, generator: Generator, params: Params, layer: EditableLayer, *, count: int
+) -> None:
+    """Prints what each of `count` images of a drag costs, one way and the other, in turn."""
+    known = {"d": random_directions(params, layer.path, 1)}
+    params = params_lib.to_device(params)
+    kept = rendering.keep_carries(2**28)
+
+    @jax.jit
+    def whole(params: Params, z: jax.Array) -> jax.Array:
+        return generator.synthesize(params, generator.map_latent(params, z))
+
+    def from_z(shift: float) -> np.ndarray:
+        edited = apply_edit(params, known["d"].edit(0), shift)
+        return np.asarray(whole(edited, rendering.draw_latent(generator, Drawn(0))))[0]
+
+    def from_layer(shift: float) -> np.ndarray:
+        recipe = Recipe("g", (Drawn(0),), (Move("d", 0, shift),))
+        return rendering.render(recipe, generator, params, known, kept)[0]
+
+    times = np.zeros((count, 2))
+    for number in range(-2, count):  # two to compile
+        for side, image_at in enumerate((from_z, from_layer)):
+            watch = common.Stopwatch()
+            image_at(0.1 * number)
+            times[number, side] = watch.read()[1]
+    before, after = np.median(times, axis=0)
+    print(f"{name} {layer.path}: {1e3 * before:.1f} ms an image from z, {1e3 * after:.1f} ms kept")
+    common.ratio(f"viewer_drag_{name}_{layer.path.replace('/', '_')}", before / after)
+
+
+def compare_drags() -> None:
+    generator, params = common.read_faces()
+    for layer in generator.layers[1:]:
+        compare_drag("faces", generator, params, layer, count=30)
+    generator = make_generator("stylegan2", config_f(64))
+    params = jax.device_get(jax.jit(generator.init)(jax.random.key(0)))
+    for layer in generator.find_layers(["b8.conv0", "b16.conv1", "b64.conv1"]):
+        compare_drag("stylegan2", generator, params, layer, count=5)
 
 
 @contextlib.contextmanager
 def served(folder: pathlib.Path) -> Iterator[tuple[str, int]]:
     """Yields address and process of a viewer."""
-    write_random_directions(folder / "directions.safetensors")
+    _, params = common.read_faces()
+    directions = random_directions(params, LAYER, COUNT)
+    write_directions(folder / "directions.safetensors", directions)
     command = [
         *(sys.executable, "-m", "navigan_jax.main", "--config=configs/viewer.py"),
         *("--config.port=0", f"--workdir={folder / 'work'}"),
@@ -111,6 +165,7 @@ async def drag_together(url: str, name: str, clients: int, duration: float) -> l
 
 def main() -> None:
     common.say_where()
+    compare_drags()
     with tempfile.TemporaryDirectory() as folder, served(pathlib.Path(folder)) as (url, process):
         asyncio.run(drag(url, "compile", 1.0))
         alone = asyncio.run(drag_together(url, "alone", 1, ALONE))

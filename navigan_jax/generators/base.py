@@ -119,6 +119,10 @@ class Generator:
         rngs = {} if noise_key is None else {"noise": noise_key}
         return self._run(params, latent, self.mapping_stages, self.stages, rngs=rngs)
 
+    def run_stage(self, params: Params, carry: Any, stage: int) -> Any:
+        """Returns what a stage makes of what it reads: what the next one reads, or the image."""
+        return self._run(params, carry, stage, stage + 1)
+
     def prefix(
         self,
         params: Params,

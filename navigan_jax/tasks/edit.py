@@ -12,7 +12,7 @@ from navigan_jax.array_types import Params
 from navigan_jax.config import Config
 from navigan_jax.directions import Directions, read_directions
 from navigan_jax.editing import recipe as recipe_lib
-from navigan_jax.editing import recipe_files
+from navigan_jax.editing import recipe_files, rendering
 from navigan_jax.editing.recipe import Recipe, Video
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import Generator
@@ -44,14 +44,14 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     digest = params_lib.digest(params)
     directions = _read_all(config, recipe, digest)
     try:
-        recipe_lib.check(recipe, generator, digest, directions)
+        rendering.check(recipe, generator, digest, directions)
     except InputError as error:
         raise InputError(f"{config.recipe}: {error}") from error
     params = params_lib.to_device(params)
     written = {"recipe.json": "what was made"}
     recipe_files.write_recipe(workdir / "recipe.json", recipe)
     for name, one in (("edit", recipe), ("original", recipe.original())):
-        images = recipe_lib.render(one, generator, params, directions)
+        images = rendering.render(one, generator, params, directions)
         for number, image in enumerate(images):
             path = workdir / f"{name}_{number:03}.png"
             enlarged = image.repeat(recipe.enlarge, axis=0).repeat(recipe.enlarge, axis=1)
@@ -112,7 +112,7 @@ def _write_videos(
     ) as progress:
         for factor in factors:
             scaled = recipe.scaled(float(factor))
-            images.append(recipe_lib.render(scaled, generator, params, directions))
+            images.append(rendering.render(scaled, generator, params, directions))
             progress.advance()
     captions = [f"{base.format_number(round(factor, 2), signed=True)} ×" for factor in factors]
     strip = video.Strip(_title(recipe), np.stack(images), captions)

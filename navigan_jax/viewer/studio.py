@@ -1,11 +1,10 @@
 """What the viewer can do, without any talk of HTTP: images and recipes of views, notes.
 
 A view is what a page shows: one sample, the shifts of some directions, rows of w_plus taken from
-another sample. It becomes a recipe, and `editing.recipe.render` makes its image, as everywhere, so
+another sample. It becomes a recipe, and `editing.rendering` makes its image, as everywhere, so
 that an exported recipe gives the bits that were seen.
 """
 
-import collections
 import dataclasses
 import hashlib
 import json
@@ -13,7 +12,7 @@ import math
 import os
 import pathlib
 import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -25,8 +24,8 @@ from navigan_jax import notes
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
 from navigan_jax.directions import Directions
-from navigan_jax.editing import recipe as recipe_lib
-from navigan_jax.editing import recipe_files
+from navigan_jax.editing import recipe_files, rendering
+from navigan_jax.editing.kept import Kept
 from navigan_jax.editing.recipe import Drawn, Given, Mix, Move, Recipe, Sample
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import Generator
@@ -35,7 +34,8 @@ from navigan_jax.viewer.own_latents import OwnLatents
 
 MOST_MOVES = 64  # directions shifted at once
 SMALL = 128  # longer side of a preview, pixels
-_CACHE_BYTES = 24 * 2**20
+_PICTURE_BYTES = 24 * 2**20
+_CARRY_BYTES = 256 * 2**20  # of what comes before a shifted layer, so that a drag need not make it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,8 @@ class Studio:
         self.directions_digest = directions_lib.digest(directions)
         self.path = pathlib.Path(path)
         self.params = params_lib.to_device(params)
-        self._cache = Cache(_CACHE_BYTES)
+        self._pictures: Kept[bytes] = Kept(_PICTURE_BYTES, len)
+        self._carries = rendering.keep_carries(_CARRY_BYTES)
         self._lock = threading.Lock()
         z = jax.ShapeDtypeStruct((1, generator.z_dim + generator.label_dim), jnp.float32)
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.params)
@@ -138,7 +139,7 @@ class Studio:
         )
         if len({move.index for move in recipe.moves}) < len(recipe.moves):
             raise _misfit("moves", "each direction once", [move.index for move in recipe.moves])
-        recipe_lib.check(recipe, self.generator, self.digest, self._by_digest)
+        rendering.check(recipe, self.generator, self.digest, self._by_digest)
         return View(json.dumps(table, sort_keys=True), recipe)
 
     @property
@@ -172,15 +173,17 @@ class Studio:
 
     def render(self, recipe: Recipe) -> np.ndarray:
         """Returns the image [height, width, channels] of a recipe of one sample."""
-        return recipe_lib.render(recipe, self.generator, self.params, self._by_digest)[0]
+        return rendering.render(
+            recipe, self.generator, self.params, self._by_digest, self._carries
+        )[0]
 
     def png(self, view: View, *, small: bool = False) -> bytes:
         """Returns the image as PNG, at most `SMALL` pixels wide and high if `small`."""
-
-        def make() -> bytes:
-            return pictures.encode_png(self.render(view.recipe), longest=SMALL if small else None)
-
-        return self._cache.get((view.key, small), make)
+        png = self._pictures.find((view.key, small))
+        if png is None:
+            png = pictures.encode_png(self.render(view.recipe), longest=SMALL if small else None)
+            self._pictures.keep((view.key, small), png)
+        return png
 
     def recipe_text(self, recipe: Recipe) -> str:
         """Returns a recipe as JSON, with the names that people gave to its directions."""
@@ -234,31 +237,6 @@ class Studio:
             "mark": _mark(self._notes),
             "notes": {str(index): note.to_json() for index, note in self._notes.by_index.items()},
         }
-
-
-class Cache:
-    """The last used values of at most so many bytes; any thread may use it."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._size = 0
-        self._values: collections.OrderedDict[Hashable, bytes] = collections.OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Hashable, make: Callable[[], bytes]) -> bytes:
-        """Returns the value of the key; what was not there is made first."""
-        with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-                return self._values[key]
-        value = make()
-        with self._lock:
-            if key not in self._values:
-                self._values[key] = value
-                self._size += len(value)
-            while self._size > self._most:
-                self._size -= len(self._values.popitem(last=False)[1])
-        return value
 
 
 def _mark(kept: notes.Notes) -> str:

@@ -17,8 +17,7 @@ from navigan_jax import config as config_lib
 from navigan_jax import directions as directions_lib
 from navigan_jax import params as params_lib
 from navigan_jax.directions import Directions, read_directions, write_directions
-from navigan_jax.editing import recipe as recipe_lib
-from navigan_jax.editing import recipe_files
+from navigan_jax.editing import recipe_files, rendering
 from navigan_jax.editing.recipe import Drawn, Move, Recipe, Video
 from navigan_jax.errors import InputError
 from navigan_jax.evaluation import locality
@@ -160,7 +159,7 @@ def test_edit_makes_the_images_of_its_recipe_to_the_bit(folder, tmp_path):
     directions = read_directions(folder / "directions.safetensors", digest=None)
     known = {directions_lib.digest(directions): directions}
     for name, one in (("edit", recipe), ("original", recipe.original())):
-        expected = base.to_rgb(recipe_lib.render(one, generator, params, known))
+        expected = base.to_rgb(rendering.render(one, generator, params, known))
         for number, image in enumerate(expected):
             with Image.open(tmp_path / f"{name}_{number:03}.png") as picture:
                 enlarged = image.repeat(2, axis=0).repeat(2, axis=1)

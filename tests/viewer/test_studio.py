@@ -12,11 +12,11 @@ from PIL import Image
 from navigan_jax import directions as directions_lib
 from navigan_jax import notes, testing
 from navigan_jax import params as params_lib
-from navigan_jax.editing import recipe_files
-from navigan_jax.editing.recipe import Given, render
+from navigan_jax.editing import recipe_files, rendering
+from navigan_jax.editing.recipe import Given
+from navigan_jax.editing.rendering import render
 from navigan_jax.errors import InputError
 from navigan_jax.showcase.base import to_rgb
-from navigan_jax.viewer import studio as studio_lib
 from navigan_jax.viewer.studio import SMALL, Studio
 from tests.viewer.serving import COUNT, make_studio
 
@@ -103,6 +103,21 @@ def test_image_is_made_once(shared: Studio, monkeypatch: pytest.MonkeyPatch) -> 
     assert shared.png(view) is first
 
 
+def test_drag_runs_the_stages_from_its_layer_on(
+    shared: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (layer,) = shared.generator.find_layers(shared.directions.layers)
+    ran: list[int] = []
+    run_stage = rendering._run_stage
+    monkeypatch.setattr(
+        rendering, "_run_stage", lambda *a, **k: ran.append(k["stage"]) or run_stage(*a, **k)
+    )
+    for shift in (0.5, 0.6):
+        ran.clear()
+        shared.png(shared.view(view_of(sample={"seed": 78}, moves=[{"index": 1, "shift": shift}])))
+    assert ran == list(range(layer.stage, shared.generator.stages))
+
+
 def test_small_picture_is_small(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     view = studio.view({"sample": SAMPLE})
     assert pixels(studio.png(view)).shape == pixels(studio.png(view, small=True)).shape
@@ -110,21 +125,6 @@ def test_small_picture_is_small(studio: Studio, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Studio, "render", lambda *_: large)
     png = studio.png(studio.view({"sample": {"seed": 4}}), small=True)
     assert pixels(png).shape == (SMALL, SMALL // 2, 3)
-
-
-def test_cache_holds_no_more_than_its_bytes() -> None:
-    cache = studio_lib.Cache(10)
-    made: list[int] = []
-
-    def make(key: int) -> bytes:
-        return cache.get(key, lambda: made.append(key) or bytes(4))
-
-    for key in (1, 2, 1, 3, 1, 2):  # 3 pushes 2 out, which was used longest ago
-        make(key)
-    assert made == [1, 2, 3, 2]
-    assert cache.get(9, lambda: bytes(99)) == bytes(99)  # too large to keep
-    make(1)
-    assert made[-1] == 1
 
 
 @pytest.mark.parametrize(

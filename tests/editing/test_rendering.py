@@ -11,9 +11,10 @@ from navigan_jax import directions as directions_lib
 from navigan_jax import params as params_lib
 from navigan_jax import testing
 from navigan_jax.directions import Directions
-from navigan_jax.editing import recipe as recipe_lib
+from navigan_jax.editing import rendering
 from navigan_jax.editing.edit import apply_edit
-from navigan_jax.editing.recipe import Drawn, Given, Mix, Move, Recipe, render
+from navigan_jax.editing.recipe import Drawn, Given, Mix, Move, Recipe
+from navigan_jax.editing.rendering import render
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import Generator
 
@@ -65,7 +66,7 @@ def make_recipe(case, **changes):
 
 
 def render_of(case, recipe):
-    recipe_lib.check(recipe, case.generator, case.digest, case.directions)
+    rendering.check(recipe, case.generator, case.digest, case.directions)
     return render(recipe, case.generator, case.params, case.directions)
 
 
@@ -77,7 +78,7 @@ def test_images_are_those_of_the_shifted_generator(name, request):
     params = case.params
     for move in recipe.moves:
         params = apply_edit(params, case.directions[move.directions].edit(move.index), move.shift)
-    z = np.concatenate([recipe_lib.draw_latent(case.generator, s) for s in recipe.samples])
+    z = np.concatenate([rendering.draw_latent(case.generator, s) for s in recipe.samples])
     plain = jax.jit(lambda p, z: case.generator.synthesize(p, case.generator.map_latent(p, z)))
     expected = plain(params, z)
     got = render_of(case, recipe)
@@ -94,7 +95,7 @@ def test_bits_do_not_depend_on_company_or_on_where_arrays_lie(dcgan):
     images = render_of(dcgan, recipe)
     alone = render_of(dcgan, dataclasses.replace(recipe, samples=recipe.samples[1:]))
     np.testing.assert_array_equal(alone, images[1:])
-    latent = Given.of("z", recipe_lib.draw_latent(dcgan.generator, recipe.samples[1])[0])
+    latent = Given.of("z", rendering.draw_latent(dcgan.generator, recipe.samples[1])[0])
     given = render_of(dcgan, dataclasses.replace(recipe, samples=(latent,)))
     np.testing.assert_array_equal(given, images[1:])
     on_device = render(
@@ -109,11 +110,59 @@ def test_bits_do_not_depend_on_company_or_on_where_arrays_lie(dcgan):
     np.testing.assert_array_equal(on_device, images)
 
 
-def test_one_compilation_serves_all_recipes_of_a_generator(dcgan):
+def count_stages(patch):
+    """Returns the list of stages that run from here on."""
+    stages, run_stage = [], rendering._run_stage
+
+    def counted(params, carry, *, generator, stage):
+        stages.append(stage)
+        return run_stage(params, carry, generator=generator, stage=stage)
+
+    patch.setattr(rendering, "_run_stage", counted)
+    return stages
+
+
+@pytest.mark.parametrize("name", ["dcgan", "stylegan2"])
+def test_what_is_kept_changes_no_bit_and_is_not_made_again(name, request, monkeypatch):
+    """Drags in two layers, one of the mapping: only stages from the dragged layer on run.
+
+    Every recipe that differs in something earlier (sample, mix, truncation, the other shift) has
+    an image of its own, which a key that left it out would not give.
+    """
+    case = request.getfixturevalue(name)
+    generator = case.generator
+    early, late = Move(case.keys[1], 0, -1.3), Move(case.keys[0], 1, 0.7)
+    (path,) = case.directions[late.directions].edit(0).deltas
+    at = next(layer.stage for layer in generator.layers if layer.path == path)
+    base = make_recipe(case, samples=(Drawn(3, 1),), moves=(early, late))
+    recipes = {
+        "drag": dataclasses.replace(base, moves=(early, dataclasses.replace(late, shift=0.9))),
+        "alone": dataclasses.replace(base, moves=(late,)),
+        "other shift": dataclasses.replace(base, moves=(Move(case.keys[1], 0, 1.3), late)),
+        "original": base.original(),
+        "sample": dataclasses.replace(base, samples=(Drawn(3, 2),)),
+        "truncation": dataclasses.replace(base, truncation=0.5),
+        "mix": dataclasses.replace(base, mixes=(Mix(Drawn(8), amount=0.5),)),
+    }
+    alone = {name: render_of(case, recipe) for name, recipe in recipes.items()}
+    images = list(alone.values())
+    assert all(np.any(a != b) for i, a in enumerate(images) for b in images[:i])
+    kept = rendering.keep_carries(2**20)
+    render(base, generator, case.params, case.directions, kept)
+    stages = count_stages(monkeypatch)
+    for name, recipe in recipes.items():
+        stages.clear()
+        got = render(recipe, generator, case.params, case.directions, kept)
+        np.testing.assert_array_equal(got, alone[name])
+        first = at if name == "drag" else generator.mapping_stages
+        assert stages == list(range(first, generator.stages)), name
+
+
+def test_one_compilation_of_each_stage_serves_all_recipes_of_a_generator(dcgan):
     render_of(dcgan, make_recipe(dcgan))
-    counter = testing.TraceCounter(Generator.synthesize)
+    counter = testing.TraceCounter(Generator.run_stage)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Generator, "synthesize", lambda *a, **k: counter(*a, **k))
+        patch.setattr(Generator, "run_stage", lambda *a, **k: counter(*a, **k))
         render_of(dcgan, make_recipe(dcgan, moves=(), truncation=0.5))
         render_of(dcgan, make_recipe(dcgan, samples=(Drawn(9, 70),) * 3))
     assert counter.traces == 0
@@ -123,7 +172,7 @@ def test_one_compilation_serves_all_recipes_of_a_generator(dcgan):
 def test_a_sample_does_not_depend_on_how_many_are_drawn(name, index):
     """Row `index` of any draw that is long enough, labels included."""
     generator = testing.tiny_generators()[name]
-    got = recipe_lib.draw_latent(generator, Drawn(7, index))
+    got = rendering.draw_latent(generator, Drawn(7, index))
     drawn = generator.sample_latents(jax.random.key(7), index + 1)
     np.testing.assert_array_equal(got[0], drawn[index])
     assert len(got) == 1
@@ -140,7 +189,7 @@ def test_mixing_takes_rows_and_truncation_draws_to_the_mean(stylegan2):
     )
     w = [
         np.asarray(
-            case.generator.map_latent(case.params, recipe_lib.draw_latent(case.generator, sample))
+            case.generator.map_latent(case.params, rendering.draw_latent(case.generator, sample))
         )[0]
         for sample in (*recipe.samples, source)
     ]
@@ -148,7 +197,7 @@ def test_mixing_takes_rows_and_truncation_draws_to_the_mean(stylegan2):
     mixed[1:3] = (w[0][1:3] + w[2][1:3]) / 2
     mean = case.params["mapping"]["w_avg"]
     expected = np.stack([mean + 0.25 * (one - mean) for one in (mixed, w[1])])
-    got = recipe_lib.edited_latents(recipe, case.generator, case.params)
+    got = rendering.edited_latents(recipe, case.generator, case.params)
     testing.assert_close(got, expected, 1e-5)
     given = make_recipe(case, moves=(), samples=tuple(Given.of("w_plus", one) for one in got))
     np.testing.assert_array_equal(render_of(case, given), render_of(case, recipe))
@@ -156,8 +205,8 @@ def test_mixing_takes_rows_and_truncation_draws_to_the_mean(stylegan2):
 
 def test_truncation_of_a_latent_without_mapping_scales_it(dcgan):
     recipe = make_recipe(dcgan, moves=(), truncation=0.5)
-    whole = recipe_lib.edited_latents(recipe.original(), dcgan.generator, dcgan.params)
-    plain = recipe_lib.edited_latents(make_recipe(dcgan, moves=()), dcgan.generator, dcgan.params)
+    whole = rendering.edited_latents(recipe.original(), dcgan.generator, dcgan.params)
+    plain = rendering.edited_latents(make_recipe(dcgan, moves=()), dcgan.generator, dcgan.params)
     np.testing.assert_array_equal(whole, plain / 2)
 
 
@@ -177,13 +226,13 @@ def test_parts_that_do_not_belong_together_are_one_message(dcgan, changes, messa
         changes = {"moves": (Move(dcgan.keys[0], 7, 1.0),)}
     recipe = dataclasses.replace(make_recipe(dcgan), **changes)
     with pytest.raises(InputError, match=message):
-        recipe_lib.check(recipe, dcgan.generator, dcgan.digest, dcgan.directions)
+        rendering.check(recipe, dcgan.generator, dcgan.digest, dcgan.directions)
 
 
 def test_rows_and_weights_of_others_are_refused(stylegan2, dcgan):
     recipe = make_recipe(stylegan2, mixes=(Mix(Drawn(0), rows=(3, 4)),))
     with pytest.raises(InputError, match=r"rows of this stylegan2, 0 to 3; got \(3, 4\)"):
-        recipe_lib.check(recipe, stylegan2.generator, stylegan2.digest, stylegan2.directions)
+        rendering.check(recipe, stylegan2.generator, stylegan2.digest, stylegan2.directions)
     recipe = dataclasses.replace(make_recipe(dcgan), generator=stylegan2.digest)
     with pytest.raises(InputError, match="expected directions of the weights"):
-        recipe_lib.check(recipe, stylegan2.generator, stylegan2.digest, dcgan.directions)
+        rendering.check(recipe, stylegan2.generator, stylegan2.digest, dcgan.directions)

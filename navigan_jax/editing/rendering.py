@@ -1,0 +1,235 @@
+"""The one function that makes the images of recipes.
+
+Equal recipes have equal images wherever `render` is called, to the bit: samples go through the
+network one at a time and stage by stage, each stage a compiled program of its own for all recipes
+of a generator. So it makes no difference to the bits at which stage one begins, and what no shift
+has changed need not be made again: while the shift of a layer is dragged, only the stages from
+that layer on run.
+
+Latents come first: a sample's latent is drawn (or given), mapped, mixed, then drawn to the mean by
+the truncation. Weights come second: θ + Σ t_i ξ_i, for the mapping as well.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from navigan_jax import params as params_lib
+from navigan_jax.array_types import Array, Float, Params
+from navigan_jax.directions import Directions, Edit
+from navigan_jax.editing.edit import apply_edit, combine
+from navigan_jax.editing.kept import Kept, nbytes
+from navigan_jax.editing.recipe import Drawn, Given, Move, Recipe, Sample, misfit
+from navigan_jax.errors import InputError
+from navigan_jax.generators.base import Generator
+
+_MEAN_LATENT = "mapping/w_avg"  # where the parameters keep the mean of w
+_SMALLEST_DRAW = 64  # so that neighbouring samples share a compiled draw
+
+
+def check(
+    recipe: Recipe, generator: Generator, digest: str, directions: Mapping[str, Directions]
+) -> None:
+    """Checks that `render` can make the recipe's images of these weights and directions.
+
+    digest: of the generator's weights. directions: by their digests.
+    Raises: InputError saying what does not belong together.
+    """
+    if recipe.generator != digest:
+        raise InputError(
+            f"recipe: expected the generator of weights {recipe.generator}; got {digest}; give the "
+            "generator that the recipe was made with"
+        )
+    for move in recipe.moves:
+        _find_edit(move, directions)
+        of_weights = directions[move.directions].provenance["digest"]
+        if of_weights != digest:
+            raise InputError(
+                f"recipe: expected directions of the weights {digest}; got {move.file or 'some'} "
+                f"of {of_weights}; give those found in this generator"
+            )
+    sources = [mix.source for mix in recipe.mixes]
+    for sample in (*recipe.samples, *sources):
+        if isinstance(sample, Given):
+            _check_given(sample, generator)
+    rows = _latent_shape(generator)[0] if len(_latent_shape(generator)) == 2 else 0
+    for mix in recipe.mixes:
+        if mix.rows is not None and not all(row < rows for row in mix.rows):
+            allowed = f"0 to {rows - 1}" if rows else "null, as its latent has no rows"
+            raise misfit(
+                "mixes: rows", f"rows of this {generator.architecture}, {allowed}", mix.rows
+            )
+
+
+@functools.lru_cache
+def _latent_shape(generator: Generator) -> tuple[int, ...]:
+    """Returns the shape of what `synthesize` takes for one sample: [latent] or [rows, w]."""
+    params = jax.eval_shape(generator.init, jax.random.key(0))
+    z = jax.ShapeDtypeStruct((1, generator.z_dim + generator.label_dim), jnp.float32)
+    return jax.eval_shape(generator.map_latent, params, z).shape[1:]
+
+
+def _check_given(sample: Given, generator: Generator) -> None:
+    width = (generator.z_dim + generator.label_dim,)
+    expected = width if sample.space == "z" else _latent_shape(generator)
+    if np.shape(sample.values) != expected:
+        raise misfit(
+            sample.space,
+            f"numbers of shape {list(expected)} for this {generator.architecture}",
+            list(np.shape(sample.values)),
+        )
+
+
+def _find_edit(move: Move, directions: Mapping[str, Directions]) -> Edit:
+    if move.directions not in directions:
+        known = ", ".join(sorted(directions)) or "none"
+        raise InputError(
+            f"recipe: expected the directions {move.directions} ({move.file or 'no file told'}); "
+            f"got {known}; give that file"
+        )
+    return directions[move.directions].edit(move.index)
+
+
+def draw_latent(generator: Generator, sample: Drawn) -> Float[np.ndarray, "1 latent"]:
+    """Returns z of a drawn sample; the rows of a draw do not depend on how many are drawn."""
+    count = max(_SMALLEST_DRAW, 1 << sample.index.bit_length())
+    z = generator.sample_latents(jax.random.key(sample.seed), count)
+    return np.asarray(z[sample.index : sample.index + 1])
+
+
+@functools.partial(jax.jit, static_argnames="generator")
+def _map_one(params: Params, z: Array, *, generator: Generator) -> Array:
+    return generator.map_latent(params, z)
+
+
+@functools.partial(jax.jit, static_argnames=("generator", "stage"))
+def _run_stage(params: Params, carry: Any, *, generator: Generator, stage: int) -> Any:
+    return generator.run_stage(params, carry, stage)
+
+
+def edited_params(recipe: Recipe, params: Params, directions: Mapping[str, Directions]) -> Params:
+    """Returns θ + Σ t_i ξ_i; `params` itself where nothing is shifted.
+
+    Raises: InputError for unknown directions.
+    """
+    moves = [move for move in recipe.moves if move.shift]
+    edits = [_find_edit(move, directions) for move in moves]
+    total = combine(edits, [move.shift for move in moves])
+    return apply_edit(params, total, 1.0) if moves else params
+
+
+def edited_latents(
+    recipe: Recipe, generator: Generator, params: Params
+) -> Float[np.ndarray, "samples ..."]:
+    """Returns what `synthesize` is to take for each sample, mixed and truncated.
+
+    params: the edited ones, as an edit of the mapping changes the latents.
+    """
+    places = range(len(recipe.samples))
+    return np.stack([_edited_latent(recipe, place, generator, params) for place in places])
+
+
+def _edited_latent(
+    recipe: Recipe, place: int, generator: Generator, params: Params
+) -> Float[np.ndarray, "..."]:
+    latent = _latent(recipe.samples[place], generator, params)
+    for mix in recipe.mixes_of(place):
+        source = _latent(mix.source, generator, params)
+        rows = slice(None) if mix.rows is None else list(mix.rows)
+        mixed = latent.copy()
+        mixed[rows] += np.float32(mix.amount) * (source[rows] - latent[rows])
+        latent = mixed
+    if recipe.truncation != 1:
+        mean = _mean_latent(params)
+        latent = mean + np.float32(recipe.truncation) * (latent - mean)
+    return latent
+
+
+def _latent(sample: Sample, generator: Generator, params: Params) -> np.ndarray:
+    if isinstance(sample, Given) and sample.space == "w_plus":
+        return np.asarray(sample.values, np.float32)
+    if isinstance(sample, Given):
+        z = np.asarray([sample.values], np.float32)
+    else:
+        z = draw_latent(generator, sample)
+    return np.asarray(_map_one(params, z, generator=generator))[0]
+
+
+def _mean_latent(params: Params) -> np.ndarray:
+    """Returns the mean of w, or of z (zero) where there is no mapping."""
+    flat = params_lib.flatten(params)
+    return np.asarray(flat.get(_MEAN_LATENT, 0), np.float32)
+
+
+def keep_carries(most: int) -> Kept[Any]:
+    """Returns room for so many bytes of what `render` need not make again."""
+    return Kept(most, nbytes)
+
+
+def render(
+    recipe: Recipe,
+    generator: Generator,
+    params: Params,
+    directions: Mapping[str, Directions],
+    kept: Kept[Any] | None = None,
+) -> Float[np.ndarray, "samples height width channels"]:
+    """Returns the images of the recipe, nominally in [-1, 1]; equal recipes, equal bits.
+
+    params: θ, the weights of the recipe's generator; on the device, if it is called often.
+    directions: by their digests. Nothing is checked here but that the directions are there: call
+    `check` first. kept: by `keep_carries`, where recipes of this generator and θ follow each
+    other: latents, and what the stages with shifted weights read, are taken from there and left
+    there. Each stage compiles once for a generator, whatever the recipe.
+    """
+    kept = keep_carries(0) if kept is None else kept
+    shifted = edited_params(recipe, params, directions)
+    stages = {layer.path: layer.stage for layer in generator.layers}
+    first = {
+        move: min(stages.get(path, 0) for path in _find_edit(move, directions).deltas)
+        for move in recipe.moves
+        if move.shift
+    }
+    images = [
+        _render_one(recipe, place, generator, shifted, first, kept)
+        for place in range(len(recipe.samples))
+    ]
+    return np.concatenate([np.asarray(image) for image in images])
+
+
+def _render_one(
+    recipe: Recipe,
+    place: int,
+    generator: Generator,
+    shifted: Params,
+    first: Mapping[Move, int],
+    kept: Kept[Any],
+) -> Array:
+    """Returns the image [1, height, width, channels] of a sample.
+
+    first: the first stage that each move changes.
+    """
+    mixes = recipe.mixes_of(place)
+    begin = generator.mapping_stages
+
+    def key(stage: int) -> Any:
+        """Names all that matters before a stage."""
+        before = [(m.directions, m.index, m.shift) for m, at in first.items() if at < stage]
+        return stage, recipe.samples[place], mixes, recipe.truncation, *before
+
+    cuts = sorted({begin, *(stage for stage in first.values() if stage > begin)})
+    for stage in reversed(cuts):
+        if (carry := kept.find(key(stage))) is not None:
+            begin = stage
+            break
+    else:
+        carry = jnp.asarray(_edited_latent(recipe, place, generator, shifted)[None])
+        kept.keep(key(begin), carry)
+    for stage in range(begin, generator.stages):
+        if stage > begin and stage in cuts:
+            kept.keep(key(stage), carry)
+        carry = _run_stage(shifted, carry, generator=generator, stage=stage)
+    return carry
