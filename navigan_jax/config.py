@@ -4,6 +4,7 @@ A config is a `ConfigDict` of numbers, texts, truth values and tuples of these, 
 Keys are named by their path, as on the command line: `generator.layer` is set with
 `--config.generator.layer=conv1`. A key whose value the user has to give, or that may stay None, is
 a `config_dict.placeholder(type)`; which of the two it is, the task says in the keys it expects.
+One for a text is emptied with `--config.key=None`.
 """
 
 import dataclasses
@@ -126,8 +127,15 @@ def validate(config: Config, keys: Keys, *, others: bool = False) -> None:
 
 
 def freeze(config: Config) -> Config:
-    """Returns a copy that refuses changes."""
-    return config_dict.FrozenConfigDict(config)
+    """Returns a copy that refuses changes; placeholders that hold the text "None" are emptied."""
+    # The command line knows texts only: --config.key=None is how it empties one.
+    emptied = [
+        leaf.path for leaf in _leaves(config) if leaf.is_placeholder and leaf.value == "None"
+    ]
+    copy = config.copy_and_resolve_references()
+    with copy.unlocked(), copy.ignore_type():
+        copy.update_from_flattened_dict(dict.fromkeys(emptied))
+    return config_dict.FrozenConfigDict(copy)
 
 
 def to_text(config: Config) -> str:
@@ -170,6 +178,7 @@ class _Leaf:
     path: str
     value: Any  # None: a placeholder that is not set
     kind: type  # of a placeholder, what it holds once it is set
+    is_placeholder: bool = False
 
 
 def _leaves(config: Config, prefix: str = "") -> Iterator[_Leaf]:
@@ -179,7 +188,7 @@ def _leaves(config: Config, prefix: str = "") -> Iterator[_Leaf]:
             yield from _leaves(value, f"{path}.")
         elif isinstance(value, config_dict.FieldReference):
             try:
-                yield _Leaf(path, value.get(), value.get_type())
+                yield _Leaf(path, value.get(), value.get_type(), is_placeholder=True)
             except config_dict.RequiredValueError:
                 kind = value.get_type().__name__
                 raise InputError(

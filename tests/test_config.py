@@ -224,6 +224,15 @@ def test_freeze_refuses_changes_and_leaves_the_original() -> None:
         frozen.seed = 5
 
 
+def test_freeze_empties_placeholders_that_were_set_to_the_text_none() -> None:
+    """And leaves what is no placeholder, as well as the original."""
+    config = make_config(weights="None", task="None")
+    frozen = config_lib.freeze(config)
+    assert (frozen.generator.weights, frozen.task) == (None, "None")
+    assert config.generator.weights == "None"
+    config_lib.validate(frozen, {"generator.weights": str | None}, others=True)
+
+
 def test_text_round_trip_is_the_identity() -> None:
     frozen = config_lib.freeze(make_config())
     text = config_lib.to_text(frozen)
