@@ -15,8 +15,8 @@ from navigan_jax.errors import InputError
 
 _HEADS = ("params/label_head/", "params/shift_head/")
 _ADVICE = (
-    "make it anew from torchvision's resnet18-f37072fd.pth: "
-    "python -m tools.convert_weights resnet18 SOURCE --out FILE.safetensors"
+    "make it anew from torchvision's file, which is downloaded: "
+    "python -m tools.convert_weights resnet18 --out FILE.safetensors"
 )
 _PHOTOGRAPH = (64, 64, 3)  # the size has no effect on the weights
 

@@ -1,5 +1,9 @@
 """A reconstructor that starts with weights of torchvision: by the command, the file, the task."""
 
+import dataclasses
+import hashlib
+import json
+
 import numpy as np
 import pytest
 
@@ -13,6 +17,7 @@ from navigan_jax.generators.files import make_generator
 from navigan_jax.tasks import training
 from tests.tools.crafting import state_dict_file
 from tools.convert_weights import __main__ as command
+from tools.convert_weights import download
 
 
 def torchvision_state():
@@ -76,6 +81,37 @@ def test_reconstructor_starts_with_exactly_these_weights_and_fresh_heads(convert
     ):
         np.testing.assert_array_equal(made[ours], state[theirs])
         assert not np.array_equal(made[ours], fresh[ours])
+
+
+def test_without_a_source_the_known_file_is_downloaded(converted, tmp_path, monkeypatch, capsys):
+    """From its address once, then from the cache; the result is that of the same file, given."""
+    source = converted[1].with_name("resnet18.pth")
+    site = tmp_path / download.RESNET18
+    site.write_bytes(source.read_bytes())
+    digest = hashlib.sha256(site.read_bytes()).hexdigest()
+    known = download.KNOWN_FILES[download.RESNET18]
+    near = dataclasses.replace(known, sha256=digest, url=site.as_uri())
+    monkeypatch.setenv("NAVIGAN_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "start.safetensors"
+
+    def convert(file):
+        monkeypatch.setitem(download.KNOWN_FILES, download.RESNET18, file)
+        out.unlink(missing_ok=True)
+        return command.main(["resnet18", "--out", str(out)])
+
+    assert convert(near) == 0
+    site.unlink()
+    assert convert(near) == 0  # from the cache
+    given, found = (checkpoints.read_arrays(path) for path in (converted[1], out))
+    assert found[1]["digest"] == given[1]["digest"]
+    assert json.loads(found[1]["source"])["backbone"] == download.RESNET18
+    # What is in the cache has not the digest that is listed, and there is no network.
+    assert convert(dataclasses.replace(known, url=site.as_uri())) == 2
+    message = capsys.readouterr().err
+    cached = tmp_path / "cache" / download.RESNET18
+    for part in (site.as_uri(), f"put it at {cached}", known.sha256):
+        assert part in message
+    assert not out.exists()
 
 
 def test_lenet_takes_no_weights(converted):

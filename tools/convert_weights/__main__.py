@@ -5,7 +5,7 @@ python -m tools.convert_weights stylegan2 SOURCE --out FILE.safetensors
 python -m tools.convert_weights stylegan2 --all-known --out DIR
 python -m tools.convert_weights navigan SOURCE --generator FILE --out FILE.safetensors
 python -m tools.convert_weights lpips [SOURCE] --net NET --version VERSION --out FILE.safetensors
-python -m tools.convert_weights resnet18 SOURCE --out FILE.safetensors
+python -m tools.convert_weights resnet18 [SOURCE] --out FILE.safetensors
 python -m tools.convert_weights inspect FILE
 """
 
@@ -25,7 +25,7 @@ from navigan_jax.perceptual.files import write_perceptual
 from navigan_jax.perceptual.lpips import VERSIONS
 from tools.convert_weights import resnet, stylegan2_command
 from tools.convert_weights.dcgan import read_dcgan
-from tools.convert_weights.download import BACKBONES, fetch_faces_wheel
+from tools.convert_weights.download import BACKBONES, RESNET18, fetch, fetch_faces_wheel
 from tools.convert_weights.inspect_file import describe_file
 from tools.convert_weights.lpips import from_state_dicts
 from tools.convert_weights.lpips_sources import collect, read_state
@@ -143,13 +143,15 @@ def _convert_lpips(options: argparse.Namespace) -> None:
 
 
 def _add_resnet18(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SOURCE", help="torchvision's resnet18-f37072fd.pth")
+    parser.add_argument(
+        "source", metavar="SOURCE", nargs="?", help=f"torchvision's {RESNET18}; default: downloaded"
+    )
     _add_output(parser)
 
 
 def _convert_resnet18(options: argparse.Namespace) -> None:
-    _check_output(options.out, options.source)
-    state, origin = read_state(options.source, "backbone")
+    _check_output(options.out, *filter(None, (options.source,)))
+    state, origin = read_state(options.source or fetch(RESNET18), "backbone")
     write_start(options.out, resnet.from_state_dict(state), origin)
     _report(options.out)
 

@@ -31,6 +31,7 @@ BACKBONES: Mapping[str, str] = {
     "alex": "alexnet-owt-7be5be79.pth",
     "squeeze": "squeezenet1_1-b8a52dc0.pth",
 }
+RESNET18 = "resnet18-f37072fd.pth"
 
 _SECONDS_WITHOUT_DATA = 60
 _BLOCK = 1 << 20
@@ -86,6 +87,10 @@ KNOWN_FILES: dict[str, KnownFile] = {
     BACKBONES["squeeze"]: KnownFile(
         "b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
         url=f"https://download.pytorch.org/models/{BACKBONES['squeeze']}",
+    ),
+    RESNET18: KnownFile(
+        "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
+        url=f"https://download.pytorch.org/models/{RESNET18}",
     ),
 }
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from navigan_jax import params as params_lib
 from navigan_jax.errors import InputError
+from tools.convert_weights.download import RESNET18
 
 _KEY = re.compile(r"(?:(layer[1-4])\.([01])\.)?(conv\d|bn\d|downsample\.[01])\.(\w+)")
 _SKIPPED = ("fc.weight", "fc.bias")
@@ -59,8 +60,8 @@ def from_state_dict(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
         path = path_of(key)
         if path is None:
             raise InputError(
-                f"resnet18: expected the weights of torchvision's ResNet-18; got {key!r}; "
-                "give https://download.pytorch.org/models/resnet18-f37072fd.pth, downloaded"
+                f"resnet18: expected the weights of torchvision's ResNet-18; got {key!r}; give "
+                f"{RESNET18}, or no file, to have it downloaded"
             )
         array = np.asarray(array, np.float32)
         flat[path] = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
