@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from navigan_jax import devices
 from navigan_jax.array_types import Array, Float, Images, Int, Key, Params
@@ -27,6 +28,10 @@ from navigan_jax.layers import Change, dense_change
 from navigan_jax.subspaces.base import LATENT
 
 SPACES = ("z", "w")
+
+# Behind the changed weights a generator is linear but for these, whose results are small: bytes,
+# and the image.
+_KEPT = (lax.eq_p, lax.ge_p, lax.gt_p, lax.le_p, lax.lt_p, lax.ne_p, lax.tanh_p)
 
 Metrics = dict[str, Float[Array, ""]]
 
@@ -47,7 +52,8 @@ class Recipe:
     batch: samples a step, over all devices. directions: K. shift_scale, min_shift, distribution:
     as in `sample_shifts`. label_weight, shift_weight: as in `reconstruction_loss`.
     directions_rate, reconstructor_rate: learning rates of the two Adams. microbatch: pairs that a
-    device makes at once, None: all; fewer need less memory and a second pass of the generator.
+    device makes at once, None: all; fewer need less memory, and what comes before the changed
+    weights a second time.
     """
 
     batch: int
@@ -163,7 +169,11 @@ def _render_moved_latents(
 def _in_microbatches(
     render: Callable[..., Any], size: int | None, data: tuple[Array, ...]
 ) -> tuple[Images, Images]:
-    """Returns render(*data), so many samples at a time; its values are forgotten and made anew."""
+    """Returns render(*data), so many samples at a time.
+
+    Of its values only signs and the like are kept for the derivative, `_KEPT`. What else that takes
+    is made anew: what the changed weights read, but nothing of what comes after them.
+    """
     count = len(data[0])
     if size is None or size >= count:
         return render(*data)
@@ -173,7 +183,8 @@ def _in_microbatches(
             "config.microbatch"
         )
     parts = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), data)
-    images = jax.lax.map(lambda part: jax.checkpoint(render)(*part), parts)
+    frugal = jax.checkpoint(render, policy=lambda primitive, *_, **__: primitive in _KEPT)
+    images = lax.map(lambda part: frugal(*part), parts)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), images)
 
 

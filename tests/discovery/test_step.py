@@ -209,6 +209,24 @@ def test_microbatches_change_nothing_but_the_rounding():
         testing.assert_close(actual, expected, 1e-4, scale=max(1, largest))
 
 
+def test_microbatches_make_nothing_anew_behind_the_changed_weights(monkeypatch):
+    """Two convolutions more: that before the changed layer, and with a factor of the change."""
+    state = first_state()
+    _, params, _, directions, _ = parts()
+    arguments = (params, directions), state, first_batch(state)
+
+    def convolutions(microbatch):
+        recipe = dataclasses.replace(RECIPE, microbatch=microbatch)
+        gradient = jax.grad(program(recipe).loss, has_aux=True)
+        trained = state.directions, state.reconstructor["params"]
+        return str(jax.make_jaxpr(gradient)(trained, *arguments)).count(" conv_general_dilated[")
+
+    whole = convolutions(None)
+    assert convolutions(4) <= whole + 2
+    monkeypatch.setattr(step_lib, "_KEPT", ())
+    assert convolutions(4) > whole + 2
+
+
 def test_changes_are_linear_in_the_shift():
     """t and -t/2; another direction is told apart."""
     _, _, _, directions, parameters = parts()
