@@ -45,6 +45,7 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     config.synthesis.noise = "constant"  # the stored one; random: one other draw; none
     config.synthesis.noise_seed = 0  # of the random one
     config.synthesis.label = placeholder(str)  # class by name or index; left out: random ones
+    config.synthesis.precision = "float32"  # or bfloat16: features between layers, in half the room
 
     config.metric = ml_collections.ConfigDict()
     config.metric.name = "lpips" if paper else "nlpd"  # nlpd, l2 or lpips (paper: lpips)

@@ -37,7 +37,24 @@ class Factors:
 
 
 Change: TypeAlias = Float[Array, "batch *weight"] | Factors
+PRECISIONS = ("float32", "bfloat16")  # of what goes from layer to layer
 Linear: TypeAlias = Callable[[Array, Array], Array]  # of an input and a kernel, linear in both
+
+
+def shorten(x: Array, precision: str) -> Array:
+    """Returns x as it goes to the next layer: as it is, or rounded to 8 bits for "bfloat16".
+
+    It is rounded for certain: XLA may leave out a conversion there and back, and so the same layer
+    would give other numbers in one program than in another.
+    """
+    if precision == "float32":
+        return x
+    return lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7).astype(jnp.bfloat16)
+
+
+def widen(x: Array) -> Array:
+    """Returns what `shorten` returned as float32, in which layers compute; else x itself."""
+    return x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x
 
 
 def dense_change(change: Change) -> Float[Array, "batch *weight"]:

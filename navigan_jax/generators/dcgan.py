@@ -9,12 +9,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from navigan_jax.array_types import Array
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import EditableLayer, Generator
-from navigan_jax.layers import ConvTranspose, FrozenBatchNorm, Unfolding
+from navigan_jax.layers import (
+    PRECISIONS,
+    ConvTranspose,
+    FrozenBatchNorm,
+    Unfolding,
+    shorten,
+    widen,
+)
 
 
 class DCGAN(nn.Module):
@@ -22,6 +30,7 @@ class DCGAN(nn.Module):
 
     widths: tuple[int, ...]  # channels after each layer but the last
     image_channels: int
+    precision: str = "float32"
     by_matmul: tuple[str, ...] = ()
 
     def setup(self) -> None:
@@ -43,17 +52,26 @@ class DCGAN(nn.Module):
         if start == 0:
             carry = carry[:, None, None, :]
         for index in range(start, stop):
-            carry = self.conv[index](carry)
-            last = index == len(self.widths)
-            carry = jnp.tanh(carry) if last else nn.relu(self.norm[index](carry))
+            x = self.conv[index](jax.tree.map(widen, carry))
+            if index == len(self.widths):
+                return jnp.tanh(x)
+            carry = shorten(nn.relu(self.norm[index](x)), self.precision)
         return carry
 
 
-def dcgan(*, z_dim: int, widths: Sequence[int], image_channels: int) -> Generator:
+def dcgan(
+    *, z_dim: int, widths: Sequence[int], image_channels: int, precision: str = "float32"
+) -> Generator:
     """Returns the generator; its side is 4 * 2^(number of widths) pixels.
 
-    Raises: InputError for sizes that are no positive whole numbers.
+    precision: of the features that go from layer to layer, "float32" or "bfloat16".
+    Raises: InputError for sizes that are no positive whole numbers, or another precision.
     """
+    if precision not in PRECISIONS:
+        raise InputError(
+            f"dcgan: precision: expected one of {', '.join(PRECISIONS)}; got {precision!r}; "
+            "correct it where the generator is described"
+        )
     sizes = (z_dim, image_channels, *widths)
     if not widths or any(not isinstance(size, int) or size < 1 for size in sizes):
         raise InputError(
@@ -74,7 +92,7 @@ def dcgan(*, z_dim: int, widths: Sequence[int], image_channels: int) -> Generato
     )
     return Generator(
         architecture="dcgan",
-        network=DCGAN(widths=tuple(widths), image_channels=image_channels),
+        network=DCGAN(widths=tuple(widths), image_channels=image_channels, precision=precision),
         z_dim=z_dim,
         resolution=layers[-1].resolution,
         image_channels=image_channels,

@@ -27,6 +27,7 @@ from navigan_jax.generators.stylegan2_stages import (
     synthesis_steps,
 )
 from navigan_jax.generators.stylegan2_synthesis import Synthesis
+from navigan_jax.layers import PRECISIONS
 
 BLOCKS = ("skip", "resnet", "orig")
 LABELS = ("embedded", "concatenated")
@@ -51,6 +52,7 @@ class StyleGAN2(nn.Module):
     noise_seed: int
     truncation: float
     truncated_rows: int
+    precision: str
     by_matmul: tuple[str, ...] = ()
     stride: int = 1
 
@@ -76,6 +78,7 @@ class StyleGAN2(nn.Module):
             noise_seed=self.noise_seed,
             by_matmul=tuple(path.removeprefix("synthesis/") for path in self.by_matmul),
             stride=self.stride,
+            precision=self.precision,
         )
 
     def run(self, carry: Any, start: int, stop: int) -> Any:
@@ -107,6 +110,7 @@ def stylegan2(
     truncation: float = 1.0,
     truncated_rows: int | None = None,
     label: int | str | None = None,
+    precision: str = "float32",
 ) -> Generator:
     """Returns the generator; its sides are those of its first features, times 2 for each further
     one of the channels.
@@ -125,6 +129,8 @@ def stylegan2(
       rows of w_plus are drawn to the average; None: all.
     label_names: of the classes, in order; may be empty. label: the class of all latents that are
       drawn, by name or index; None: a random one for each.
+    precision: of the features that go from layer to layer, "float32" or "bfloat16". Weights, what
+      a layer computes, the mapping and the image are float32 in any case.
 
     Raises: InputError for sizes that are no positive whole numbers or unknown words.
     """
@@ -146,6 +152,7 @@ def stylegan2(
     )
     _check("labels", labels, f"one of {', '.join(LABELS)}", labels in LABELS)
     _check("blocks", blocks, f"one of {', '.join(BLOCKS)}", blocks in BLOCKS)
+    _check("precision", precision, f"one of {', '.join(PRECISIONS)}", precision in PRECISIONS)
     _check("noise", noise, f"one of {', '.join(NOISES)}", noise in NOISES)
     _check(
         "resample_taps",
@@ -195,6 +202,7 @@ def stylegan2(
             noise_seed=noise_seed,
             truncation=truncation,
             truncated_rows=truncated_rows,
+            precision=precision,
         ),
         z_dim=z_dim,
         label_dim=label_dim,

@@ -1,9 +1,12 @@
 """The synthesis network of StyleGAN2: from the w of each layer to the image, stage by stage.
 
 Where not every pixel of the image is wanted, the last stages run on windows (generators.pixels).
+Features go from stage to stage in the chosen precision; a stage computes in float32, and so is the
+image. So Winograd's method, whose steps would multiply the error of short numbers, gets long ones.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -22,6 +25,7 @@ from navigan_jax.generators.pixels import (
 )
 from navigan_jax.generators.stylegan2_layers import RESIDUAL_GAIN, Skip, StyledConv, ToRGB
 from navigan_jax.generators.stylegan2_stages import synthesis_steps
+from navigan_jax.layers import shorten, widen
 
 
 class State(NamedTuple):
@@ -31,6 +35,11 @@ class State(NamedTuple):
     x: Images
     image: Images | None = None
     residual: Images | None = None
+
+    def map_features(self, function: Callable[[Images], Images]) -> "State":
+        """Returns the state with all but latents and image mapped."""
+        residual = None if self.residual is None else function(self.residual)
+        return self._replace(x=function(self.x), residual=residual)
 
 
 def _to_windows(state: State, view: View) -> State:
@@ -62,6 +71,7 @@ class Block(nn.Module):
     noise: str
     noise_seed: int
     by_matmul: tuple[str, ...]  # parts
+    precision: str
 
     def setup(self) -> None:
         if "conv0" in self.parts:
@@ -90,13 +100,19 @@ class Block(nn.Module):
 
     def start(self, w_plus: Float[Array, "batch rows w"]) -> State:
         """Returns the state before the first block, whose features are the same for all samples."""
-        return State(w_plus, jnp.broadcast_to(self.const[None], (len(w_plus), *self.const.shape)))
+        const = shorten(self.const, self.precision)
+        return State(w_plus, jnp.broadcast_to(const[None], (len(w_plus), *const.shape)))
 
     def __call__(self, state: State, part: str, row: int, views: Views | None) -> State:
         """Runs a part, on windows if `views` says which there are and which are wanted."""
-        if views is not None:
-            return self._on_windows(state, part, state.w_plus[:, row], *views)
-        w = state.w_plus[:, row]
+        state, w = state.map_features(widen), state.w_plus[:, row]
+        if views is None:
+            state = self._on_whole(state, part, w)
+        else:
+            state = self._on_windows(state, part, w, *views)
+        return state.map_features(functools.partial(shorten, precision=self.precision))
+
+    def _on_whole(self, state: State, part: str, w: Array) -> State:
         if part == "skip":
             return state._replace(residual=self.skip(state.x))
         if part == "conv0":
@@ -144,6 +160,7 @@ class Synthesis(nn.Module):
     noise_seed: int
     by_matmul: tuple[str, ...]  # like b8/conv0
     stride: int
+    precision: str
 
     def setup(self) -> None:
         steps = synthesis_steps(len(self.channels), self.blocks)
@@ -160,6 +177,7 @@ class Synthesis(nn.Module):
                 by_matmul=tuple(
                     part for part in ("conv0", "conv1") if f"b{4 << index}/{part}" in self.by_matmul
                 ),
+                precision=self.precision,
                 name=f"b{4 << index}",
             )
             for index, features in enumerate(self.channels)

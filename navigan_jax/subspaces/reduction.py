@@ -20,7 +20,7 @@ from navigan_jax import devices
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Array, Block, Float
 from navigan_jax.generators.base import EditableLayer
-from navigan_jax.layers import Windows
+from navigan_jax.layers import Windows, widen
 from navigan_jax.subspaces import products
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -80,15 +80,15 @@ def reduce_inputs(objective: products.Objective, *, at_least: int) -> Reduction:
     shape = (*basis_PxPxExR.shape[:2], basis_PxPxExR.shape[3], layer.shape[-1])
     if math.prod(shape) < at_least:
         return unchanged
-    basis = jnp.asarray(basis_PxPxExR, batches[0].dtype)
+    kernel = params_lib.get(objective.shared[0], layer.path)  # [devices, *shape]
+    basis = jnp.asarray(basis_PxPxExR, kernel.dtype)
 
     def project(shared: tuple[Array, ...], batch: Array) -> Windows:
-        values = unfolding.windows(batch).values
+        values = unfolding.windows(widen(batch)).values
         return Windows(jnp.einsum("pqbhwe,pqer->pqbhwr", values, shared[0], precision=_HIGHEST))
 
     shards = devices.map_microbatches(project, devices.replicate((basis,)), objective.shards)
     params, metric = objective.shared
-    kernel = params_lib.get(params, layer.path)  # [devices, *shape]
     phases = unfolding.phases(kernel)
     smaller = jnp.einsum("dpqeo,pqer->dpqro", phases, basis, precision=_HIGHEST)
     replaced = params_lib.unflatten({**params_lib.flatten(params), layer.path: smaller})

@@ -18,6 +18,7 @@ from navigan_jax.errors import InputError
 from navigan_jax.generators import base
 from navigan_jax.generators.base import EditableLayer, Generator
 from navigan_jax.generators.files import read_generator
+from navigan_jax.layers import PRECISIONS
 from navigan_jax.perceptual import METRICS
 from navigan_jax.perceptual.base import RESIZE_METHODS, AtSize, Distance
 from navigan_jax.perceptual.files import read_perceptual
@@ -48,6 +49,7 @@ SYNTHESIS = Settings(
         "synthesis.noise": str,
         "synthesis.noise_seed": int,
         "synthesis.label": str | None,
+        "synthesis.precision": str,
         "latents.mix_from": int | None,
     },
     {
@@ -55,7 +57,7 @@ SYNTHESIS = Settings(
         "synthesis.noise_seed": SEED,
         "latents.mix_from": NOT_NEGATIVE,
     },
-    {"synthesis.noise": ("constant", "random", "none")},
+    {"synthesis.noise": ("constant", "random", "none"), "synthesis.precision": PRECISIONS},
 )
 # With a budget, a microbatch of 0 means: chosen by it.
 BUDGET = Settings(
@@ -91,6 +93,7 @@ def synthesis_options(config: Config) -> dict[str, Any]:
         "noise": (keys.noise, "constant"),
         "noise_seed": (keys.noise_seed, 0),
         "label": (keys.label, None),
+        "precision": (keys.precision, "float32"),
     }
     return {name: value for name, (value, default) in chosen.items() if value != default}
 
