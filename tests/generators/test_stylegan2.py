@@ -6,17 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from navigan_jax import params as params_lib
 from navigan_jax import testing
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import make_generator, read_generator, write_generator
-from navigan_jax.generators.ops import rim_of, smooth
 from navigan_jax.generators.stylegan2 import BLOCKS
-from navigan_jax.generators.stylegan2_layers import modulated
-from navigan_jax.layers import conv, conv_by_matmul, conv_transpose, conv_transpose_by_matmul
 
 CONFIG = {
     "z_dim": 5,
@@ -60,95 +55,6 @@ def synthesize(generator, params, w_plus, noise_key=None):
 
 def images_of(generator, params, z):
     return synthesize(generator, params, map_latent(generator, params, z))
-
-
-# The modulated convolution.
-
-
-def convolutions(up, by_matmul, taps):
-    if not up:
-        return conv_by_matmul if by_matmul else conv
-    double = conv_transpose_by_matmul if by_matmul else conv_transpose
-    rim = rim_of(taps)
-    return lambda x, kernel: smooth(double(x, kernel, stride=2, padding=-rim), taps, rim)
-
-
-def by_definition(x, kernel, style, up, taps, demodulate):
-    """One kernel for each sample: scaled by the style, divided by its norm for each output."""
-    side, _, inputs, _ = kernel.shape
-    rows = []
-    for image, scales in zip(x, style, strict=True):
-        own = kernel * scales[None, None, :, None] / np.sqrt(inputs * side**2)
-        if demodulate:
-            own = own / np.sqrt(np.sum(own**2, axis=(0, 1, 2)) + 1e-8)
-        rows.append(doubled(image, own, taps) if up else correlated(image, own))
-    return np.stack(rows)
-
-
-def correlated(image, kernel):
-    side = len(kernel)
-    padded = np.pad(image, ((side // 2, side // 2), (side // 2, side // 2), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side), axis=(0, 1))
-    return np.einsum("hwikl,klio->hwo", windows, kernel)
-
-
-def doubled(image, kernel, taps):
-    """A zero after each pixel, the padded filter, then the kernel turned round: one formula."""
-    height, width, channels = image.shape
-    inserted = np.zeros((2 * height, 2 * width, channels))
-    inserted[::2, ::2] = image
-    count = len(taps)
-    pads = ((count - 1) // 2 + 2, (count - 2) // 2 + 1)
-    padded = np.pad(inserted, (pads, pads, (0, 0)))
-    weights = 4 * np.outer(taps, taps) / np.sum(taps) ** 2
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (count, count), axis=(0, 1))
-    blurred = np.einsum("hwikl,kl->hwi", windows, weights[::-1, ::-1])
-    windows = np.lib.stride_tricks.sliding_window_view(blurred, (3, 3), axis=(0, 1))
-    return np.einsum("hwikl,klio->hwo", windows, kernel[::-1, ::-1])
-
-
-@settings(max_examples=12, deadline=None)
-@given(
-    st.booleans(),
-    st.booleans(),
-    st.booleans(),
-    st.sampled_from([1, 3]),
-    st.lists(st.integers(1, 9).map(float), min_size=2, max_size=5),
-    st.integers(1, 5),
-    st.integers(0, 1000),
-)
-def test_modulated_conv_equals_its_definition(up, by_matmul, demodulate, side, taps, inputs, seed):
-    """One shared convolution between two scalings is a convolution of each sample with its own."""
-    random = np.random.RandomState(seed)
-    x = random.standard_normal((3, 4, 5, inputs))
-    kernel = random.standard_normal((3 if up else side,) * 2 + (inputs, 2))
-    style = random.standard_normal((3, inputs))
-    with testing.x64():
-        convolve = convolutions(up, by_matmul, taps)
-        actual = np.asarray(modulated(x, kernel, style, convolve, demodulate=demodulate))
-    desired = by_definition(x, kernel, style, up, taps, demodulate)
-    testing.assert_close(actual, desired, 1e-10)
-
-
-def test_turned_kernel_is_another_one():
-    """Control: a doubling kernel turned by 180 degrees, as TensorFlow stores it, is told."""
-    random = np.random.RandomState(0)
-    x, kernel = random.standard_normal((1, 4, 4, 2)), random.standard_normal((3, 3, 2, 2))
-    style = random.standard_normal((1, 2))
-    convolve = convolutions(True, False, (1, 3, 3, 1))
-    actual = modulated(x, kernel[::-1, ::-1], style, convolve, demodulate=True)
-    desired = by_definition(x, kernel, style, True, (1, 3, 3, 1), True)
-    with pytest.raises(AssertionError, match="relative error"):
-        testing.assert_close(actual, desired, 0.1)
-
-
-def test_no_kernel_is_made_for_a_single_sample():
-    """All intermediate arrays are smaller than a kernel for each sample of the batch."""
-    shapes = [(64, 4, 4, 32), (3, 3, 32, 32), (64, 32)]
-    arguments = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
-    program = jax.make_jaxpr(lambda *a: modulated(*a, conv, demodulate=True))(*arguments)
-    sizes = [variable.aval.size for step in program.eqns for variable in step.outvars]
-    assert max(sizes) < shapes[0][0] * np.prod(shapes[1])
 
 
 # The network in its forms.
