@@ -25,6 +25,8 @@ from typing import Any
 import ml_collections
 from ml_collections.config_dict import placeholder
 
+from configs import hessian
+
 _PAPER: Mapping[str, Any] = {
     "matrix": "projected",
     "batch": 32,
@@ -125,6 +127,8 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     config.rank = ml_collections.ConfigDict()
     config.rank.most_cosine = 0.9  # |cos| above which the worse one of two is a duplicate
     config.rank.most_confused = 0.3  # share of samples taken for each other, likewise
+
+    config.synthesis = hessian.synthesis_keys()  # see there: truncation, noise, label, precision
 
     config.metric = ml_collections.ConfigDict()
     config.metric.name = "nlpd"  # of the shift scale and the pictures: nlpd, l2 or lpips

@@ -11,14 +11,17 @@ may be written by hand:
    "samples": [{"seed": 0, "index": 3}, {"z": [0.1, ...]}, {"w_plus": [[...], ...]}],
    "moves": [{"directions": "DIGEST", "file": "directions.safetensors", "index": 4, "shift": 2.5}],
    "mixes": [{"source": {"seed": 7}, "rows": [8, 9], "amount": 0.5, "samples": [0]}],
-   "truncation": 0.7, "enlarge": 2,
+   "truncation": 0.7, "enlarge": 2, "synthesis": {"noise": "none", "precision": "float32"},
    "video": {"start": -1, "stop": 1, "seconds": 4, "easing": "sine", "returns": true}}
 
-All but format, version, generator and samples may be left out.
+All but format, version, generator and samples may be left out. "truncation" is of the mixed latents
+of all samples; "synthesis" holds keys of config.synthesis, whose truncation is of drawn ones.
 """
 
 import ml_collections
 from ml_collections.config_dict import placeholder
+
+from configs import hessian
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -30,4 +33,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.generator = placeholder(str)  # generator file, made by tools/convert_weights
     config.recipe = placeholder(str)  # JSON, see above
     config.directions = placeholder(str)  # files with commas; nothing: those the recipe names
+    config.synthesis = hessian.synthesis_keys()  # see there: truncation, noise, label, precision;
+    # what is set here takes the place of the recipe's own word
     return config

@@ -11,6 +11,8 @@ the page lets you change them and saves them as such a file.
 import ml_collections
 from ml_collections.config_dict import placeholder
 
+from configs import hessian
+
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the config."""
@@ -22,6 +24,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.directions = placeholder(str)  # directions.safetensors of an earlier run
     config.choose = "all"  # all, starred, or numbers like 0,3,8-11: in that order
     config.raw_shift = 0.0  # t at ±s, in units of ‖ξ‖, for all alike; 0: each one's shift scale
+
+    config.synthesis = hessian.synthesis_keys()  # see there: truncation, noise, label, precision
 
     config.show = ml_collections.ConfigDict()
     config.show.seed = 0  # of the samples shown

@@ -14,6 +14,18 @@ import ml_collections
 from ml_collections.config_dict import placeholder
 
 
+def synthesis_keys() -> ml_collections.ConfigDict:
+    """Returns the keys `synthesis` of all tasks that make images."""
+    keys = ml_collections.ConfigDict()
+    keys.truncation = 1.0  # ψ of w' = w_avg + ψ (w − w_avg); 1: none (the paper's)
+    keys.truncation_cutoff = placeholder(int)  # of so many first rows; left out: all
+    keys.noise = "constant"  # the stored one; random: one other draw; none
+    keys.noise_seed = 0  # of the random one
+    keys.label = placeholder(str)  # class by name or index; left out: random ones
+    keys.precision = "float32"  # or bfloat16: features between layers, in half the room
+    return keys
+
+
 def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     """Returns the config; `variant` is "default" or "paper".
 
@@ -39,13 +51,7 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     #   w [count, w_dim] or w_plus [count, rows, w_dim]; w is taken as it is, without truncation
     config.latents.mix_from = placeholder(int)  # style mixing: w of another z from this row on
 
-    config.synthesis = ml_collections.ConfigDict()  # for architectures that have it
-    config.synthesis.truncation = 1.0  # ψ of w' = w_avg + ψ (w − w_avg); 1: none (the paper's)
-    config.synthesis.truncation_cutoff = placeholder(int)  # of so many first rows; left out: all
-    config.synthesis.noise = "constant"  # the stored one; random: one other draw; none
-    config.synthesis.noise_seed = 0  # of the random one
-    config.synthesis.label = placeholder(str)  # class by name or index; left out: random ones
-    config.synthesis.precision = "float32"  # or bfloat16: features between layers, in half the room
+    config.synthesis = synthesis_keys()
 
     config.metric = ml_collections.ConfigDict()
     config.metric.name = "lpips" if paper else "nlpd"  # nlpd, l2 or lpips (paper: lpips)

@@ -12,6 +12,8 @@
 import ml_collections
 from ml_collections.config_dict import placeholder
 
+from configs import hessian
+
 
 def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     """Returns the config; `variant` is "default" or "paper".
@@ -32,9 +34,12 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
 
     config.latents = ml_collections.ConfigDict()
     config.latents.count = 1600 if paper else 64  # z averaged over (paper: 1600)
+    config.latents.mix_from = placeholder(int)  # style mixing: w of another z from this row on
     config.steps = 20 if paper else 8  # shifts averaged over, evenly from −s to +s (paper: 20)
     config.raw_shift = 100.0 if paper else 0.0  # s for all alike, in ‖ξ‖; 0: each one's own scale
     config.microbatch = 16  # latents at once; lower it if memory runs out
+
+    config.synthesis = hessian.synthesis_keys()  # see there: truncation, noise, label, precision
 
     config.show = ml_collections.ConfigDict()
     config.show.seed = 0  # of the samples that maps are laid over; the first one is shown edited

@@ -11,6 +11,8 @@ directions, in directions.notes.json; own latents that are opened in the page, i
 import ml_collections
 from ml_collections.config_dict import placeholder
 
+from configs import hessian
+
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the config."""
@@ -23,6 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.directions = placeholder(str)  # directions found in it, e.g. by configs/hessian.py
     config.source = placeholder(str)  # the checkpoint the generator was converted from, if edited
     # copies of it are to be exported
+    config.synthesis = hessian.synthesis_keys()  # see there: truncation, noise, label, precision
     config.samples = 8  # shown side by side
 
     config.port = 8017  # 0: any that is free; a fixed one keeps bookmarks and open pages alive

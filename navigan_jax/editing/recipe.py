@@ -174,11 +174,52 @@ class Video:
 
 
 @dataclasses.dataclass(frozen=True)
+class Synthesis:
+    """How the generator is set, by the keys `synthesis` of the configs; None: as it is without.
+
+    truncation: of drawn latents, before mixing; that of the recipe comes after it.
+    """
+
+    truncation: float | None = None
+    truncation_cutoff: int | None = None
+    noise: str | None = None
+    noise_seed: int | None = None
+    label: str | None = None
+    precision: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in self.to_json().items():
+            if name == "truncation":
+                _require_number(name, value)
+            elif name in ("truncation_cutoff", "noise_seed"):
+                _require_int(name, value, 2**32 - 1)
+            else:
+                _require_text(name, value)
+
+    def to_json(self) -> dict[str, Any]:
+        table = dataclasses.asdict(self)
+        return {name: value for name, value in table.items() if value is not None}
+
+    def with_changes(self, other: "Synthesis") -> "Synthesis":
+        """Returns these settings, those that `other` makes in their place."""
+        return Synthesis(**(self.to_json() | other.to_json()))
+
+    def options(self) -> dict[str, Any]:
+        """Returns the options that make a generator so: keywords of its constructor."""
+        keywords = {"truncation_cutoff": "truncated_rows"}
+        return {keywords.get(name, name): value for name, value in self.to_json().items()}
+
+
+AS_IT_IS = Synthesis()
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
     """An edit of some samples of one generator.
 
     generator: the digest of its weights. truncation: ψ; 1 leaves the latents as they are. enlarge:
-    how many pixels of the written pictures a pixel of an image takes along a side.
+    how many pixels of the written pictures a pixel of an image takes along a side. synthesis: how
+    the generator that `render` gets has to be made.
     """
 
     generator: str
@@ -188,6 +229,7 @@ class Recipe:
     truncation: float = 1.0
     enlarge: int = 1
     video: Video | None = None
+    synthesis: Synthesis = AS_IT_IS
 
     def __post_init__(self) -> None:
         _require_text("generator", self.generator)

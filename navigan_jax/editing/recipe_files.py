@@ -15,6 +15,7 @@ from navigan_jax.editing.recipe import (
     Move,
     Recipe,
     Sample,
+    Synthesis,
     Video,
     misfit,
     to_tuples,
@@ -38,6 +39,9 @@ def to_text(recipe: Recipe) -> str:
         "enlarge": recipe.enlarge,
         "video": None if recipe.video is None else recipe.video.to_json(),
     }
+    # Only where it says something: programs that do not know it have to refuse the recipe then.
+    if synthesis := recipe.synthesis.to_json():
+        data["synthesis"] = synthesis
     return json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
 
 
@@ -72,6 +76,8 @@ def from_json(data: Any) -> Recipe:
     if table.get("video") is not None:
         names = {field.name for field in dataclasses.fields(Video)}
         table["video"] = Video(**_table("video", table["video"], names))
+    names = {field.name for field in dataclasses.fields(Synthesis)}
+    table["synthesis"] = Synthesis(**_table("synthesis", table.get("synthesis", {}), names))
     return Recipe(**table)
 
 

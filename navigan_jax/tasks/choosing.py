@@ -13,10 +13,11 @@ from navigan_jax.errors import InputError
 from navigan_jax.generators.files import read_generator
 from navigan_jax.notes import Notes
 from navigan_jax.perceptual import METRICS
+from navigan_jax.tasks import inputs
 from navigan_jax.tasks.inputs import Problem
 from navigan_jax.tasks.settings import Settings
 
-CHOICE = Settings(
+CHOICE = inputs.SYNTHESIS | Settings(
     {"task": str, "distributed": bool, "generator": str, "directions": str, "choose": str}
 )
 
@@ -42,7 +43,7 @@ def read_choice(config: Config) -> Choice:
     Raises: InputError for files that are damaged or do not belong together, and for a choice that
       names no direction of the file.
     """
-    generator, params = read_generator(config.generator)
+    generator, params = read_generator(config.generator, inputs.synthesis_options(config))
     digest = params_lib.digest(params)
     directions = read_directions(config.directions, digest=digest)
     layers = generator.find_layers(directions.layers)

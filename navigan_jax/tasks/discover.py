@@ -106,7 +106,7 @@ _TRAINING = Settings(
         "reconstructor.name": tuple(RECONSTRUCTORS),
     },
 )
-SETTINGS = inputs.COMMON | inputs.PROBLEM | _TRAINING | showing.SHOW
+SETTINGS = inputs.COMMON | inputs.PROBLEM | inputs.SYNTHESIS | _TRAINING | showing.SHOW
 
 # Keys that change how a run goes or what is drawn of it, but not which directions it finds.
 _FREE_KEYS = (
@@ -178,9 +178,10 @@ def _read_problem(config: Config) -> Problem:
             f"got {config.layer!r} with config.subspace.name={config.subspace.name}; "
             + ("leave it out" if is_latent else "set it with --config.layer=NAME")
         )
+    options = inputs.synthesis_options(config)
     if not is_latent:
-        return inputs.read_problem(config)
-    generator, params = read_generator(config.generator)
+        return inputs.read_problem(config, options)
+    generator, params = read_generator(config.generator, options)
     digest = params_lib.digest(params)
     metric = inputs.make_metric(config)
     return Problem(generator, params, digest, (), metric, config.generator)

@@ -1,5 +1,6 @@
 """The task `edit`: makes images and videos of a recipe, with the bits that the viewer showed."""
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping
 
@@ -19,10 +20,11 @@ from navigan_jax.generators.base import Generator
 from navigan_jax.generators.files import read_generator
 from navigan_jax.progress import Progress
 from navigan_jax.showcase import base, pictures, video
+from navigan_jax.tasks import inputs
 from navigan_jax.tasks.settings import Settings
 from navigan_jax.tasks.workdirs import say_written
 
-SETTINGS = Settings(
+SETTINGS = inputs.SYNTHESIS | Settings(
     {
         "task": str,
         "distributed": bool,
@@ -40,7 +42,9 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     """
     SETTINGS.check(config)
     recipe = recipe_files.read_recipe(config.recipe)
-    generator, params = read_generator(config.generator)
+    synthesis = recipe.synthesis.with_changes(inputs.synthesis(config))
+    recipe = dataclasses.replace(recipe, synthesis=synthesis)
+    generator, params = read_generator(config.generator, synthesis.options())
     digest = params_lib.digest(params)
     directions = _read_all(config, recipe, digest)
     try:

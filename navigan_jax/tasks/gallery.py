@@ -1,5 +1,6 @@
 """The task `gallery`: shows directions of a file as a page, a sheet, a figure and a video."""
 
+import dataclasses
 import pathlib
 
 import jax
@@ -13,7 +14,7 @@ from navigan_jax.generators.base import Generator
 from navigan_jax.showcase import base, figure, grid, video
 from navigan_jax.showcase import gallery as page
 from navigan_jax.showcase.base import Showcase
-from navigan_jax.tasks import choosing, showing
+from navigan_jax.tasks import choosing, inputs, showing
 from navigan_jax.tasks.choosing import Choice
 from navigan_jax.tasks.settings import NOT_NEGATIVE, SEED, Limits, Settings
 from navigan_jax.tasks.workdirs import say_written
@@ -72,6 +73,8 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         steps=config.show.steps,
         raw_shift=config.raw_shift,
     )
+    made = {name: str(value) for name, value in inputs.synthesis(config).to_json().items()}
+    showcase = dataclasses.replace(showcase, provenance={**showcase.provenance, **made})
     page.write_gallery(workdir / "gallery.html", showcase)
     size = (workdir / "gallery.html").stat().st_size / 1e6
     grid.write_grid(workdir / "gallery.png", showcase)

@@ -56,6 +56,7 @@ SETTINGS = (
     | inputs.PROBLEM
     | inputs.LATENTS
     | inputs.SYNTHESIS
+    | inputs.MIXING
     | inputs.BUDGET
     | _SOLVER
     | showing.SHOW

@@ -14,6 +14,7 @@ from navigan_jax import checkpoints
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
 from navigan_jax.config import Config
+from navigan_jax.editing.recipe import Synthesis
 from navigan_jax.errors import InputError
 from navigan_jax.generators import base
 from navigan_jax.generators.base import EditableLayer, Generator
@@ -50,15 +51,11 @@ SYNTHESIS = Settings(
         "synthesis.noise_seed": int,
         "synthesis.label": str | None,
         "synthesis.precision": str,
-        "latents.mix_from": int | None,
     },
-    {
-        "synthesis.truncation_cutoff": NOT_NEGATIVE,
-        "synthesis.noise_seed": SEED,
-        "latents.mix_from": NOT_NEGATIVE,
-    },
+    {"synthesis.truncation_cutoff": NOT_NEGATIVE, "synthesis.noise_seed": SEED},
     {"synthesis.noise": ("constant", "random", "none"), "synthesis.precision": PRECISIONS},
 )
+MIXING = Settings({"latents.mix_from": int | None}, {"latents.mix_from": NOT_NEGATIVE})
 # With a budget, a microbatch of 0 means: chosen by it.
 BUDGET = Settings(
     {"cache_gib": float, "memory_gib": float},
@@ -81,21 +78,28 @@ class Problem:
     source: str
 
 
-def synthesis_options(config: Config) -> dict[str, Any]:
-    """Returns what the keys `synthesis` choose, as options of `read_generator`.
+def synthesis(config: Config) -> Synthesis:
+    """Returns what the keys `synthesis` choose; what is left as it is does not count.
 
-    What is left as it is does not count, so that architectures without it take none.
+    So architectures that have no such choice take the config.
     """
     keys = config.synthesis
     chosen = {
         "truncation": (keys.truncation, 1.0),
-        "truncated_rows": (keys.truncation_cutoff, None),
+        "truncation_cutoff": (keys.truncation_cutoff, None),
         "noise": (keys.noise, "constant"),
         "noise_seed": (keys.noise_seed, 0),
         "label": (keys.label, None),
         "precision": (keys.precision, "float32"),
     }
-    return {name: value for name, (value, default) in chosen.items() if value != default}
+    return Synthesis(
+        **{name: value for name, (value, default) in chosen.items() if value != default}
+    )
+
+
+def synthesis_options(config: Config) -> dict[str, Any]:
+    """Returns the same as options of `read_generator`."""
+    return synthesis(config).options()
 
 
 def read_problem(config: Config, options: Mapping[str, Any] | None = None) -> Problem:

@@ -1,5 +1,6 @@
 """The task `maps`: where in the image directions of a file act."""
 
+import json
 import pathlib
 
 import jax
@@ -12,12 +13,12 @@ from navigan_jax.editing import edit
 from navigan_jax.evaluation import locality
 from navigan_jax.progress import Progress
 from navigan_jax.showcase import base, maps
-from navigan_jax.tasks import choosing
+from navigan_jax.tasks import choosing, inputs
 from navigan_jax.tasks.choosing import Choice
 from navigan_jax.tasks.settings import NOT_NEGATIVE, POSITIVE, SEED, Limits, Settings
 from navigan_jax.tasks.workdirs import say_written
 
-SETTINGS = choosing.CHOICE | Settings(
+_OWN = Settings(
     {
         "seed": int,
         "raw_shift": float,
@@ -37,6 +38,7 @@ SETTINGS = choosing.CHOICE | Settings(
         "show.samples": Limits(most=maps.MAX_SAMPLES, is_open=True),
     },
 )
+SETTINGS = choosing.CHOICE | inputs.MIXING | _OWN
 
 
 def run(config: Config, workdir: pathlib.Path) -> None:
@@ -56,6 +58,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         "latents": str(config.latents.count),
         "steps": str(config.steps),
         "seed": str(config.seed),
+        "synthesis": json.dumps(inputs.synthesis(config).to_json()),
     }
     arrays = {
         "change": changes,
@@ -86,6 +89,7 @@ def _measure(config: Config, choice: Choice, scales: np.ndarray) -> np.ndarray:
     generator = choice.problem.generator
     key = jax.random.fold_in(jax.random.key(config.seed), 4)
     z = np.asarray(generator.sample_latents(key, config.latents.count))
+    z = inputs.mix_latents(config, choice.problem, z)
     edits = [edit.on_device(choice.directions.edit(index)) for index in choice.indices]
     batches = -(-len(z) // config.microbatch) * len(edits)
     with Progress("maps", batches, unit="batches", is_main=devices.is_main_process()) as progress:

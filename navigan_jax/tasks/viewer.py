@@ -17,17 +17,21 @@ from navigan_jax.viewer.exports import Source
 from navigan_jax.viewer.studio import Studio
 from navigan_jax.viewer.worker import Worker
 
-SETTINGS = inputs.COMMON | Settings(
-    {
-        "generator": str,
-        "directions": str,
-        "source": str | None,
-        "samples": int,
-        "port": int,
-        "host": str,
-        "token": str | None,
-    },
-    {"samples": Limits(least=1, most=32), "port": Limits(most=2**16 - 1)},
+SETTINGS = (
+    inputs.COMMON
+    | inputs.SYNTHESIS
+    | Settings(
+        {
+            "generator": str,
+            "directions": str,
+            "source": str | None,
+            "samples": int,
+            "port": int,
+            "host": str,
+            "token": str | None,
+        },
+        {"samples": Limits(least=1, most=32), "port": Limits(most=2**16 - 1)},
+    )
 )
 
 
@@ -40,7 +44,8 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         )
     is_open = not access.is_loopback(config.host)
     token = config.token or (secrets.token_urlsafe(24) if is_open else None)
-    generator, params = read_generator(config.generator)
+    synthesis = inputs.synthesis(config)
+    generator, params = read_generator(config.generator, synthesis.options())
     directions = read_directions(config.directions, digest=params_lib.digest(params))
     require_fit(config.directions, directions, params)
     generator.find_layers(directions.layers)
@@ -50,7 +55,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     with checkpoints.locked(workdir), server.listen(config.host, config.port) as listening:
         port = listening.getsockname()[1]
         rule = access.make_access(config.host, port, token)
-        studio = Studio(generator, params, directions, config.directions, workdir)
+        studio = Studio(generator, params, directions, config.directions, workdir, synthesis)
         start = {"seed": config.seed, "samples": config.samples}
         with Worker() as worker:
             application = server.make_application(studio, worker, rule, start, source)

@@ -26,7 +26,7 @@ from navigan_jax.array_types import Params
 from navigan_jax.directions import Directions
 from navigan_jax.editing import recipe_files, rendering
 from navigan_jax.editing.kept import Kept
-from navigan_jax.editing.recipe import Drawn, Given, Mix, Move, Recipe, Sample
+from navigan_jax.editing.recipe import AS_IT_IS, Drawn, Given, Mix, Move, Recipe, Sample, Synthesis
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import Generator
 from navigan_jax.showcase import pictures
@@ -50,6 +50,7 @@ class Studio:
     """One generator, its directions and their notes. Images are asked for from one thread.
 
     path: of the directions file, beside which the notes lie. folder: where own latents are kept.
+    synthesis: how the generator was made, for recipes.
     """
 
     def __init__(
@@ -59,12 +60,14 @@ class Studio:
         directions: Directions,
         path: str | os.PathLike[str],
         folder: pathlib.Path,
+        synthesis: Synthesis = AS_IT_IS,
     ) -> None:
         self.generator = generator
         self.digest = params_lib.digest(params)
         self.directions = directions
         self.directions_digest = directions_lib.digest(directions)
         self.path = pathlib.Path(path)
+        self.synthesis = synthesis
         self.params = params_lib.to_device(params)
         self._pictures: Kept[bytes] = Kept(_PICTURE_BYTES, len)
         self._carries = rendering.keep_carries(_CARRY_BYTES)
@@ -86,6 +89,7 @@ class Studio:
         """Returns what a page has to know before it asks for images."""
         provenance = self.directions.provenance
         keys = ("architecture", "method", "metric", "latents", "seed")
+        chosen = self.synthesis.to_json()
         return {
             "generator": {
                 "digest": self.digest,
@@ -98,7 +102,8 @@ class Studio:
                 "file": self.path.name,
                 "digest": self.directions_digest,
                 "layers": list(self.directions.layers),
-                "facts": {key: str(provenance[key]) for key in keys if key in provenance},
+                "facts": {key: str(provenance[key]) for key in keys if key in provenance}
+                | {"synthesis": ", ".join(f"{key} {value}" for key, value in chosen.items())},
                 "scales": [self._scale(index) for index in range(len(self.directions))],
                 "plausible": self._plausible(),
                 "measures": [
@@ -136,6 +141,7 @@ class Studio:
             samples=(self._sample(table["sample"]),),
             moves=tuple(self._move(move) for move in moves),
             mixes=() if table.get("mix") is None else (self._mix(table["mix"]),),
+            synthesis=self.synthesis,
         )
         if len({move.index for move in recipe.moves}) < len(recipe.moves):
             raise _misfit("moves", "each direction once", [move.index for move in recipe.moves])

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from navigan_jax.editing.recipe import Drawn, Given, Mix, Move, Recipe, Video
+from navigan_jax.editing.recipe import Drawn, Given, Mix, Move, Recipe, Synthesis, Video
 from navigan_jax.editing.recipe_files import from_text, read_recipe, to_text, write_recipe
 from navigan_jax.errors import InputError
 
@@ -22,6 +22,7 @@ WHOLE = Recipe(
     truncation=0.7,
     enlarge=3,
     video=Video(0.0, 1.0, 2.5, 24, "smooth", False),
+    synthesis=Synthesis(0.5, 3, "random", 7, "dog", "bfloat16"),
 )
 
 
@@ -36,6 +37,7 @@ def test_recipe_comes_back_equal(tmp_path):
         "samples": [{"seed": 3}],
     }
     assert from_text(json.dumps(short)) == Recipe("8f", (Drawn(3),))
+    assert "synthesis" not in to_text(Recipe("8f", (Drawn(3),)))
 
 
 def changed(**changes):
@@ -51,6 +53,8 @@ def changed(**changes):
         (changed(version=2), 'expected "format": "navigan_jax.recipe" and "version": 1; got .* 2'),
         (changed(smaples=[]), "recipe: expected keys out of enlarge, .*; got 'smaples'"),
         (changed(samples=[]), "samples: expected one or more; got"),
+        (changed(synthesis={"noise": 0}), "noise: expected a text of one line; got 0; change it"),
+        (changed(synthesis={"psi": 1}), "synthesis: expected keys out of label, .*; got 'psi'"),
         (changed(samples={}), "samples: expected a list; got {}"),
         (changed(samples=[{"seed": 1.0}]), r"samples\[0\]: seed: expected a whole number from 0"),
         (changed(samples=[{"seed": True}]), r"samples\[0\]: seed: expected a whole number from 0"),

@@ -133,6 +133,7 @@ def test_task_runs_with_all_of_them(folder: pathlib.Path, tmp_path: pathlib.Path
         synthesis__truncation=0.7,
         synthesis__noise="none",
         synthesis__label="1",
+        synthesis__precision="bfloat16",
         latents__mix_from=2,
     )
     tasks.TASKS["hessian"](config, tmp_path)

@@ -39,11 +39,12 @@ api.events.addEventListener("found", ({ detail }) => {
 
 $("layer").textContent = directions.layers.join(", ");
 document.title = `Directions of ${directions.layers.join(", ")}`;
-const { method, metric, architecture, latents } = directions.facts;
+const { method, metric, architecture, latents, synthesis } = directions.facts;
 $("facts").textContent = [
   `${architecture} ${generator.resolution} px`,
   [metric, method].filter(Boolean).join(" "),
   latents ? `${latents} latents` : "",
+  synthesis,
   directions.file,
 ]
   .filter(Boolean)
