@@ -4,7 +4,8 @@ A config is a `ConfigDict` of numbers, texts, truth values and tuples of these, 
 Keys are named by their path, as on the command line: `generator.layer` is set with
 `--config.generator.layer=conv1`. A key whose value the user has to give, or that may stay None, is
 a `config_dict.placeholder(type)`; which of the two it is, the task says in the keys it expects.
-One for a text is emptied with `--config.key=None`.
+One for a text is emptied with `--config.key=None`. A text that begins with ~/ is a path in the
+home folder: shells leave it so after the `=` of an option.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ import difflib
 import inspect
 import json
 import math
+import os
 import pathlib
 import re
 import runpy
@@ -29,6 +31,7 @@ Kind: TypeAlias = Any  # bool, int, float, str, tuple, tuple[int, ...] and union
 Keys: TypeAlias = Mapping[str, Kind]  # path of a key: what its value must be
 
 _EXAMPLES = {bool: "true", int: "1", float: "0.1", str: "TEXT", tuple: "'(1, 2)'"}
+_HOME = re.compile(r"(?:(?<=^)|(?<=,)|(?<=, ))~[^/,\s]*(?=/)")
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 
 
@@ -127,15 +130,27 @@ def validate(config: Config, keys: Keys, *, others: bool = False) -> None:
 
 
 def freeze(config: Config) -> Config:
-    """Returns a copy that refuses changes; placeholders that hold the text "None" are emptied."""
+    """Returns a copy that refuses changes, with paths in the home folder written in full.
+
+    Placeholders that hold the text "None" are emptied.
+    """
+    texts = [leaf for leaf in _leaves(config) if isinstance(leaf.value, str)]
+    changed: dict[str, str | None] = {leaf.path: expand_home(leaf.value) for leaf in texts}
     # The command line knows texts only: --config.key=None is how it empties one.
-    emptied = [
-        leaf.path for leaf in _leaves(config) if leaf.is_placeholder and leaf.value == "None"
-    ]
-    copy = config.copy_and_resolve_references()
+    changed |= {leaf.path: None for leaf in texts if leaf.is_placeholder and leaf.value == "None"}
+    copy = config_dict.ConfigDict(config).copy_and_resolve_references()
     with copy.unlocked(), copy.ignore_type():
-        copy.update_from_flattened_dict(dict.fromkeys(emptied))
+        copy.update_from_flattened_dict(changed)
     return config_dict.FrozenConfigDict(copy)
+
+
+def expand_home(text: str) -> str:
+    """Returns the text with the home folder for each ~ that begins a path; commas part paths.
+
+    >>> expand_home("runs/a~/b")
+    'runs/a~/b'
+    """
+    return _HOME.sub(lambda home: os.path.expanduser(home[0]), text)
 
 
 def to_text(config: Config) -> str:

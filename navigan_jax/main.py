@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> None:
     del argv  # nothing is left of it: see parse_flags
     config_lib.validate(_CONFIG.value, _KEYS, others=True)
     config = config_lib.freeze(_CONFIG.value)
-    workdir = checkpoints.make_folder(_WORKDIR.value)
+    workdir = checkpoints.make_folder(config_lib.expand_home(_WORKDIR.value))
 
     # JAX is imported only here: --help and mistakes in the config are answered without it.
     from navigan_jax import devices, tasks

@@ -233,6 +233,25 @@ def test_freeze_empties_placeholders_that_were_set_to_the_text_none() -> None:
     config_lib.validate(frozen, {"generator.weights": str | None}, others=True)
 
 
+def test_freeze_writes_paths_in_the_home_folder_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One or several with commas, whichever the key; elsewhere, and of nobody, ~ stays."""
+    monkeypatch.setenv("HOME", "/home/me")
+    for text, meant in {
+        "~/a.pt": "/home/me/a.pt",
+        "~/a, b~/c,~/d e": "/home/me/a, b~/c,/home/me/d e",
+        "~nobody-here/a": "~nobody-here/a",
+        "a/~/b": "a/~/b",
+        "~5": "~5",
+    }.items():
+        config = make_config(weights=text, task=text)
+        frozen = config_lib.freeze(config)
+        assert (frozen.generator.weights, frozen.task) == (meant, meant)
+        assert config.task == text
+    assert config_lib.freeze(config_lib.freeze(make_config(weights="~/a"))) == config_lib.freeze(
+        make_config(weights="/home/me/a")
+    )
+
+
 def test_text_round_trip_is_the_identity() -> None:
     frozen = config_lib.freeze(make_config())
     text = config_lib.to_text(frozen)

@@ -44,12 +44,15 @@ def config(tmp_path: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def run(*arguments: str | pathlib.Path, body: str = "") -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str | pathlib.Path, body: str = "", home: pathlib.Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """Runs main with these arguments, and with a task of its own if there is a body for it."""
     program = ["-c", PROBE.format(body=body)] if body else ["-m", "navigan_jax.main"]
     command = [sys.executable, *program, *map(str, arguments)]
+    place = os.environ if home is None else os.environ | {"HOME": str(home)}
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=ROOT, env=place, capture_output=True, text=True, timeout=120, check=False
     )
 
 
@@ -156,8 +159,9 @@ def test_task_gets_the_frozen_config_and_its_directory(
         "--config.generator.weights",
         "a file",
         "--config.generator.layers=('a', 'b')",
-        f"--workdir={tmp_path / 'new' / 'results'}",
+        "--workdir=~/new/results",
         body=body,
+        home=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [

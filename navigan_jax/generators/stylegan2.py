@@ -130,7 +130,11 @@ def stylegan2(
     label_names: of the classes, in order; may be empty. label: the class of all latents that are
       drawn, by name or index; None: a random one for each.
     precision: of the features that go from layer to layer, "float32" or "bfloat16". Weights, what
-      a layer computes, the mapping and the image are float32 in any case.
+      a layer computes, the mapping and the image are float32 in any case. With bfloat16 images of
+      config-f at 256 pixels (random weights) and the gradient of a layer differ by 3e-3 of their
+      deviation, root mean square; the cosine of both is 1 - 5e-6. What lies before the edited
+      layers takes half the room. An edit acts as it is, but what changes an image by less than
+      that is lost in the rounding, unless it is averaged over many pixels or is a derivative.
 
     Raises: InputError for sizes that are no positive whole numbers or unknown words.
     """
