@@ -142,7 +142,7 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     config.show.steps = 9  # shifts from −s to +s, an odd number: the middle one is the original
     config.show.change = 0.12  # distance at ±s, as a share of that between two random images
     config.show.calibration_latents = 16  # z over which that distance is averaged
-    config.show.plausible_samples = 512  # own images that tell what is plausible; 0: do not ask
+    config.show.plausible_samples = 512  # own images that tell what is plausible, T among it
     config.show.plausible_quantile = 0.8  # of their oddities: the bound of plausible shifts
     config.show.animated = 6  # directions in the animation, and in TensorBoard
     with config.unlocked():

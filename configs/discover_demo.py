@@ -28,5 +28,4 @@ def get_config() -> ml_collections.ConfigDict:
     config.log_steps = 25
     config.save_steps = 125
     config.image_steps = 500
-    config.show.plausible_samples = 0
     return config

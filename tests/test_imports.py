@@ -73,7 +73,7 @@ ORDER = [
     "discovery.loss",
     "discovery.step",
     "discovery.ranking",
-    "discovery.plausibility",
+    "discovery.shift_scale",
     "discovery.loop",
     "discovery.checkpointing",
     "discovery",

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from navigan_jax.array_types import Array, Float, Images, Params
+from navigan_jax.errors import InputError
 from navigan_jax.generators.base import Generator
 from navigan_jax.perceptual.nlpd import NLPD
 
@@ -94,7 +95,10 @@ def measure(
     quantile: float,
     microbatch: int,
 ) -> Plausibility:
-    """Returns the plausibility of a generator by its own images of those latents."""
+    """Returns the plausibility of a generator by its own images of those latents.
+
+    Raises: InputError if they are not finite.
+    """
 
     @jax.jit
     def describe(params: Params, z: Array) -> Array:
@@ -104,4 +108,9 @@ def measure(
     whole = np.concatenate([z, np.repeat(z[-1:], -len(z) % microbatch, axis=0)])
     batches = np.split(whole, len(whole) // microbatch)
     rows = np.concatenate([np.asarray(describe(params, batch)) for batch in batches])
+    if not np.isfinite(rows).all():
+        raise InputError(
+            "generator: expected finite images; got NaN or infinity from the unchanged weights; "
+            "check them (python -m tools.convert_weights inspect FILE)"
+        )
     return fit(rows[: len(z)], quantile)

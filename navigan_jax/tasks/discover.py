@@ -22,6 +22,7 @@ from navigan_jax.discovery.matrix import KINDS, DirectionMatrix, direction_matri
 from navigan_jax.discovery.reconstructor import RECONSTRUCTORS, make_reconstructor
 from navigan_jax.discovery.sampling import DISTRIBUTIONS
 from navigan_jax.discovery.step import SPACES, render_pairs
+from navigan_jax.editing.plausibility import Plausibility
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import read_generator
 from navigan_jax.perceptual.base import distance
@@ -106,7 +107,9 @@ _TRAINING = Settings(
         "reconstructor.name": tuple(RECONSTRUCTORS),
     },
 )
-SETTINGS = inputs.COMMON | inputs.PROBLEM | inputs.SYNTHESIS | _TRAINING | showing.SHOW
+# What is plausible is asked for in any case: it tells the shift scale, or whether there are images.
+_PLAUSIBLE = Settings({}, {"show.plausible_samples": Limits(most=10**6, is_open=True)})
+SETTINGS = inputs.COMMON | inputs.PROBLEM | inputs.SYNTHESIS | _TRAINING | showing.SHOW | _PLAUSIBLE
 
 # Keys that change how a run goes or what is drawn of it, but not which directions it finds.
 _FREE_KEYS = (
@@ -122,7 +125,12 @@ _FREE_KEYS = (
     "keep",
     "held_out.final_rounds",
     "rank.",
-    "show.",
+    "show.seed",
+    "show.samples",
+    "show.steps",
+    "show.change",
+    "show.calibration_latents",
+    "show.animated",
 )
 
 
@@ -159,14 +167,15 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             results=(_DIRECTIONS, training.CHECKPOINTS),
             free_keys=_FREE_KEYS,
         )
-        path = workdir / _DIRECTIONS
+        path, plausible = workdir / _DIRECTIONS, None
         if path.exists():
             directions = read_directions(path, digest=problem.digest)
             say(f"{path}: found, {len(directions)} directions")
         else:
-            directions = _discover(config, workdir, problem, matrix, start)
+            plausible = showing.measure_plausible(config, problem, config.microbatch)
+            directions = _discover(config, workdir, problem, matrix, start, plausible)
         if devices.is_main_process():
-            _show(config, workdir, problem, directions)
+            _show(config, workdir, problem, directions, plausible)
         devices.wait_for_all("finished")  # a process that leaves takes the others with it
 
 
@@ -229,10 +238,12 @@ def _discover(
     problem: Problem,
     matrix: DirectionMatrix,
     start: Mapping[str, Any] | None,
+    plausible: Plausibility,
 ) -> Directions:
     """Trains, and writes tables, curves and directions, without shift scales yet.
 
-    start: weights of the reconstructor to begin with, or None: at random.
+    start: weights of the reconstructor to begin with, or None: at random. plausible: by the
+    generator's own images.
     """
     target = problem.layers or config.subspace.latent
     problem = dataclasses.replace(problem, params=params_lib.to_device(problem.params))
@@ -248,7 +259,7 @@ def _discover(
         target,
         matrix,
         reconstructor,
-        training.make_recipe(config, problem, target, matrix),
+        training.make_recipe(config, problem, target, matrix, plausible),
     )
     names = ", ".join(layer.path for layer in problem.layers) or f"latent {target}"
     say(
@@ -309,10 +320,16 @@ def _expand(
     return {path: np.concatenate([np.asarray(row[path]) for row in rows]) for path in matrix.layers}
 
 
-def _show(config: Config, workdir: pathlib.Path, problem: Problem, directions: Directions) -> None:
+def _show(
+    config: Config,
+    workdir: pathlib.Path,
+    problem: Problem,
+    directions: Directions,
+    plausible: Plausibility | None,
+) -> None:
     """Calibrates and shows changes of weights; shows changes of the latent at the run's scale."""
     if problem.layers:
-        gauge = showing.make_gauge(config, problem, config.microbatch)
+        gauge = showing.make_gauge(config, problem, config.microbatch, plausible)
         scaled = showing.calibrate(problem, directions, gauge)
         if not showing.is_same_calibration(scaled, directions):
             write_directions(workdir / _DIRECTIONS, scaled)

@@ -83,11 +83,34 @@ class Gauge:
     plausible: plausibility.Plausibility | None
 
 
-def make_gauge(config: Config, problem: Problem, microbatch: int) -> Gauge:
+def measure_plausible(
+    config: Config, problem: Problem, microbatch: int
+) -> plausibility.Plausibility:
+    """Returns what is plausible by the generator's own images.
+
+    Raises: InputError if these are not finite.
+    """
+    key = jax.random.fold_in(jax.random.key(config.seed), 5)
+    return plausibility.measure(
+        problem.generator,
+        problem.params,
+        problem.generator.sample_latents(key, config.show.plausible_samples),
+        quantile=config.show.plausible_quantile,
+        microbatch=microbatch,
+    )
+
+
+def make_gauge(
+    config: Config,
+    problem: Problem,
+    microbatch: int,
+    plausible: plausibility.Plausibility | None = None,
+) -> Gauge:
     """Returns the gauge of a generator and its distance.
 
-    microbatch: images to be made at once, here and with the gauge.
-    Raises: InputError if all images of the generator are the same.
+    microbatch: images to be made at once, here and with the gauge. plausible: of this generator,
+    if it was measured before.
+    Raises: InputError if all images of the generator are the same, or not finite.
     """
     generator, params, metric = problem.generator, problem.params, problem.metric
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
@@ -110,16 +133,8 @@ def make_gauge(config: Config, problem: Problem, microbatch: int) -> Gauge:
             f"{problem.source}: expected images that differ with the latent; got the same for "
             "all; check the weights"
         )
-    plausible = None
-    if config.show.plausible_samples:
-        key = jax.random.fold_in(jax.random.key(config.seed), 5)
-        plausible = plausibility.measure(
-            generator,
-            params,
-            generator.sample_latents(key, config.show.plausible_samples),
-            quantile=config.show.plausible_quantile,
-            microbatch=microbatch,
-        )
+    if plausible is None and config.show.plausible_samples:
+        plausible = measure_plausible(config, problem, microbatch)
     half = np.asarray(z[: config.show.calibration_latents])
     return Gauge(microbatch, half, config.show.change * between, plausible)
 

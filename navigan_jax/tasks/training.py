@@ -19,13 +19,14 @@ from navigan_jax import devices
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Images, Params
 from navigan_jax.config import Config
-from navigan_jax.discovery import loop, plausibility, ranking
+from navigan_jax.discovery import loop, ranking, shift_scale
 from navigan_jax.discovery.checkpointing import Checkpoints
 from navigan_jax.discovery.matrix import DirectionMatrix
 from navigan_jax.discovery.reconstructor import Reconstructor, init_reconstructor, predict
 from navigan_jax.discovery.reconstructor_files import read_start, start_with
 from navigan_jax.discovery.sampling import sample_shifts
 from navigan_jax.discovery.step import Recipe, TrainState, init_state, make_step, render_pairs
+from navigan_jax.editing.plausibility import Plausibility
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import EditableLayer, Generator
 from navigan_jax.progress import MetricWriter, NullMetricWriter, Progress, open_metrics
@@ -70,9 +71,11 @@ def make_recipe(
     problem: Problem,
     target: tuple[EditableLayer, ...] | str,
     matrix: DirectionMatrix,
+    plausible: Plausibility,
 ) -> Recipe:
     """Returns the numbers of a step; finds the shift scale, or checks the one that is given.
 
+    plausible: by the generator's own images.
     Raises: InputError if images at that scale are none, or there is no plausible one.
     """
     generator, params = problem.generator, problem.params
@@ -97,20 +100,21 @@ def make_recipe(
         parts = (samples // size, size)
         return images_of(params, matrix, indices.reshape(parts), shifts.reshape(parts))
 
-    along = plausibility.along_directions(render, directions=matrix.count, samples=samples)
-    judge = plausibility.make_judge(problem.metric, along(0.0))
+    along = shift_scale.along_directions(render, directions=matrix.count, samples=samples)
+    judge = shift_scale.make_judge(plausible, along(0.0))
     weights = [params_lib.get(params, layer.path) for layer in problem.layers]
     first = 0.1 * math.sqrt(sum(float(jnp.sum(weight**2)) for weight in weights)) or 1.0
+    bound = plausible.bound
     scale, least, weight = config.shift.scale, config.shift.least, config.loss.shift_weight
     if scale:
-        judged = plausibility.require_images(along, judge, scale=scale, first=first)
+        judged = shift_scale.require_images(along, judge, scale=scale, bound=bound, first=first)
     else:
-        scale = plausibility.largest_plausible_shift(along, judge, first=first)
+        scale = shift_scale.largest_plausible_shift(along, judge, bound=bound, first=first)
         least, weight = least * scale, weight / scale
         judged = judge(along(scale))
     say(
         f"shift scale {scale:.4g}, least shift {least:.4g}, weight {weight:.4g}; "
-        f"{judged.plausible:.0%} of the images at ±{scale:.4g} are plausible"
+        f"oddity of the images at ±{scale:.4g} is {judged.oddity:.3g}, plausible up to {bound:.3g}"
     )
     if not least < scale:
         raise wrong_number(config, "shift.least", f"less than the shift scale, {scale:g}")

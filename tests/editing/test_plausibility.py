@@ -6,6 +6,7 @@ import pytest
 
 from navigan_jax import testing
 from navigan_jax.editing import plausibility
+from navigan_jax.errors import InputError
 
 statistics = jax.jit(plausibility.statistics)
 oddity = jax.jit(plausibility.Plausibility.oddity)
@@ -65,3 +66,11 @@ def test_measuring_does_not_depend_on_the_microbatch():
     )
     testing.assert_close(parts.mean, whole.mean, 1e-4)
     assert abs(parts.bound - whole.bound) <= 1e-2 * whole.bound
+
+
+def test_a_generator_without_finite_images_is_refused():
+    generator = testing.tiny_generators()["dcgan"]
+    params = jax.tree.map(lambda leaf: leaf * np.nan, testing.draw_params(generator, 0))
+    z = generator.sample_latents(jax.random.key(0), 4)
+    with pytest.raises(InputError, match="generator: expected finite images; got NaN or infinity"):
+        plausibility.measure(generator, params, z, quantile=0.9, microbatch=4)

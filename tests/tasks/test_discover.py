@@ -170,14 +170,24 @@ def test_killed_run_resumes_with_the_same_bits(files, whole, tmp_path):
     [
         {"subspace__name": "hessian", "matrix": "orthonormal"},
         {"subspace__name": "latent", "layer": None, "matrix": "projected"},
+        {"subspace__name": "full", "matrix": "random"},
     ],
 )
-def test_every_subspace_trains(files, tmp_path, changes, capsys):
+def test_every_subspace_trains(files, tmp_path, changes, capsys, monkeypatch):
+    """The gallery is made of latents alone; that of weights is another test's."""
+    is_latent = changes["subspace__name"] == "latent"
+    if not is_latent:
+        monkeypatch.setattr(task, "_show", lambda *arguments: None)
     if changes["subspace__name"] == "hessian":
         changes = changes | {"subspace__path": str(files / "conv1.safetensors")}
     run(configure(files, steps=2, save_steps=2, **changes), tmp_path / "run")
     assert "of 3 directions kept" in capsys.readouterr().out
-    assert (tmp_path / "run" / "gallery.html").exists()
+    assert (tmp_path / "run" / "gallery.html").exists() == is_latent
+    directions = read_directions(tmp_path / "run" / "directions.safetensors", digest=None)
+    if changes["matrix"] == "random":  # of all weights, orthonormal
+        rows = directions.basis["conv1/kernel"].reshape(len(directions), -1)
+        assert rows.shape[1] == 4 * 4 * 7 * 6
+        testing.assert_close(rows @ rows.T, np.eye(len(rows)), 1e-5)
 
 
 # --- what ends a run
@@ -271,6 +281,7 @@ def test_a_loss_of_nan_ends_the_run_and_keeps_the_last_good_checkpoint(train, tm
         ({"shift__scale": 1e30}, r"config\.shift\.scale: .* set --config\.shift\.scale=[\d.]+, or"),
         ({"reconstructor__side": 8}, r"reconstructor: expected images of 32 pixels or more; got 8"),
         ({"steps": 0}, r"config\.steps: expected a number above 0; got 0"),
+        ({"show__plausible_samples": 0}, r"plausible_samples: expected a number above 0; got 0"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(files, tmp_path, changes, complaint):

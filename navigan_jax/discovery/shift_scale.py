@@ -1,0 +1,124 @@
+"""How far weights can be shifted before images stop looking like the generator's own.
+
+What is plausible is the rule of `editing.plausibility`: shifts up to the largest plausible one give
+images, along ± the first directions, whose mean oddity does not exceed the bound.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from navigan_jax.array_types import Images
+from navigan_jax.editing.plausibility import Plausibility
+from navigan_jax.errors import InputError
+
+_FLAT = 0.05  # of the contrast of unchanged images: below, an image is grey
+_PRECISION = 1.05  # of the shift that is found
+_MOST_STEPS = 40
+
+# shift -> images of some samples, each along its own direction
+Render = Callable[[float], Images]
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """oddity: the mean over images. plausible, flat, broken: shares of them.
+
+    plausible: those not odder than the bound. flat: without contrast. broken: not finite.
+    """
+
+    oddity: float
+    plausible: float
+    flat: float
+    broken: float
+
+
+Judge = Callable[[Images], Judgement]
+
+
+def make_judge(plausible: Plausibility, originals: Images) -> Judge:
+    """Returns images -> judgement; contrast is compared with that of the `originals`."""
+
+    @jax.jit
+    def describe(plausible: Plausibility, images: Images) -> Any:
+        return plausible.oddity(images), jnp.std(images, axis=(1, 2, 3))
+
+    contrast = np.median(np.asarray(describe(plausible, originals)[1]))
+
+    def judge(images: Images) -> Judgement:
+        oddities, contrasts = (np.asarray(row, np.float64) for row in describe(plausible, images))
+        is_broken = ~np.isfinite(oddities)
+        is_flat = ~is_broken & (contrasts < _FLAT * contrast)
+        return Judgement(
+            oddity=float(np.where(is_broken, np.inf, oddities).mean()),
+            plausible=float(np.mean(oddities <= plausible.bound)),
+            flat=float(is_flat.mean()),
+            broken=float(is_broken.mean()),
+        )
+
+    return judge
+
+
+def largest_plausible_shift(render: Render, judge: Judge, *, bound: float, first: float) -> float:
+    """Returns the largest t at which the mean oddity does not exceed the bound, within 5 %.
+
+    first: where to begin. The shift is doubled or halved until it is bracketed, then bisected in
+    its logarithm; what lies beyond a first shift that is too large is not looked at.
+    Raises: InputError if no shift is too large or too small, as then images do not depend on it.
+    """
+    low, high, shift = 0.0, np.inf, first
+    for _ in range(_MOST_STEPS):
+        if judge(render(shift)).oddity <= bound:
+            low = shift
+        else:
+            high = shift
+        if low and high < np.inf:
+            if high <= _PRECISION * low:
+                return low
+            shift = float(np.sqrt(low * high))
+        else:
+            shift = 2 * low if low else high / 2
+    raise InputError(
+        f"shift.scale: expected a largest shift at which images stay plausible; got none between "
+        f"{low:g} and {high:g}; these weights do not matter, or break at any shift: choose another "
+        "layer with --config.layer=NAME, or give the scale with --config.shift.scale=T"
+    )
+
+
+def require_images(
+    render: Render, judge: Judge, *, scale: float, bound: float, first: float
+) -> Judgement:
+    """Returns the judgement at t = ±scale; refuses a scale at which images are none.
+
+    bound, first: for the search of a better scale, which the message names.
+    Raises: InputError if most images there are grey or not finite, or none at all is plausible.
+    """
+    found = judge(render(scale))
+    share = found.flat + found.broken
+    if share > 0.5 or not found.plausible:
+        got = "NaN or infinity" if found.broken >= found.flat else "plain grey"
+        if share <= 0.5:
+            got, share = "what this generator never makes", 1.0
+        advice = largest_plausible_shift(render, judge, bound=bound, first=min(first, scale))
+        raise InputError(
+            f"config.shift.scale: expected shifts at which images stay images; got {got} in "
+            f"{share:.0%} of those at ±{scale:g}; the largest plausible shift is about "
+            f"{advice:.3g}: set --config.shift.scale={advice:.3g}, or 0 to have it found"
+        )
+    return found
+
+
+def along_directions(
+    images_of: Callable[[Any, Any], Images], *, directions: int, samples: int
+) -> Render:
+    """Returns shift -> images along each direction in turn, at +t, then at −t, and so on.
+
+    images_of: (indices, shifts) -> images, compiled.
+    """
+    indices = jnp.arange(samples) % directions
+    signs = jnp.where(jnp.arange(samples) // directions % 2, -1.0, 1.0)
+    return lambda shift: images_of(indices, jnp.float32(shift) * signs)
