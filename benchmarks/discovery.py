@@ -1,18 +1,26 @@
 """A step of training against the same step written directly, and what else the loop costs.
 
-  python -m benchmarks.discovery        (10 minutes; --only dcgan, stylegan2 or loop for a part)
+  python -m benchmarks.discovery        (--only dcgan, stylegan2, double or loop for a part)
+  python -m benchmarks.discovery --only stylegan2 --batch 16     (the presets' batch; 8 without)
 
-The direct form makes the weights of each sample, runs the whole generator twice, for the original
-and under `vmap` for the shifted image, and is otherwise the same program: the same draws, the same
-reconstructor, the same optimisers. Both start from one state and their results are compared.
-StyleGAN2 is config-f at 256 px with random weights; speed does not depend on them. There nearly all
-time goes into what follows the changed layer, which both forms compute alike: expect no gain on a
-CPU. Its gradients, of float32 and of a batch of two, agree to about a hundredth only; agreement in
-float64 is what tests/discovery/test_step_golden.py measures, on a small StyleGAN2.
+The direct form is the plain port of the official step: it makes the weights of each sample and runs
+the whole plain generator twice, for the original and under `vmap` for the shifted image, so that
+the changed layer is a convolution with a group for each sample. Nothing is shared between the two,
+and of the StyleGAN2 it is the plain version of benchmarks/stylegan2.py. All else is the same
+program: draws, reconstructor and optimisers. Both start from one state; their losses and the
+gradients by the direction matrix are compared.
+
+StyleGAN2 is config-f at 256 px with random weights, on which speed does not depend, and on our side
+a batch is made in microbatches, as the presets have it. The gradient jumps wherever a rounding
+error moves a number across the kink of a ReLU, so that in float32 two ways of computing it agree to
+about a hundredth; `double` compares them in float64.
 """
 
 import argparse
+import dataclasses
+import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import common
+from benchmarks.stylegan2 import config_f, plain
 from navigan_jax import devices
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Array, Images, Params
@@ -28,39 +37,29 @@ from navigan_jax.discovery.reconstructor import init_reconstructor, make_reconst
 from navigan_jax.discovery.step import Program, Recipe, TrainState, init_state, make_step
 from navigan_jax.generators.base import EditableLayer, Generator
 from navigan_jax.generators.dcgan import dcgan
-from navigan_jax.generators.stylegan2 import stylegan2
+from navigan_jax.generators.files import make_generator
 from navigan_jax.subspaces.svd import singular_values
 
-CONFIG_F_256 = {
-    "z_dim": 512,
-    "label_dim": 0,
-    "label_width": 0,
-    "labels": "embedded",
-    "mapping_widths": (512,) * 8,
-    "mapping_rate": 0.01,
-    "channels": (512, 512, 512, 512, 512, 256, 128),
-    "image_channels": 3,
-    "blocks": "skip",
-    "resample_taps": (1.0, 3.0, 3.0, 1.0),
-    "clamp": None,
-}
+Draw = Callable[[Params, Array], Images]  # of weights and z
 
 
+@dataclasses.dataclass(frozen=True)
 class DirectProgram(Program):
-    """The same step with weights made for each sample and two whole passes."""
+    """The same step with weights made for each sample and two whole passes of `draw`."""
+
+    draw: Draw
 
     def forward(self, trained: Any, shared: Any, state: TrainState, batch: Any) -> Any:
         (params, directions), (matrix, weights) = shared, trained
         z, indices, shifts = batch
         deltas = directions.deltas(matrix, indices, shifts)
-        original = self.generator.synthesize(params, self.generator.map_latent(params, z))
+        original = self.draw(params, z)
 
         def one(row: Array, deltas: dict[str, Array]) -> Images:
             changed = params
             for path, delta in deltas.items():
                 changed = params_lib.add(changed, path, delta)
-            latent = self.generator.map_latent(changed, row[None])
-            return self.generator.synthesize(changed, latent)[0]
+            return self.draw(changed, row[None])[0]
 
         variables = {"params": weights, "batch_stats": state.reconstructor["batch_stats"]}
         prediction, changed = self.reconstructor.apply(
@@ -89,25 +88,35 @@ def set_up(
     )
 
 
+def _to_double(leaf: Array) -> Array:
+    is_number = jnp.issubdtype(leaf.dtype, jnp.floating)
+    return leaf.astype(jnp.float64) if is_number else leaf
+
+
 def against_direct(
     name: str,
     generator: Generator,
     params: Params,
+    draw: Draw,
+    *,
     layer: str,
     network: str,
     recipe: Recipe,
     repeats: int,
 ) -> None:
-    """Times both forms in turn, each on the same machine in the same minutes."""
+    """Times both forms in turn, each on the same machine in the same minutes, and compares them."""
     params = params_lib.to_device(params)
     layers, directions, reconstructor, state = set_up(generator, params, layer, network, recipe)
+    whole = dataclasses.replace(recipe, microbatch=None)
     programs = {
-        "direct": DirectProgram(generator, layers, reconstructor, recipe),
+        "direct": DirectProgram(generator, layers, reconstructor, whole, draw),
         "ours": Program(generator, layers, reconstructor, recipe),
     }
+    if jax.config.jax_enable_x64:
+        params, directions, state = jax.tree.map(_to_double, (params, directions, state))
     shared = devices.replicate((params, directions))
     runs, states, reports, moments = {}, {}, {}, {}
-    times: dict[str, list[float]] = {form: [] for form in programs}
+    times: dict[str, list[tuple[float, float]]] = {form: [] for form in programs}
     for form, program in programs.items():
         runs[form] = devices.map_replicas(program.step)
         began = time.perf_counter()
@@ -120,20 +129,66 @@ def against_direct(
         print(f"  {form}: compiled and first step {time.perf_counter() - began:.1f} s", flush=True)
     for _ in range(repeats):
         for form, run in runs.items():
-            began = time.perf_counter()
+            began, spent = time.perf_counter(), common.processor_seconds()
             states[form], report = run(shared, states[form])
             jax.block_until_ready(report)
-            times[form].append(time.perf_counter() - began)
-    medians = {form: float(np.median(rows)) for form, rows in times.items()}
-    losses = [reports[form]["loss"] for form in programs]
+            seconds = time.perf_counter() - began, common.processor_seconds() - spent
+            times[form].append(seconds)
+            print(f"  {form}: {seconds[0]:.2f} s, {seconds[1]:.2f} s of processors", flush=True)
     left, right = moments["direct"], moments["ours"]
     difference = np.linalg.norm(left - right) / np.linalg.norm(left)
+    losses = [reports[form]["loss"] for form in programs]
     print(
-        f"{name}, {layer}, {network}, batch {recipe.batch}: direct {medians['direct']:.3f} s, ours "
-        f"{medians['ours']:.3f} s a step ({recipe.batch / medians['ours']:.1f} pairs a second); "
-        f"loss {losses[0]:.6f} and {losses[1]:.6f}; gradients differ by {difference:.1e}"
+        f"{name}, {layer}, {network}, batch {recipe.batch}, microbatch {recipe.microbatch}: loss "
+        f"{losses[0]:.9g} and {losses[1]:.9g}; gradients of the matrix differ by {difference:.1e}"
     )
-    common.ratio(f"discovery_step_{name}", medians["direct"] / medians["ours"])
+    if repeats:
+        medians = {form: np.median(rows, axis=0) for form, rows in times.items()}
+        clock, processors = medians["direct"] / medians["ours"]
+        print(f"{recipe.batch / medians['ours'][0]:.2f} pairs a second")
+        common.ratio(f"discovery_step_{name}", clock)
+        common.ratio(f"discovery_step_{name}_processors", processors)
+
+
+def dcgan_step() -> None:
+    generator, params = common.read_faces()
+    recipe = Recipe(batch=32, directions=64, shift_scale=10.0, min_shift=1.0)
+
+    def draw(params: Params, z: Array) -> Images:
+        return generator.synthesize(params, z)
+
+    against_direct(
+        "dcgan",
+        generator,
+        params,
+        draw,
+        layer="main.3",
+        network="lenet",
+        recipe=recipe,
+        repeats=5,
+    )
+
+
+def stylegan2_step(name: str, *, batch: int, microbatch: int | None, repeats: int) -> None:
+    generator = make_generator("stylegan2", config_f(256))
+    params = jax.jit(generator.init)(jax.random.key(0))
+    recipe = Recipe(
+        batch=batch, directions=64, shift_scale=3500.0, min_shift=300.0, microbatch=microbatch
+    )
+
+    def draw(params: Params, z: Array) -> Images:
+        return plain(params, generator.map_latent(params, z))
+
+    against_direct(
+        name,
+        generator,
+        params,
+        draw,
+        layer="convs.3",
+        network="resnet18",
+        recipe=recipe,
+        repeats=repeats,
+    )
 
 
 def loop(steps: int) -> None:
@@ -183,20 +238,22 @@ def memory(steps: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--only", choices=("dcgan", "stylegan2", "loop"))
-    only = parser.parse_args().only
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", choices=("dcgan", "loop", "stylegan2", "double"))
+    parser.add_argument("--batch", type=int, default=8, help="of stylegan2")
+    parser.add_argument("--repeats", type=int, default=2, help="of stylegan2")
+    options = parser.parse_args()
     common.say_where()
-    if only in (None, "dcgan"):
-        recipe = Recipe(batch=32, directions=64, shift_scale=10.0, min_shift=1.0)
-        against_direct("dcgan", *common.read_faces(), "main.3", "lenet", recipe, repeats=5)
-    if only in (None, "loop"):
+    if options.only in (None, "dcgan"):
+        dcgan_step()
+    if options.only in (None, "loop"):
         loop(100)
-    if only in (None, "stylegan2"):
-        generator = stylegan2(**CONFIG_F_256)
-        params = generator.init(jax.random.key(0))
-        recipe = Recipe(batch=2, directions=64, shift_scale=3500.0, min_shift=300.0)
-        against_direct("stylegan2", generator, params, "convs.3", "resnet18", recipe, repeats=2)
+    if options.only in (None, "stylegan2"):
+        size = math.gcd(options.batch, 4)
+        stylegan2_step("stylegan2", batch=options.batch, microbatch=size, repeats=options.repeats)
+    if options.only in (None, "double"):
+        with jax.enable_x64(True):
+            stylegan2_step("stylegan2_double", batch=2, microbatch=None, repeats=0)
 
 
 if __name__ == "__main__":
