@@ -158,9 +158,13 @@ def calibrate(problem: Problem, directions: Directions, gauge: Gauge) -> Directi
     with Progress(
         "shift scales", len(directions), unit="directions", is_main=devices.is_main_process()
     ) as progress:
+        # What is known of an edit of zero: how odd the originals are.
+        usual = look(edit.on_device(directions.edit(0)), 0.0)[1]
+        ratio = 1.0  # of the last direction's scale to its guess: much the same for the next one
         for index in range(len(directions)):
             direction = edit.on_device(directions.edit(index))
-            first = _first_guess(directions, index, gauge.target, weight_norm)
+            guess = _first_guess(directions, index, gauge.target, weight_norm)
+            first = ratio * guess
             for side, sign in enumerate((-1.0, 1.0)):
                 found = calibration.find_side(
                     _along(look, direction, sign),
@@ -168,11 +172,13 @@ def calibrate(problem: Problem, directions: Directions, gauge: Gauge) -> Directi
                     first=first,
                     largest=max(10 * weight_norm, first),
                     bound=bound,
+                    usual=usual,
                 )
                 scales[index, side] = found.scale.shift
                 distances[index, side] = found.scale.distance
                 edges[index, side] = found.plausible
                 first = found.scale.shift or first  # the other side is much like this one
+            ratio = scales[index, 0] / guess if scales[index, 0] else ratio
             progress.advance(1, scale=scales[index].max())
     return dataclasses.replace(
         directions,

@@ -145,7 +145,7 @@ def test_side_tells_scale_and_edge(name):
     """The edge lies within a stride of the true one, in few more looks than the scale takes."""
     oddity, edge = EDGES[name]
     counted = Counted(lambda t: (t**2, oddity(t)))
-    side = find_side(counted, target=9.0, first=2.0, largest=LARGEST, bound=2.0)
+    side = find_side(counted, target=9.0, first=2.0, largest=LARGEST, bound=2.0, usual=1.0)
     alone = Counted(lambda t: t**2)
     assert side.scale == find_scale(alone, target=9.0, first=2.0, largest=LARGEST)
     assert counted.shifts[: len(alone.shifts)] == alone.shifts
@@ -159,5 +159,25 @@ def test_side_tells_scale_and_edge(name):
 
 
 def test_side_of_a_direction_that_does_nothing_has_no_range():
-    side = find_side(lambda t: (5.0, 1.0), target=1.0, first=1.0, largest=LARGEST, bound=2.0)
+    side = find_side(
+        lambda t: (5.0, 1.0), target=1.0, first=1.0, largest=LARGEST, bound=2.0, usual=1.0
+    )
     assert (side.scale.shift, side.plausible) == (0.0, 0.0)
+
+
+def test_side_without_a_bound_takes_no_look_more_than_its_scale():
+    counted = Counted(lambda t: (t**2, 0.0))
+    side = find_side(counted, target=9.0, first=3.0, largest=LARGEST, bound=math.inf, usual=0.0)
+    assert len(counted.shifts) == 1
+    np.testing.assert_allclose(side.plausible, WIDEST * 3.0, rtol=1e-12)
+
+
+def test_edge_of_an_oddity_that_is_a_power_above_the_usual_one_is_exact():
+    """From one look before the edge and one behind it; without the usual oddity it is not."""
+    look = Counted(lambda t: (t**2, 1.3 + 0.02 * t**2.5))
+    edge = (0.35 / 0.02) ** 0.4  # where that is 1.65
+    side = find_side(look, target=4.0, first=2.0, largest=LARGEST, bound=1.65, usual=1.3)
+    np.testing.assert_allclose(side.plausible, edge, rtol=1e-6)
+    assert len(look.shifts) == 2
+    other = find_side(look, target=4.0, first=2.0, largest=LARGEST, bound=1.65, usual=0.0)
+    assert abs(other.plausible - edge) > 1e-4 * edge
