@@ -3,8 +3,6 @@
 import pathlib
 import re
 import signal
-import subprocess
-import sys
 from typing import Any
 
 import httpx
@@ -13,27 +11,19 @@ import pytest
 from configs import edit, viewer
 from navigan_jax import config as config_lib
 from navigan_jax import params as params_lib
-from navigan_jax import tasks, testing
-from navigan_jax.directions import read_directions, write_directions
+from navigan_jax import tasks
+from navigan_jax.directions import read_directions
 from navigan_jax.errors import InputError
-from navigan_jax.generators.files import read_generator, write_generator
+from navigan_jax.generators.files import read_generator
 from navigan_jax.viewer.studio import Studio
-from tests.viewer.serving import LAYERS, make_directions
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from tests.viewer.serving import Process, write_files
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """Returns a folder with a generator, directions of it and directions of another."""
     folder = tmp_path_factory.mktemp("files")
-    params = testing.draw_params(testing.tiny_generators()["dcgan"], seed=1)
-    write_generator(
-        folder / "generator.safetensors", "dcgan", testing.TINY_CONFIGS["dcgan"], params, {}
-    )
-    for name, digest in (("directions", params_lib.digest(params)), ("others", "0" * 64)):
-        found = make_directions(params, LAYERS["dcgan"], digest)
-        write_directions(folder / f"{name}.safetensors", found)
+    write_files(folder, others="others")
     return folder
 
 
@@ -51,31 +41,21 @@ def configure(files: pathlib.Path, **changes: Any) -> config_lib.Config:
 def test_command_prints_its_address_and_serves_until_it_is_stopped(
     files: pathlib.Path, tmp_path: pathlib.Path, is_open: bool
 ) -> None:
-    command = [
-        *(sys.executable, "-m", "navigan_jax.main", "--config=configs/viewer.py"),
-        f"--config.generator={files / 'generator.safetensors'}",
-        f"--config.directions={files / 'directions.safetensors'}",
-        *("--config.port=0", f"--workdir={tmp_path / 'work'}", "--config.seed=11"),
-        *(["--config.host=0.0.0.0"] if is_open else []),
-    ]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            first = process.stdout.readline()
-            pattern = r"open http://0\.0\.0\.0:(\d+)/\?token=(\S{20,})$"
-            found = re.match(pattern if is_open else r"open http://127\.0\.0\.1:(\d+)/()$", first)
-            assert found is not None, first
-            with httpx.Client(base_url=f"http://127.0.0.1:{found[1]}", timeout=60) as http:
-                if is_open:
-                    assert http.get("/api/state").status_code == 401
-                    http.headers["authorization"] = f"Bearer {found[2]}"
-                state = http.get("/api/state").json()
-            assert state["start"] == {"seed": 11, "samples": 8}
-            process.send_signal(signal.SIGINT if is_open else signal.SIGTERM)
-            assert process.wait(30) == 0
-            assert "stopped" in process.stdout.read()
-        finally:
-            process.kill()
+    options = ["--config.seed=11", *(["--config.host=0.0.0.0"] if is_open else [])]
+    with Process(files, 0, f"--workdir={tmp_path / 'work'}", *options) as process:
+        pattern = r"open http://0\.0\.0\.0:\d+/\?token=(\S{20,})$"
+        found = re.match(pattern if is_open else r"open http://127\.0\.0\.1:\d+/()$", process.said)
+        assert found is not None, process.said
+        with httpx.Client(base_url=process.url, timeout=60) as http:
+            if is_open:
+                assert http.get("/api/state").status_code == 401
+                http.headers["authorization"] = f"Bearer {found[1]}"
+            state = http.get("/api/state").json()
+        assert state["start"] == {"seed": 11, "samples": 8}
+        process.running.send_signal(signal.SIGINT if is_open else signal.SIGTERM)
+        assert process.running.wait(30) == 0
+        assert process.running.stdout is not None
+        assert "stopped" in process.running.stdout.read()
 
 
 @pytest.mark.parametrize(

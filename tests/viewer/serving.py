@@ -1,8 +1,11 @@
-"""A viewer of a random generator so small that it starts in seconds, served in a thread."""
+"""A viewer of a random generator so small that it starts in seconds: in a thread, or a process."""
 
 import contextlib
 import dataclasses
 import pathlib
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -13,10 +16,12 @@ import uvicorn
 from navigan_jax import params as params_lib
 from navigan_jax import testing
 from navigan_jax.directions import Directions, write_directions
+from navigan_jax.generators.files import write_generator
 from navigan_jax.viewer import access, server
 from navigan_jax.viewer.studio import Studio
 from navigan_jax.viewer.worker import Worker
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 COUNT = 6  # directions
 LAYERS = {"dcgan": "conv1/kernel", "stylegan2": "synthesis/b8/conv0/kernel"}
 
@@ -53,7 +58,7 @@ def make_studio(architecture: str, folder: pathlib.Path) -> Studio:
 
 @dataclasses.dataclass
 class Served:
-    """A viewer that answers at `url`, until `stop`; `start` brings it back there."""
+    """A viewer that answers at `url` from `start` to `stop`."""
 
     folder: pathlib.Path
     architecture: str = "stylegan2"
@@ -87,7 +92,7 @@ class Served:
 
     def stop(self) -> None:
         self._server.should_exit = True
-        self._server.force_exit = True  # as a kill does: what is under way gets no answer
+        self._server.force_exit = True  # open pages keep their connections
         self._thread.join()
         self._worker.__exit__()
 
@@ -101,3 +106,44 @@ def serving(folder: pathlib.Path, **options: Any) -> Iterator[Served]:
         yield running
     finally:
         running.stop()
+
+
+def write_files(folder: pathlib.Path, others: str = "") -> None:
+    """Writes a DCGAN and directions of it to the folder.
+
+    others: the name of directions of another generator, which are written too if it is given.
+    """
+    params = testing.draw_params(testing.tiny_generators()["dcgan"], seed=1)
+    write_generator(
+        folder / "generator.safetensors", "dcgan", testing.TINY_CONFIGS["dcgan"], params, {}
+    )
+    for name, digest in (("directions", params_lib.digest(params)), (others, "0" * 64)):
+        if name:
+            found = make_directions(params, LAYERS["dcgan"], digest)
+            write_directions(folder / f"{name}.safetensors", found)
+
+
+class Process:
+    """The viewer's own command on what `write_files` wrote, once it has printed its address."""
+
+    def __init__(self, folder: pathlib.Path, port: int = 0, *options: str) -> None:
+        command = [
+            *(sys.executable, "-m", "navigan_jax.main", "--config=configs/viewer.py"),
+            f"--config.generator={folder / 'generator.safetensors'}",
+            f"--config.directions={folder / 'directions.safetensors'}",
+            *(f"--config.port={port}", f"--workdir={folder / 'work'}", *options),
+        ]
+        self.notes_path = folder / "directions.notes.json"
+        self.running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert self.running.stdout is not None
+        self.said = self.running.stdout.readline()
+        found = re.match(r"open http://([\d.]+):(\d+)/", self.said)
+        self.port = int(found[2]) if found else 0
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.running.kill()  # SIGKILL: nothing of it runs from here on
+        self.running.communicate()

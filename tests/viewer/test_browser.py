@@ -1,7 +1,9 @@
 """The page in Chromium: what a person does by mouse, by keys, on a phone, in two tabs."""
 
 import json
+import pathlib
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +14,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Playwright, Route, expect, sync_playwright
 
 from navigan_jax.showcase.base import to_rgb
-from tests.viewer.serving import Served
+from tests.viewer.serving import Process, Served, write_files
 
 FLAGS = (
     "--headless",
@@ -115,7 +117,7 @@ def choose(page: Page, index: int) -> None:
     page.locator(f"#cards li[data-index='{index}'] button").click()
 
 
-def wait_saved(served: Served, key: str, **fields: Any) -> None:
+def wait_saved(served: Served | Process, key: str, **fields: Any) -> None:
     """Waits until the sidecar holds this of a direction."""
     found: dict[str, Any] = {}
     for _ in range(WAIT // 50):
@@ -410,24 +412,36 @@ def test_two_tabs_show_the_same_notes_and_their_own_images(
     wait_shown(page, {"0": -1.0})
 
 
-def test_page_goes_on_when_the_server_is_killed_and_comes_back(page: Page, fresh: Served) -> None:
-    page.locator("#plus-scale").click()
-    wait_shown(page, {"0": 1.0})
-    fresh.stop()
+def test_page_goes_on_when_the_servers_process_is_killed_and_started_again(
+    browser: Browser, faults: list[str], tmp_path: pathlib.Path
+) -> None:
+    """SIGKILL while the page is open, then the same command: two starts, hence the seconds."""
+    write_files(tmp_path)
+    with Process(tmp_path) as served:
+        page = open_page(browser, served.url, faults)
+        page.locator("#plus-scale").click()
+        wait_shown(page, {"0": 1.0})
+        page.get_by_label("Name", exact=True).fill("smile")
+        with page.expect_response("**/api/notes"):
+            page.get_by_label("Name", exact=True).press("Enter")
+    assert served.running.returncode == -signal.SIGKILL
+    wait_saved(served, "0", name="smile", starred=False)
     page.locator("#minus-scale").click()
     page.get_by_role("button", name="Star", exact=True).click()
     expect(page.locator("#banner")).to_contain_text("does not answer", timeout=WAIT)
-    assert not fresh.notes_path.exists()
-    fresh.start()
-    wait_shown(page, {"0": -1.0})
-    expect(page.locator("#banner")).to_be_hidden(timeout=WAIT)
-    page.wait_for_function("() => document.querySelector('#cards .is-starred')")
-    page.reload()
-    page.wait_for_selector(READY)
-    expect(page.get_by_role("button", name="Star", exact=True)).to_have_attribute(
-        "aria-pressed", "true", timeout=WAIT
-    )
-    wait_saved(fresh, "0", starred=True)
+    wait_saved(served, "0", name="smile", starred=False)
+    with Process(tmp_path, served.port) as again:
+        assert again.url == served.url
+        wait_shown(page, {"0": -1.0})
+        expect(page.locator("#banner")).to_be_hidden(timeout=WAIT)
+        wait_saved(again, "0", name="smile", starred=True)
+        page.reload()
+        page.wait_for_selector(READY)
+        expect(page.get_by_label("Name", exact=True)).to_have_value("smile", timeout=WAIT)
+        expect(page.get_by_role("button", name="Star", exact=True)).to_have_attribute(
+            "aria-pressed", "true", timeout=WAIT
+        )
+        page.context.close()
 
 
 ATTEMPTS = """async (url) => {
