@@ -4,6 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 WEIGHTS := runs/weights/faces.safetensors
+# Processes that share the tests; each takes up to 3 GB.
+JOBS ?= 2
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
 # As in `navigan_jax.main`; tests load NumPy before they could say so themselves.
@@ -50,7 +52,7 @@ discover-demo: install
 test: install-dev
 	@test -n "$(CHROMIUM)" || \
 		echo "No Chromium here: the tests of pages in a browser are left out (apt install chromium)."
-	$(RUN) -m pytest $(if $(CHROMIUM),,-m "not browser")
+	$(RUN) -m pytest --numprocesses=$(JOBS) --dist=loadfile $(if $(CHROMIUM),,-m "not browser")
 
 lint: install-dev
 	$(RUN) -m ruff check .

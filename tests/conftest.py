@@ -16,6 +16,13 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_program_outlives_its_module() -> Iterator[None]:
+    """Frees compiled programs, which would take many gigabytes by the end."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(autouse=True)
 def _no_64_bit_left_on() -> Iterator[None]:
     """Fails a test that leaves 64-bit numbers on, and protects the next one from it."""
