@@ -199,6 +199,9 @@ def _make(
     primitive = Primitive(name)
 
     def on_cpu(x: Array, kernel: Array) -> Array:
+        if min(x.shape[1:3]) < len(kernel):
+            # Where the kernel is larger than the maps, XLA falls back to slow loops.
+            return by_matmul(x, kernel)
         return (fast if is_worthwhile(x.shape, kernel.shape) else plain)(x, kernel)
 
     def transpose_kernel(cotangent: Array, x: Array, kernel: Any) -> Array:
@@ -259,6 +262,21 @@ def conv3x3(
     Derivatives by x are such convolutions too, those by the kernel one matrix product.
     """
     return _conv3x3(x, kernel)
+
+
+def convolve(x: Array, kernel: Array, strides: Any, padding: Any, **options: Any) -> Array:
+    """Returns the same as `lax.conv_general_dilated`, by `conv3x3` where that is what is asked.
+
+    For `conv_general_dilated` of Flax's convolutions.
+    """
+    plain = all(
+        dilation in (None, (1, 1))
+        for dilation in (options.get("lhs_dilation"), options.get("rhs_dilation"))
+    )
+    same = tuple(strides) == (1, 1) and list(map(tuple, padding)) == [(1, 1), (1, 1)]
+    if plain and same and kernel.shape[:2] == (3, 3) and kernel.shape[2] == x.shape[-1]:
+        return conv3x3(x, kernel)
+    return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 
 def double3x3(

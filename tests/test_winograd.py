@@ -93,3 +93,23 @@ def test_fast_way_is_taken_where_it_is_worthwhile():
     arguments = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
     products = jax.jit(conv3x3).lower(*arguments).as_text().count("dot_general")
     assert products == 1 + 6**2  # one for the kernel
+
+
+@pytest.mark.parametrize("side", [1, 2])
+def test_maps_smaller_than_the_kernel(side):
+    x, kernel = draw((2, side, side, 3), 0), draw((3, 3, 3, 2), 1)
+    testing.assert_close(jax.jit(conv3x3)(x, kernel), conv(x, kernel), 1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"strides": (2, 2)}, {"padding": ((1, 0), (1, 1))}])
+def test_convolve_is_the_general_convolution(monkeypatch, options):
+    """And `conv3x3` runs only where it computes the same."""
+    calls = []
+    monkeypatch.setattr(winograd, "conv3x3", lambda *given: calls.append(given) or conv(*given))
+    x, kernel = draw((2, 5, 7, 3), 0), draw((3, 3, 3, 2), 1)
+    arguments = {"strides": (1, 1), "padding": ((1, 1), (1, 1))} | options
+    layout = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    actual = winograd.convolve(x, kernel, **arguments, **layout)
+    desired = jax.lax.conv_general_dilated(x, kernel, *arguments.values(), **layout)
+    testing.assert_close(actual, desired, 1e-6)
+    assert len(calls) == (options == {})

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from navigan_jax import winograd
 from navigan_jax.array_types import Array, Float, Images
 
 Maps = Float[Array, "batch height width channels"]
@@ -51,6 +52,7 @@ def _conv(features: int, kernel: int, *, stride: int = 1, padding: int = 0, name
         (kernel, kernel),
         strides=(stride, stride),
         padding=((padding, padding), (padding, padding)),
+        conv_general_dilated=winograd.convolve,
         name=name,
     )
 
