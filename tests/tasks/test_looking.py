@@ -5,6 +5,10 @@ import io
 import json
 import pathlib
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import jax
 import numpy as np
@@ -248,6 +252,32 @@ def test_sweep_goes_on_where_it_was(swept):
     for name in arrays:
         np.testing.assert_array_equal(again[name], arrays[name])
     assert (workdir / "layers.html").read_bytes() == page
+
+
+def test_sweep_that_was_killed_ends_with_the_same_bits(swept, folder, tmp_path):
+    """SIGKILL once the directions of a layer are there, not measured yet; then run again.
+
+    A process of its own starts and compiles anew, hence the seconds.
+    """
+    command = [
+        *(sys.executable, "-m", "navigan_jax.main", "--config=configs/tiny.py:sweep"),
+        f"--config.generator={folder / 'generator.safetensors'}",
+        *("--config.layers=main.6", "--config.metric.name=l2", f"--workdir={tmp_path}"),
+    ]
+    found = tmp_path / "conv2/directions.safetensors"
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None and not found.exists():
+            time.sleep(0.005)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL and not (tmp_path / "layers.html").exists()
+    before = checkpoints.read_arrays(found)[0]
+    run(configure("sweep", folder, layers="main.6", metric__name="l2"), tmp_path)
+    ours = checkpoints.read_arrays(found)[0]
+    theirs = checkpoints.read_arrays(swept[1] / "conv2/directions.safetensors")[0]
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name])
+    assert not before["shift_scales"].any() and theirs["shift_scales"].all()
 
 
 def test_layers_by_words():
