@@ -156,6 +156,13 @@ def test_drag_is_followed_and_its_end_is_shown(page: Page) -> None:
     wait_shown(page, {"0": shift_of_slider(page)})
 
 
+def test_shift_out_of_the_plausible_range_says_so(page: Page) -> None:
+    for shift, text in ((-2, "−2 s"), (-2.5, "−2.5 s, beyond plausible"), (3, "+3 s")):
+        page.locator("#shift-number").fill(str(shift))
+        page.locator("#shift-number").press("Enter")
+        expect(page.locator("#shift-text")).to_have_text(text)
+
+
 def test_rapid_drag_never_ends_on_a_stale_image(page: Page) -> None:
     """Every second answer is held back until later ones are there; no picture goes back in time."""
     sequences: list[int] = []

@@ -53,7 +53,9 @@ export function makeShifts(store, info, notes, choose) {
     $("star").setAttribute("aria-pressed", String(note.starred));
     if (document.activeElement !== $("name")) $("name").value = note.name;
     setSlider($("shift"), value, scale, note.good_range);
-    $("shift-text").textContent = value ? `${formatNumber(value / scale, { signed: true })} s` : "0";
+    const [least, most] = plausible?.[chosen] ?? [-Infinity, Infinity];
+    const beyond = value < least || value > most ? ", beyond plausible" : "";
+    $("shift-text").textContent = value ? `${formatNumber(value / scale, { signed: true })} s${beyond}` : "0";
     if (document.activeElement !== $("shift-number")) $("shift-number").value = editable(value);
     const [low, high] = note.good_range ?? [null, null];
     for (const [id, bound] of [
