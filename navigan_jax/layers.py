@@ -228,8 +228,12 @@ def conv_transpose_of_windows(
     windows: Windows, phases: Float[Array, "stride stride entries out"]
 ) -> Float[Array, "batch height_out width_out out"]:
     """Returns the transposed convolution of the input that was unfolded: one product a phase."""
-    stride, _, batch, height, width, _ = windows.values.shape
-    image = jnp.einsum("pqbhwe,pqeo->bhpwqo", windows.values, phases)
+    stride, _, batch, height, width, entries = windows.values.shape
+    # As plain products of matrices: with all axes at once XLA on CPU takes twice the time.
+    rows = windows.values.reshape(stride**2, -1, entries)
+    pixels = jnp.matmul(rows, phases.reshape(stride**2, entries, -1))
+    pixels = pixels.reshape(stride, stride, batch, height, width, -1)
+    image = pixels.transpose(2, 3, 0, 4, 1, 5)
     return image.reshape(batch, height * stride, width * stride, phases.shape[-1])
 
 

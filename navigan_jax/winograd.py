@@ -16,6 +16,7 @@ theirs: 1e-6 to 2e-6 of the output's deviation.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -42,6 +43,9 @@ class _Axis:
     inputs: np.ndarray  # [points, inputs]
     kernel: np.ndarray  # [points, taps]
     outputs: np.ndarray  # [outputs, points]
+
+
+_Bilinear = Callable[[Array, Array], Array]
 
 
 def _make_axis(points: Sequence[float], taps: int) -> _Axis:
@@ -100,6 +104,36 @@ def correlate(
     tiles = jnp.stack(_map(first.outputs, strips), axis=2)
     whole = tiles.reshape(batch, height + below, width + right, -1)
     return whole[:, :height, :width]
+
+
+def correlate_kernel(
+    x: Float[Array, "batch height width in"], y: Float[Array, "batch height_out width_out out"]
+) -> Float[Array, "3 3 in out"]:
+    """Returns the transpose by the kernel of `correlate` with one of side 3: Σ x[p + k] y[p]'.
+
+    The products of matrices are as many and as small as there.
+    """
+    method = _AXES[3]
+    tile = len(method.outputs)
+    height, width = y.shape[1:3]
+    rows, columns = -(-height // tile), -(-width // tile)
+    edges = ((0, 0), (0, rows * tile - height), (0, columns * tile - width), (0, 0))
+    x, y = jnp.pad(x, edges), jnp.pad(y, edges)
+    x_strips = _map(method.inputs, _windows(x, 1, rows, method))
+    y_strips = _map(method.outputs.T, [y[:, start::tile] for start in range(tile)])
+    x_strips, y_strips = lax.optimization_barrier((x_strips, y_strips))
+    at_points = [
+        left.reshape(-1, left.shape[-1]).T @ right.reshape(-1, right.shape[-1])
+        for x_strip, y_strip in zip(x_strips, y_strips, strict=True)
+        for left, right in zip(
+            _map(method.inputs, _windows(x_strip, 2, columns, method)),
+            _map(method.outputs.T, [y_strip[:, :, start::tile] for start in range(tile)]),
+            strict=True,
+        )
+    ]
+    maps = jnp.asarray(np.kron(method.kernel, method.kernel).T, x.dtype)
+    kernel = maps @ jnp.stack(at_points).reshape(len(at_points), -1)
+    return kernel.reshape(3, 3, x.shape[-1], y.shape[-1])
 
 
 def _windows(x: Array, axis: int, tiles: int, method: _Axis) -> list[Array]:
@@ -183,45 +217,52 @@ def is_worthwhile(x_shape: Sequence[int], kernel_shape: Sequence[int]) -> bool:
 
 def _make(
     name: str,
-    fast: Callable[[Array, Array], Array],
-    plain: Callable[[Array, Array], Array],
+    fast: _Bilinear,
+    plain: _Bilinear,
     *,
-    transpose: Callable[[Array, Array], Array],
-    by_matmul: Callable[[Array, Array], Array],
-) -> Callable[[Array, Array], Array]:
-    """Returns a function of (x, kernel), linear in both, that runs the faster way of its platform.
+    kernel_shape: Callable[[Any, Any], Sequence[int]] = lambda _, kernel: kernel.shape,
+    by_first: _Bilinear,
+    by_second: Callable[[Array, Array, Any], Array],
+    merge: tuple[tuple[int, int], tuple[int, int]],
+    both: _Bilinear,
+) -> _Bilinear:
+    """Returns a bilinear function that runs the faster way of its platform.
 
-    fast, plain: the ways. transpose: by x, a function of (cotangent, kernel). by_matmul: the way by
-    which derivatives by the kernel, and kernels of single samples, are cheap.
+    fast, plain: the ways. kernel_shape: of the arguments, for `is_worthwhile`. by_first, by_second:
+    the transposes by an argument, functions of the cotangent and the other argument; the second
+    one gets what it replaces as well, for its shape. merge: for each argument an axis into which a
+    batch of it can be merged, and the axis of the result in which it is then found. both: the way
+    for batches of both, by matrix products where there are such.
     A primitive, because the transpose of the fast way's steps would be scattered additions, and no
     rule for custom derivatives allows jvp, transposition and vmap together.
     """
     primitive = Primitive(name)
 
-    def on_cpu(x: Array, kernel: Array) -> Array:
-        if min(x.shape[1:3]) < len(kernel):
+    def on_cpu(first: Array, second: Array) -> Array:
+        shape = kernel_shape(first, second)
+        if min(first.shape[1:3]) < shape[0]:
             # Where the kernel is larger than the maps, XLA falls back to slow loops.
-            return by_matmul(x, kernel)
-        return (fast if is_worthwhile(x.shape, kernel.shape) else plain)(x, kernel)
-
-    def transpose_kernel(cotangent: Array, x: Array, kernel: Any) -> Array:
-        zero = jnp.zeros(kernel.aval.shape, kernel.aval.dtype)
-        return jax.linear_transpose(lambda k: by_matmul(x, k), zero)(cotangent)[0]
+            return both(first, second)
+        return (fast if is_worthwhile(first.shape, shape) else plain)(first, second)
 
     def batch(arguments: Sequence[Array], axes: Sequence[int | None]) -> tuple[Array, int]:
-        (x, kernel), (x_axis, kernel_axis) = arguments, axes
-        if x_axis is None or kernel_axis is not None:
-            return jax.vmap(by_matmul, (x_axis, kernel_axis))(x, kernel), 0
-        x = jnp.moveaxis(x, x_axis, 0)
-        merged = primitive.bind(x.reshape(-1, *x.shape[2:]), kernel)
-        return merged.reshape(*x.shape[:2], *merged.shape[1:]), 0
+        if None not in axes:
+            return jax.vmap(both, axes)(*arguments), 0
+        ((number, batched),) = [(n, axis) for n, axis in enumerate(axes) if axis is not None]
+        axis, found = merge[number]
+        merged = list(arguments)
+        moved = jnp.moveaxis(arguments[number], batched, axis)
+        merged[number] = _reshape(moved, axis, 2, -1)
+        return _reshape(primitive.bind(*merged), found, 1, moved.shape[axis], -1), found
 
     primitive.def_impl(jax.jit(primitive.bind))
     primitive.def_abstract_eval(
-        lambda x, kernel: x.update(shape=jax.eval_shape(plain, x, kernel).shape)
+        lambda first, second: first.update(shape=jax.eval_shape(plain, first, second).shape)
     )
     ad.defbilinear(
-        primitive, lambda cotangent, _, kernel: transpose(cotangent, kernel), transpose_kernel
+        primitive,
+        lambda cotangent, _, second: by_first(cotangent, second),
+        lambda cotangent, first, second: by_second(cotangent, first, second.aval),
     )
     batching.primitive_batchers[primitive] = batch
     mlir.register_lowering(primitive, mlir.lower_fun(plain, multiple_results=False))
@@ -229,28 +270,64 @@ def _make(
     return primitive.bind
 
 
-_Bilinear = Callable[[Array, Array], Array]
+def _reshape(array: Array, start: int, count: int, *sizes: int) -> Array:
+    """Returns the array with other sizes in place of `count` axes from `start` on."""
+    return array.reshape(*array.shape[:start], *sizes, *array.shape[start + count :])
+
+
+def _by_kernel(function: _Bilinear) -> Callable[[Array, Array, Any], Array]:
+    """Returns the transpose by the kernel of a function of (x, kernel)."""
+
+    def transpose(cotangent: Array, x: Array, kernel: Any) -> Array:
+        zero = jnp.zeros(kernel.shape, kernel.dtype)
+        return jax.linear_transpose(lambda k: function(x, k), zero)(cotangent)[0]
+
+    return transpose
+
+
+def _weigh_by_matmul(x: Array, y: Array) -> Array:
+    shape = (3, 3, x.shape[-1], y.shape[-1])
+    return _by_kernel(conv_by_matmul)(y, x, jax.ShapeDtypeStruct(shape, x.dtype))
+
 
 _conv3x3: _Bilinear = _make(
     "conv3x3",
     _same,
     conv,
-    transpose=lambda cotangent, kernel: _conv3x3(cotangent, kernel[::-1, ::-1].swapaxes(2, 3)),
-    by_matmul=conv_by_matmul,
+    by_first=lambda cotangent, kernel: _conv3x3(cotangent, kernel[::-1, ::-1].swapaxes(2, 3)),
+    by_second=lambda cotangent, x, _: _weigh3x3(x, cotangent),
+    merge=((0, 0), (3, 3)),
+    both=conv_by_matmul,
 )
+# The transpose of `conv3x3` by the kernel, of x and the cotangent.
+_weigh3x3: _Bilinear = _make(
+    "weigh3x3",
+    lambda x, y: correlate_kernel(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), y),
+    _weigh_by_matmul,
+    kernel_shape=lambda x, y: (3, 3, x.shape[-1], y.shape[-1]),
+    by_first=lambda cotangent, y: _conv3x3(y, cotangent[::-1, ::-1].swapaxes(2, 3)),
+    by_second=lambda cotangent, x, _: _conv3x3(x, cotangent),
+    merge=((3, 2), (3, 3)),
+    both=_weigh_by_matmul,
+)
+_double_by_matmul = functools.partial(conv_transpose_by_matmul, stride=2, padding=-1)
 _double3x3: _Bilinear = _make(
     "double3x3",
     _doubled,
     _plain_doubled,
-    transpose=lambda cotangent, kernel: _halve3x3(cotangent, kernel),
-    by_matmul=lambda x, kernel: conv_transpose_by_matmul(x, kernel, stride=2, padding=-1),
+    by_first=lambda cotangent, kernel: _halve3x3(cotangent, kernel),
+    by_second=_by_kernel(_double_by_matmul),
+    merge=((0, 0), (3, 3)),
+    both=_double_by_matmul,
 )
 _halve3x3: _Bilinear = _make(
     "halve3x3",
     _halved,
     _plain_halved,
-    transpose=lambda cotangent, kernel: _double3x3(cotangent, kernel),
-    by_matmul=_plain_halved,
+    by_first=lambda cotangent, kernel: _double3x3(cotangent, kernel),
+    by_second=_by_kernel(_plain_halved),
+    merge=((0, 0), (2, 3)),
+    both=_plain_halved,
 )
 
 
@@ -259,7 +336,8 @@ def conv3x3(
 ) -> Float[Array, "batch height width out"]:
     """Returns the same as `layers.conv`, on CPU by Winograd's method where that is faster.
 
-    Derivatives by x are such convolutions too, those by the kernel one matrix product.
+    Derivatives by x are such convolutions too; those by the kernel go the same way, with matrix
+    products for the points, or are one matrix product.
     """
     return _conv3x3(x, kernel)
 
@@ -285,6 +363,6 @@ def double3x3(
     """Returns the same as `layers.conv_transpose` of stride 2 and padding -1: H_out = 2H + 3.
 
     That is the whole transposed convolution and a rim of one zero. On CPU by Winograd's method
-    where that is faster; derivatives as for `conv3x3`.
+    where that is faster. Derivatives by the kernel are a matrix product.
     """
     return _double3x3(x, kernel)

@@ -1,5 +1,7 @@
 """Winograd's method against the convolutions that it stands for."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +40,7 @@ def test_fast_way_and_its_derivatives_equal_the_plain_one(name):
 
     def everything(function, *arguments):
         value, tangent = jax.jvp(function, arguments[:2], arguments[2:4])
+
         _, pull_back = jax.vjp(function, *arguments[:2])
         return value, tangent, pull_back(arguments[4])
 
@@ -53,10 +56,29 @@ def test_fast_way_and_its_derivatives_equal_the_plain_one(name):
         testing.assert_close(actual[0], turned, 1e-2)
 
 
+@pytest.mark.parametrize("name", PAIRS)
+def test_derivatives_of_derivatives_equal_the_plain_one_s(name):
+    """The rules are the same whichever way is taken; here it is the plain one, as it is small."""
+
+    def twice(function, x, kernel, y):
+        def pull_back(*arguments):
+            return jax.vjp(function, *arguments[:2])[1](arguments[2])
+
+        back, tangent = jax.jvp(pull_back, (x, kernel, y), (2 * x, kernel**2, y**2))
+        return tangent, jax.vjp(pull_back, x, kernel, y)[1](back)
+
+    fast, plain = PAIRS[name]
+    x, kernel = draw((2, 3, 4, 3), 0), draw((3, 3, 3, 2), 1)
+    y = draw(plain(x, kernel).shape, 2)
+    got, want = (jax.jit(functools.partial(twice, f))(x, kernel, y) for f in (fast, plain))
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        testing.assert_close(one, other, 1e-5)
+
+
 @always
 @pytest.mark.parametrize("name", PAIRS)
 def test_batches_of_vectors_equal_a_loop(name):
-    """vmap over x, over the kernel and over both."""
+    """vmap over x, over the kernel and over both; and so for the derivative by the kernel."""
     fast, plain = PAIRS[name]
     x, kernel = draw((3, 2, 4, 6, 3), 0), draw((3, 3, 3, 3, 2), 1)
     for axes, arguments in {
@@ -71,6 +93,17 @@ def test_batches_of_vectors_equal_a_loop(name):
         ]
         testing.assert_close(actual, np.stack(pairs), 1e-5, str(axes))
 
+    def weigh(function, x, y):
+        return jax.vjp(lambda k: function(x, k), kernel[0])[1](y)[0]
+
+    y = draw((3, *plain(x[0], kernel[0]).shape), 2)
+    for axes, arguments in {(0, None): (x, y[0]), (None, 0): (x[0], y), (0, 0): (x, y)}.items():
+        got, want = (
+            jax.jit(jax.vmap(functools.partial(weigh, each), axes))(*arguments)
+            for each in (fast, plain)
+        )
+        testing.assert_close(got, want, 1e-5, str(axes))
+
 
 def test_error_in_float32_is_that_of_the_docstring():
     """With many channels: a few times the plain sum's, against 64 bits."""
@@ -80,6 +113,15 @@ def test_error_in_float32_is_that_of_the_docstring():
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     error = np.asarray(jax.jit(winograd.correlate)(padded, kernel)) - exact
     assert np.sqrt(np.mean(error**2)) < 3e-6 * np.std(exact)
+    assert np.max(np.abs(error)) < 2e-5 * np.std(exact)
+
+
+def test_error_of_the_kernel_s_derivative_is_like_that():
+    """A sum over all pixels, in products at the points, against 64 bits."""
+    x, y = draw((2, 16, 16, 32), 0), draw((2, 14, 14, 32), 1)
+    with testing.x64():
+        exact = np.asarray(winograd.correlate_kernel(np.float64(x), np.float64(y)))
+    error = np.asarray(jax.jit(winograd.correlate_kernel)(x, y)) - exact
     assert np.max(np.abs(error)) < 2e-5 * np.std(exact)
 
 

@@ -143,7 +143,7 @@ class StyledConv(nn.Module):
     def _map(self, by_matmul: bool, view: tuple[Window, Window] | None) -> Linear:
         if not self.up:
             if view is None:
-                return conv_by_matmul if by_matmul else conv3x3
+                return conv3x3  # its derivatives by the kernel are cheap as well
             by_matmul = by_matmul or view[1].size == 1
             return functools.partial(conv_by_matmul if by_matmul else conv, padded=False)
         double = conv_transpose_by_matmul if by_matmul else conv_transpose
