@@ -171,6 +171,10 @@ def test_truncated_file_is_refused(written, tenth):
             {"arrays": {"shift_scales": np.full((3, 2), -1.5)}},
             "shift_scales of 0 or more; got -1.5",
         ),
+        (
+            {"arrays": {"measures/residual": np.array([0, -1e-3, 1])}},
+            "measures/residual of 0 or more; got -0.001",
+        ),
         ({"arrays": {"distances": -np.eye(3)[:, :2]}}, "distances of 0 or more; got -1"),
         (
             {"arrays": {"basis/conv1/kernel": np.zeros((3, 3, 3, 2, 1), np.int8)}},
