@@ -1,7 +1,7 @@
 """A step of training against the same step written directly, and what else the loop costs.
 
   python -m benchmarks.discovery        (--only dcgan, stylegan2, double or loop for a part)
-  python -m benchmarks.discovery --only stylegan2 --batch 16     (the presets' batch; 8 without)
+  python -m benchmarks.discovery --only stylegan2 --batch 16     (the presets' batch; 4 without)
 
 The direct form is the plain port of the official step: it makes the weights of each sample and runs
 the whole plain generator twice, for the original and under `vmap` for the shifted image, so that
@@ -240,7 +240,7 @@ def memory(steps: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", choices=("dcgan", "loop", "stylegan2", "double"))
-    parser.add_argument("--batch", type=int, default=8, help="of stylegan2")
+    parser.add_argument("--batch", type=int, default=4, help="of stylegan2")
     parser.add_argument("--repeats", type=int, default=2, help="of stylegan2")
     options = parser.parse_args()
     common.say_where()
@@ -249,7 +249,7 @@ def main() -> None:
     if options.only in (None, "loop"):
         loop(100)
     if options.only in (None, "stylegan2"):
-        size = math.gcd(options.batch, 4)
+        size = math.gcd(options.batch, 2 if options.batch < 16 else 8)
         stylegan2_step("stylegan2", batch=options.batch, microbatch=size, repeats=options.repeats)
     if options.only in (None, "double"):
         with jax.enable_x64(True):
