@@ -6,6 +6,9 @@
 
 Names, stars and good ranges come from the notes beside the directions (directions.notes.json);
 the page lets you change them and saves them as such a file.
+
+Expect: 64 directions of a generator of 64 px, with the samples and steps below, make a page of
+8.8 MB and 42 seconds of processor time on one core.
 """
 
 import ml_collections

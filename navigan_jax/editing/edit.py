@@ -105,8 +105,9 @@ def render_shifts(
 
     frames = []
     for edit, row in zip(edits, shifts, strict=True):
+        held = on_device(edit)
         steps = [
-            [np.asarray(images_at(params, carry, edit, jnp.float32(shift))) for carry in carries]
+            [np.asarray(images_at(params, carry, held, jnp.float32(shift))) for carry in carries]
             for shift in row
         ]
         frames.append(np.stack([np.concatenate(parts) for parts in steps], axis=1))

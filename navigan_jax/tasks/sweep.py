@@ -3,7 +3,8 @@
 Every layer has a folder of its own in the workdir, which is a workdir of the task `hessian` with
 the same settings: it resumes by itself, and that task can go on with it. What does not depend on
 the layer is made once: weights on the device, latents, the distance between random images (which
-sets the shift scales) and what is plausible.
+sets the shift scales) and what is plausible. What comes before a layer is run again for each: on a
+DCGAN of faces that is less than a hundredth of the time that its directions take.
 """
 
 import dataclasses
