@@ -23,8 +23,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.directions_rate = 0.01
     config.optimizer.reconstructor_rate = 1e-3
     config.batch = 16
-    config.steps = 1500
-    config.max_hours = 0.1
+    config.steps = 750
+    config.max_hours = 0.09
     config.log_steps = 25
     config.save_steps = 125
     config.image_steps = 500
