@@ -33,7 +33,7 @@ from navigan_jax.layers import conv, conv_by_matmul, conv_transpose, conv_transp
 
 # Below, the way to the points and back costs more than it saves, and so does compiling it.
 _FEWEST_CHANNELS = 32
-_FEWEST_PRODUCTS = 2**27  # tiles * inputs * outputs
+_FEWEST_PRODUCTS = 2**26  # tiles * inputs * outputs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -126,8 +126,9 @@ def test_error_of_the_kernel_s_derivative_is_like_that():
 
 
 def test_fast_way_is_taken_where_it_is_worthwhile():
-    """At 64x64 pixels and above in config-f with four images; not at 4x4, nor for few channels."""
+    """At 64x64 pixels and above in config-f; not at 4x4, nor for few channels."""
     assert winograd.is_worthwhile((4, 64, 64, 512), (3, 3, 512, 512))
+    assert winograd.is_worthwhile((1, 64, 64, 512), (3, 3, 512, 512))
     assert winograd.is_worthwhile((4, 256, 256, 128), (3, 3, 128, 128))
     assert not winograd.is_worthwhile((4, 4, 4, 512), (3, 3, 512, 512))
     assert not winograd.is_worthwhile((4, 1024, 1024, 16), (3, 3, 16, 16))
