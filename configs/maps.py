@@ -5,8 +5,11 @@
       --config.directions=runs/demo/directions.safetensors --config.choose=0-7
 
   --config=configs/maps.py:paper   the setting of Cherepkov et al. 2021, figure 12: 1600 latents and
-      20 shifts from -100 to 100, in units of ‖ξ‖ (meant for StyleGAN2: for smaller generators set
-      --config.raw_shift to what suits them)
+      20 shifts from -100 to 100, in units of ‖ξ‖ (meant for StyleGAN2: smaller generators break long
+      before; there --config.raw_shift=0 takes each direction's own scale)
+
+Expect, for the paper's setting and one direction of the faces' conv1: 165 seconds of processor time
+on two cores and 0.8 GiB at the peak; every further direction takes as much again, and no memory.
 """
 
 import ml_collections
