@@ -9,7 +9,7 @@
       before; there --config.raw_shift=0 takes each direction's own scale)
 
 Expect, for the paper's setting and one direction of the faces' conv1: 165 seconds of processor time
-on two cores and 0.8 GiB at the peak; every further direction takes as much again, and no memory.
+on two cores and 0.8 GiB at the peak; another direction takes nearly as long again, and its own size.
 """
 
 import ml_collections
