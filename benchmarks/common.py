@@ -46,7 +46,7 @@ def seconds(function: Callable[..., Any], *arguments: Any, repeats: int) -> tupl
         began = time.perf_counter()
         jax.block_until_ready(function(*arguments))
         times.append(time.perf_counter() - began)
-    return float(np.median(times)), first
+    return float(np.median(times)) if times else first, first
 
 
 def processor_seconds() -> float:

@@ -1,6 +1,6 @@
 """64 directions of StyleGAN2 at 1024 px within a budget of memory, on CPU.
 
-  python -m benchmarks.large                     (config-f, 1024 px, within 16 GiB; ten minutes)
+  python -m benchmarks.large                     (config-f, 1024 px, within 16 GiB; half an hour)
   python -m benchmarks.large --side 256 --memory 4
 
 A network of configuration f with random weights, a layer of 512 x 512 x 3 x 3 weights, NLPD at

@@ -28,7 +28,7 @@ from navigan_jax.tasks.workdirs import say
 
 _LARGEST = 16  # more at once are not faster on CPU; on a GPU try more by hand
 
-# Python, JAX, what it compiled and what the allocator keeps; benchmarks/memory.py --pixels tells.
+# Python, JAX, what it compiled and what the allocator keeps; benchmarks/large.py tells.
 _PROGRAM_BYTES = 2**30
 
 
