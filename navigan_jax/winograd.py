@@ -34,6 +34,7 @@ from navigan_jax.layers import conv, conv_by_matmul, conv_transpose, conv_transp
 # Below, the way to the points and back costs more than it saves, and so does compiling it.
 _FEWEST_CHANNELS = 32
 _FEWEST_PRODUCTS = 2**26  # tiles * inputs * outputs
+_SMALL_MAP = 4  # pixels along a side; up to it `convolve` makes a matrix product
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -343,17 +344,17 @@ def conv3x3(
 
 
 def convolve(x: Array, kernel: Array, strides: Any, padding: Any, **options: Any) -> Array:
-    """Returns the same as `lax.conv_general_dilated`, by `conv3x3` where that is what is asked.
+    """Returns the same as `lax.conv_general_dilated`; of small maps as a matrix product.
 
-    For `conv_general_dilated` of Flax's convolutions.
+    For `conv_general_dilated` of Flax's convolutions. Small are maps of which XLA on CPU is slow to
+    compute a convolution of side 3, or its derivative by the kernel.
     """
-    plain = all(
-        dilation in (None, (1, 1))
-        for dilation in (options.get("lhs_dilation"), options.get("rhs_dilation"))
-    )
+    dilations = (options.get("lhs_dilation"), options.get("rhs_dilation"))
     same = tuple(strides) == (1, 1) and list(map(tuple, padding)) == [(1, 1), (1, 1)]
-    if plain and same and kernel.shape[:2] == (3, 3) and kernel.shape[2] == x.shape[-1]:
-        return conv3x3(x, kernel)
+    plain = same and all(dilation in (None, (1, 1)) for dilation in dilations)
+    small = min(x.shape[1:3]) <= _SMALL_MAP
+    if small and plain and kernel.shape[:3] == (3, 3, x.shape[-1]):
+        return conv_by_matmul(x, kernel)
     return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from navigan_jax import devices
+from navigan_jax import devices, winograd
 from navigan_jax.array_types import Array, Float, Images, Key
 from navigan_jax.errors import InputError
 from navigan_jax.perceptual.backbones import max_pool
@@ -94,6 +94,7 @@ def _conv(
         use_bias=inputs > 0,
         kernel_init=_by_inputs if inputs else _by_outputs,
         bias_init=_bias_of(max(inputs, 1) * side**2),
+        conv_general_dilated=winograd.convolve,
         name=name,
     )
 
