@@ -5,11 +5,12 @@
       --config.directions=runs/demo/directions.safetensors --config.choose=0-7
 
   --config=configs/maps.py:paper   the setting of Cherepkov et al. 2021, figure 12: 1600 latents and
-      20 shifts from -100 to 100, in units of ‖ξ‖ (meant for StyleGAN2: smaller generators break long
-      before; there --config.raw_shift=0 takes each direction's own scale)
+      20 shifts from -100 to 100, in units of ‖ξ‖ (meant for StyleGAN2: smaller generators break
+      long before; there --config.raw_shift=0 takes each direction's own scale)
 
-Expect, for the paper's setting and one direction of the faces' conv1: 165 seconds of processor time
-on two cores and 0.8 GiB at the peak; another direction takes nearly as long again, and its own size.
+Expect, for the paper's setting and one direction of the faces' conv1: 165 seconds of processor
+time on two cores and 0.8 GiB at the peak; another direction takes nearly as long again, and its own
+size.
 """
 
 import ml_collections
