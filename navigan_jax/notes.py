@@ -8,9 +8,9 @@ sidecar but are not shown with them, and come back with the old directions.
 
 import dataclasses
 import json
-import math
 import os
 import pathlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +21,7 @@ FORMAT = "navigan_jax.notes"
 VERSION = 1
 LONGEST_NAME = 120  # characters
 LONGEST_TEXT = 4000
+_LARGEST = sys.float_info.max
 
 _FIELDS = ("name", "starred", "good_range", "text")
 
@@ -43,6 +44,8 @@ class Note:
             value = getattr(self, field)
             if not isinstance(value, str) or len(value) > longest:
                 raise _misfit(field, f"a text of at most {longest} characters", value)
+        if any("\ud800" <= character <= "\udfff" for character in self.text):
+            raise _misfit("text", "a text without halves of characters (surrogates)", self.text)
         if not self.name.isprintable():
             raise _misfit("name", "one line without control characters", self.name)
         if not isinstance(self.starred, bool):
@@ -73,7 +76,7 @@ def _is_range(value: Any) -> bool:
     return (
         isinstance(value, tuple)
         and len(value) == 2
-        and all(type(x) in (int, float) and math.isfinite(x) for x in value)
+        and all(type(x) in (int, float) and -_LARGEST <= x <= _LARGEST for x in value)
         and value[0] < value[1]
     )
 

@@ -6,7 +6,6 @@ makes its images.
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +29,8 @@ def _require_int(name: str, value: Any, most: int, least: int = 0) -> None:
 
 
 def _require_number(name: str, value: Any) -> None:
-    if type(value) not in (int, float) or not math.isfinite(value) or abs(value) > 1e30:
+    # A whole number of JSON may be larger than any float; so no function of floats sees it.
+    if type(value) not in (int, float) or not -1e30 <= value <= 1e30:
         raise misfit(name, "a finite number", value)
 
 
@@ -76,7 +76,7 @@ class Given:
         rank = 1 if self.space == "z" else 2
         try:
             array = np.asarray(self.values, np.float64)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             array = np.zeros(())
         if array.ndim != rank or not array.size or not np.isfinite(array).all():
             raise misfit(self.space, f"finite numbers, nested {rank} deep", self.values)

@@ -73,6 +73,10 @@ def changed(**changes):
             changed(moves=[{"directions": "a", "index": 0, "shift": float("inf")}]),
             r"moves\[0\]: shift: expected a finite number; got inf; change it in the recipe",
         ),
+        (
+            changed(moves=[{"directions": "a", "index": 0, "shift": 10**400}]),
+            r"moves\[0\]: shift: expected a finite number; got 10000",
+        ),
         (changed(mixes=[{"source": {"seed": -1}}]), r"mixes\[0\]: .*seed: expected a whole number"),
         (changed(mixes=[{"source": {"seed": 1}, "rows": 3}]), "rows: expected a list of whole num"),
         (changed(mixes=[{"source": {"seed": 1}, "samples": [3]}]), "mixes: samples: expected plac"),
