@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.stylegan2 import config_f
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
 from navigan_jax.generators.files import make_generator
@@ -24,21 +25,7 @@ _TAPS = np.outer([1, 3, 3, 1], [1, 3, 3, 1]).astype(np.float32) / 64
 
 def draw_params(resolution: int) -> Params:
     """Returns fresh weights, with noise and an average w that are not zero."""
-    sides = [4 << block for block in range(resolution.bit_length() - 2)]
-    config = {
-        "z_dim": 512,
-        "label_dim": 0,
-        "label_width": 0,
-        "labels": "embedded",
-        "mapping_widths": [512] * 8,
-        "mapping_rate": 0.01,
-        "channels": [min(32768 // side, 512) for side in sides],
-        "image_channels": 3,
-        "blocks": "skip",
-        "resample_taps": [1.0, 3.0, 3.0, 1.0],
-        "clamp": None,
-    }
-    params = jax.jit(make_generator("stylegan2", config).init)(jax.random.key(0))
+    params = jax.jit(make_generator("stylegan2", config_f(resolution)).init)(jax.random.key(0))
     flat = {path: np.asarray(leaf) for path, leaf in params_lib.flatten(params).items()}
     random = np.random.RandomState(0)
     for path in flat:
