@@ -34,5 +34,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.recipe = placeholder(str)  # JSON, see above
     config.directions = placeholder(str)  # files with commas; nothing: those the recipe names
     config.synthesis = hessian.synthesis_keys()  # see there: truncation, noise, label, precision;
-    # what is set here takes the place of the recipe's own word
+    # what is set takes the place of the recipe's own word, also if it is the default
     return config

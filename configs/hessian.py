@@ -15,14 +15,19 @@ from ml_collections.config_dict import placeholder
 
 
 def synthesis_keys() -> ml_collections.ConfigDict:
-    """Returns the keys `synthesis` of all tasks that make images."""
+    """Returns the keys `synthesis` of all tasks that make images.
+
+    All are empty, which means: as the recipe has it, where there is one and it says so, or else the
+    default told here. What is set counts in any case.
+    """
     keys = ml_collections.ConfigDict()
-    keys.truncation = 1.0  # ψ of w' = w_avg + ψ (w − w_avg); 1: none (the paper's)
-    keys.truncation_cutoff = placeholder(int)  # of so many first rows; left out: all
-    keys.noise = "constant"  # the stored one; random: one other draw; none
-    keys.noise_seed = 0  # of the random one
-    keys.label = placeholder(str)  # class by name or index; left out: random ones
-    keys.precision = "float32"  # or bfloat16: features between layers, in half the room
+    keys.truncation = placeholder(float)  # ψ of w' = w_avg + ψ (w − w_avg); default 1: none, as
+    # in the paper
+    keys.truncation_cutoff = placeholder(int)  # of so many first rows; default: all
+    keys.noise = ""  # constant: the stored one (default); random: one other draw; none
+    keys.noise_seed = placeholder(int)  # of the random one; default 0
+    keys.label = placeholder(str)  # class by name or index; default: random ones
+    keys.precision = ""  # float32 (default), or bfloat16: features between layers, in half the room
     return keys
 
 

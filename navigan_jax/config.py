@@ -107,14 +107,16 @@ def validate(config: Config, keys: Keys, *, others: bool = False) -> None:
 
     keys: each path with what its value must be: a type, `tuple[int, ...]`, or a union such as
       `int | None`. An int passes for a float; True does not pass for an int.
-    others: whether keys that are not in `keys` are allowed.
+    others: whether keys that are not in `keys` are allowed, whatever they hold.
     Raises: InputError for the first key that is unknown, missing, not set, or of another type.
     """
     leaves = {leaf.path: leaf for leaf in _leaves(config)}
     for path, leaf in leaves.items():
+        if path not in keys and others:
+            continue
         if not _is_plain(leaf.value):
             raise _no_plain_value(leaf)
-        if path not in keys and not others:
+        if path not in keys:
             raise _unknown_key(path, keys)
     for path, kind in keys.items():
         if path not in leaves:
@@ -138,9 +140,14 @@ def freeze(config: Config) -> Config:
     changed: dict[str, str | None] = {leaf.path: expand_home(leaf.value) for leaf in texts}
     # The command line knows texts only: --config.key=None is how it empties one.
     changed |= {leaf.path: None for leaf in texts if leaf.is_placeholder and leaf.value == "None"}
+    return replace(config, changed)
+
+
+def replace(config: Config, values: Mapping[str, Any]) -> Config:
+    """Returns a copy that refuses changes, with these values at their paths."""
     copy = config_dict.ConfigDict(config).copy_and_resolve_references()
     with copy.unlocked(), copy.ignore_type():
-        copy.update_from_flattened_dict(changed)
+        copy.update_from_flattened_dict(values)
     return config_dict.FrozenConfigDict(copy)
 
 

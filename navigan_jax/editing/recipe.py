@@ -206,8 +206,7 @@ class Synthesis:
 
     def options(self) -> dict[str, Any]:
         """Returns the options that make a generator so: keywords of its constructor."""
-        keywords = {"truncation_cutoff": "truncated_rows"}
-        return {keywords.get(name, name): value for name, value in self.to_json().items()}
+        return self.to_json()
 
 
 AS_IT_IS = Synthesis()

@@ -70,7 +70,7 @@ def dcgan(
     if precision not in PRECISIONS:
         raise InputError(
             f"dcgan: precision: expected one of {', '.join(PRECISIONS)}; got {precision!r}; "
-            "correct it where the generator is described"
+            "correct it where it was set"
         )
     sizes = (z_dim, image_channels, *widths)
     if not widths or any(not isinstance(size, int) or size < 1 for size in sizes):

@@ -1,9 +1,11 @@
 """Generator files: an architecture, its sizes and its parameters in one safetensors file."""
 
+import inspect
 import json
 import os
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -11,12 +13,25 @@ import jax
 from navigan_jax import checkpoints, generators
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
-from navigan_jax.errors import InputError
+from navigan_jax.errors import InputError, OptionError
 from navigan_jax.generators.base import Generator
 
 # What a file may ask for, be it damaged or hostile: networks have some 20 layers, and an array
 # does not have more entries.
 _MOST_SIZES, _LARGEST = 64, 2**31
+
+# What can be set of a generator beside its weights, and how it is where nothing is said. An
+# architecture that lacks an option is as said here: it takes this value, and no other.
+OPTIONS: Mapping[str, Any] = MappingProxyType(
+    {
+        "truncation": 1.0,
+        "truncation_cutoff": None,
+        "noise": "constant",
+        "noise_seed": 0,
+        "label": None,
+        "precision": "float32",
+    }
+)
 
 
 def make_generator(architecture: str, config: Mapping[str, Any]) -> Generator:
@@ -81,27 +96,65 @@ def read_generator(
 ) -> tuple[Generator, Params]:
     """Returns a generator and its parameters (NumPy arrays).
 
-    options: keywords of the architecture that the file leaves open, e.g. truncation.
+    options: of `OPTIONS`, or other keywords of the architecture that the file leaves open.
     Raises: InputError if the file is missing, damaged, of another kind, or its weights do not fit;
-      if an option is unknown or one that the file settles.
+      OptionError if this generator lacks an option, or does not take its value.
     """
     arrays, metadata = checkpoints.read_arrays(path)
     checkpoints.require_format(path, metadata, "generator")
     config = checkpoints.read_json(path, metadata, "config")
-    if settled := sorted(config.keys() & (options or {}).keys()):
-        raise InputError(
-            f"{path}: expected options that the weights leave open; got {', '.join(settled)}; "
-            "leave out what the file settles"
-        )
-    params, config = params_lib.unflatten(arrays), {**config, **(options or {})}
-    generator = _make_fitting(path, metadata.get("architecture", "none"), config, params)
+    params, architecture = params_lib.unflatten(arrays), metadata.get("architecture", "none")
+    generator = _make_fitting(path, architecture, config, params)
     expected, got = metadata.get("digest"), params_lib.digest(params)
     if got != expected:
         raise InputError(
             f"{path}: expected weights of digest {expected}; got {got}; "
             "the file was changed or damaged: convert it anew"
         )
+    if taken := _check_options(path, architecture, config, options or {}):
+        generator = make_generator(architecture, {**config, **taken})
     return generator, params
+
+
+def _check_options(
+    path: str | os.PathLike[str],
+    architecture: str,
+    config: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Returns the options that the architecture takes, without those that change nothing.
+
+    Raises: OptionError for the first that is wrong with this generator, which is one without them.
+    """
+    known = {name: _keywords(make) for name, make in generators.ARCHITECTURES.items()}
+    taken: dict[str, Any] = {}
+    for option, value in options.items():
+        if option in config:
+            raise OptionError(
+                option,
+                f"expected what the weights leave open; got {value!r}, where {path} has "
+                f"{config[option]!r}; leave it out",
+            )
+        if option in known[architecture]:
+            try:
+                make_generator(architecture, {**config, option: value})
+            except InputError as error:
+                reason = str(error).removeprefix(f"{architecture}: ").removeprefix(f"{option}: ")
+                raise OptionError(option, f"{reason} ({path})") from error
+            taken[option] = value
+        elif option not in OPTIONS or value != OPTIONS[option]:
+            having = ", ".join(sorted(name for name in known if option in known[name])) or "none"
+            allowed = ", ".join(name for name in OPTIONS if name in known[architecture]) or "none"
+            raise OptionError(
+                option,
+                f"expected an option of a {architecture}, as {path} holds one; got {value!r} for "
+                f"what only {having} has; allowed: {allowed}; leave it out",
+            )
+    return taken
+
+
+def _keywords(make: Callable[..., Generator]) -> frozenset[str]:
+    return frozenset(inspect.signature(make).parameters)
 
 
 def _make_fitting(

@@ -108,7 +108,7 @@ def stylegan2(
     noise: str = "constant",
     noise_seed: int = 0,
     truncation: float = 1.0,
-    truncated_rows: int | None = None,
+    truncation_cutoff: int | None = None,
     label: int | str | None = None,
     precision: str = "float32",
 ) -> Generator:
@@ -125,7 +125,7 @@ def stylegan2(
     resample_taps: of the filter along one axis, of any sum. clamp: bound of activations, if any.
     noise: "constant": the one stored with the weights; "random": another one, of noise_seed, in
       its place; "none". For noise that differs between samples give `synthesize` a key.
-    truncation: factor of w - w_avg; 1 leaves w as it is. truncated_rows: only the first so many
+    truncation: factor of w - w_avg; 1 leaves w as it is. truncation_cutoff: only the first so many
       rows of w_plus are drawn to the average; None: all.
     label_names: of the classes, in order; may be empty. label: the class of all latents that are
       drawn, by name or index; None: a random one for each.
@@ -167,13 +167,12 @@ def stylegan2(
     _check("mapping_rate", mapping_rate, "a positive number", mapping_rate > 0)
     _check("clamp", clamp, "a positive number or None", clamp is None or clamp > 0)
     _check("truncation", truncation, "a finite number", math.isfinite(truncation))
-    if truncated_rows is None:
-        truncated_rows = rows
+    cutoff = rows if truncation_cutoff is None else truncation_cutoff
     _check(
-        "truncated_rows",
-        truncated_rows,
+        "truncation_cutoff",
+        truncation_cutoff,
         f"a whole number from 0 to {rows}, or None",
-        isinstance(truncated_rows, int) and 0 <= truncated_rows <= rows,
+        isinstance(cutoff, int) and 0 <= cutoff <= rows,
     )
     _check(
         "first_size",
@@ -205,7 +204,7 @@ def stylegan2(
             noise=noise,
             noise_seed=noise_seed,
             truncation=truncation,
-            truncated_rows=truncated_rows,
+            truncated_rows=cutoff,
             precision=precision,
         ),
         z_dim=z_dim,
@@ -231,6 +230,5 @@ def _is_size(value: object) -> bool:
 def _check(name: str, value: object, expected: str, holds: bool) -> None:
     if not holds:
         raise InputError(
-            f"stylegan2: {name}: expected {expected}; got {value!r}; "
-            "correct it where the generator is described"
+            f"stylegan2: {name}: expected {expected}; got {value!r}; correct it where it was set"
         )

@@ -10,7 +10,6 @@ from navigan_jax import params as params_lib
 from navigan_jax.config import Config
 from navigan_jax.directions import Directions, read_directions
 from navigan_jax.errors import InputError
-from navigan_jax.generators.files import read_generator
 from navigan_jax.notes import Notes
 from navigan_jax.perceptual import METRICS
 from navigan_jax.tasks import inputs
@@ -43,7 +42,7 @@ def read_choice(config: Config) -> Choice:
     Raises: InputError for files that are damaged or do not belong together, and for a choice that
       names no direction of the file.
     """
-    generator, params = read_generator(config.generator, inputs.synthesis_options(config))
+    generator, params, _ = inputs.read_set_generator(config)
     digest = params_lib.digest(params)
     directions = read_directions(config.directions, digest=digest)
     layers = generator.find_layers(directions.layers)

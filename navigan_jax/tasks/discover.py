@@ -24,7 +24,6 @@ from navigan_jax.discovery.sampling import DISTRIBUTIONS
 from navigan_jax.discovery.step import SPACES, render_pairs
 from navigan_jax.editing.plausibility import Plausibility
 from navigan_jax.errors import InputError
-from navigan_jax.generators.files import read_generator
 from navigan_jax.perceptual.base import distance
 from navigan_jax.progress import METRICS_FILE, read_metrics
 from navigan_jax.showcase import curves, gallery, grid
@@ -162,7 +161,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             held.enter_context(checkpoints.locked(workdir))
         workdirs.claim(
             workdir,
-            config,
+            inputs.said_in_full(config),
             {"generator": problem.digest, **digests},
             results=(_DIRECTIONS, training.CHECKPOINTS),
             free_keys=_FREE_KEYS,
@@ -187,10 +186,9 @@ def _read_problem(config: Config) -> Problem:
             f"got {config.layer!r} with config.subspace.name={config.subspace.name}; "
             + ("leave it out" if is_latent else "set it with --config.layer=NAME")
         )
-    options = inputs.synthesis_options(config)
     if not is_latent:
-        return inputs.read_problem(config, options)
-    generator, params = read_generator(config.generator, options)
+        return inputs.read_problem(config)
+    generator, params, _ = inputs.read_set_generator(config)
     digest = params_lib.digest(params)
     metric = inputs.make_metric(config)
     return Problem(generator, params, digest, (), metric, config.generator)
@@ -288,7 +286,7 @@ def _discover(
             "seed": str(config.seed),
             "latents": str(best.steps * config.batch),
             "shift_scale": f"{setup.recipe.shift_scale:.6g}",
-            "config": config_lib.to_text(config),
+            "config": config_lib.to_text(inputs.said_in_full(config)),
         },
     )
     if devices.is_main_process():

@@ -17,7 +17,6 @@ from navigan_jax.editing import recipe_files, rendering
 from navigan_jax.editing.recipe import Recipe, Video
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import Generator
-from navigan_jax.generators.files import read_generator
 from navigan_jax.progress import Progress
 from navigan_jax.showcase import base, pictures, video
 from navigan_jax.tasks import inputs
@@ -42,9 +41,8 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     """
     SETTINGS.check(config)
     recipe = recipe_files.read_recipe(config.recipe)
-    synthesis = recipe.synthesis.with_changes(inputs.synthesis(config))
+    generator, params, synthesis = inputs.read_set_generator(config, recipe.synthesis)
     recipe = dataclasses.replace(recipe, synthesis=synthesis)
-    generator, params = read_generator(config.generator, synthesis.options())
     digest = params_lib.digest(params)
     directions = _read_all(config, recipe, digest)
     try:

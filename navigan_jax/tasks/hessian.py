@@ -85,7 +85,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     """
     SETTINGS.check(config)
     showing.check(config)
-    problem = inputs.read_problem(config, inputs.synthesis_options(config))
+    problem = inputs.read_problem(config)
     check(config, problem)
     z = inputs.mix_latents(config, problem, inputs.draw_latents(config, problem.generator))
     with contextlib.ExitStack() as held:
@@ -119,7 +119,7 @@ def find(config: Config, workdir: pathlib.Path, problem: Problem, z: np.ndarray)
     """
     workdirs.claim(
         workdir,
-        config,
+        inputs.said_in_full(config),
         inputs.digest_inputs(config, problem, z),
         results=(DIRECTIONS, STATE),
         free_keys=_FREE_KEYS,
@@ -215,7 +215,7 @@ def _find_directions(
         "latents": str(len(z)),
         "products": str(spectrum.products),
         "microbatch": str(microbatch),
-        "config": config_lib.to_text(config),
+        "config": config_lib.to_text(inputs.said_in_full(config)),
     }
     directions = spectrum_lib.as_directions(spectrum, layers, reduced, provenance)
     if devices.is_main_process():

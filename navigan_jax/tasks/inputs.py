@@ -4,26 +4,27 @@ import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from navigan_jax import checkpoints
+from navigan_jax import config as config_lib
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
 from navigan_jax.config import Config
-from navigan_jax.editing.recipe import Synthesis
-from navigan_jax.errors import InputError
+from navigan_jax.editing.recipe import AS_IT_IS, Synthesis
+from navigan_jax.errors import InputError, OptionError
 from navigan_jax.generators import base
 from navigan_jax.generators.base import EditableLayer, Generator
-from navigan_jax.generators.files import read_generator
+from navigan_jax.generators.files import OPTIONS, read_generator
+from navigan_jax.generators.stylegan2 import NOISES
 from navigan_jax.layers import PRECISIONS
 from navigan_jax.perceptual import METRICS
 from navigan_jax.perceptual.base import RESIZE_METHODS, AtSize, Distance
 from navigan_jax.perceptual.files import read_perceptual
-from navigan_jax.tasks.settings import NOT_NEGATIVE, POSITIVE, SEED, Limits, Settings
+from navigan_jax.tasks.settings import FINITE, NOT_NEGATIVE, POSITIVE, SEED, Limits, Settings
 
 COMMON = Settings({"task": str, "seed": int, "distributed": bool}, {"seed": SEED})
 PROBLEM = Settings(
@@ -45,21 +46,29 @@ LATENTS = Settings(
 )
 SYNTHESIS = Settings(
     {
-        "synthesis.truncation": float,
+        "synthesis.truncation": float | None,
         "synthesis.truncation_cutoff": int | None,
         "synthesis.noise": str,
-        "synthesis.noise_seed": int,
+        "synthesis.noise_seed": int | None,
         "synthesis.label": str | None,
         "synthesis.precision": str,
     },
-    {"synthesis.truncation_cutoff": NOT_NEGATIVE, "synthesis.noise_seed": SEED},
-    {"synthesis.noise": ("constant", "random", "none"), "synthesis.precision": PRECISIONS},
+    {
+        "synthesis.truncation": FINITE,
+        "synthesis.truncation_cutoff": NOT_NEGATIVE,
+        "synthesis.noise_seed": SEED,
+    },
+    {"synthesis.noise": ("", *NOISES), "synthesis.precision": ("", *PRECISIONS)},
 )
 MIXING = Settings({"latents.mix_from": int | None}, {"latents.mix_from": NOT_NEGATIVE})
 # With a budget, a microbatch of 0 means: chosen by it.
 BUDGET = Settings(
     {"cache_gib": float, "memory_gib": float},
-    {"cache_gib": NOT_NEGATIVE, "memory_gib": POSITIVE, "microbatch": NOT_NEGATIVE},
+    {
+        "cache_gib": Limits(most=10**6),
+        "memory_gib": Limits(most=10**6, is_open=True),
+        "microbatch": NOT_NEGATIVE,
+    },
 )
 
 
@@ -79,36 +88,54 @@ class Problem:
 
 
 def synthesis(config: Config) -> Synthesis:
-    """Returns what the keys `synthesis` choose; what is left as it is does not count.
-
-    So architectures that have no such choice take the config.
-    """
+    """Returns what the keys `synthesis` say; those that are empty say nothing."""
     keys = config.synthesis
-    chosen = {
-        "truncation": (keys.truncation, 1.0),
-        "truncation_cutoff": (keys.truncation_cutoff, None),
-        "noise": (keys.noise, "constant"),
-        "noise_seed": (keys.noise_seed, 0),
-        "label": (keys.label, None),
-        "precision": (keys.precision, "float32"),
-    }
     return Synthesis(
-        **{name: value for name, (value, default) in chosen.items() if value != default}
+        truncation=keys.truncation,
+        truncation_cutoff=keys.truncation_cutoff,
+        noise=keys.noise or None,
+        noise_seed=keys.noise_seed,
+        label=keys.label,
+        precision=keys.precision or None,
     )
 
 
-def synthesis_options(config: Config) -> dict[str, Any]:
-    """Returns the same as options of `read_generator`."""
-    return synthesis(config).options()
+def said_in_full(config: Config) -> Config:
+    """Returns the config with the defaults in the place of empty keys `synthesis`.
+
+    So it is kept: who reads it need not know them, and to say a default changes nothing.
+    """
+    settled = {**OPTIONS, **synthesis(config).to_json()}
+    return config_lib.replace(config, {f"synthesis.{key}": settled[key] for key in settled})
 
 
-def read_problem(config: Config, options: Mapping[str, Any] | None = None) -> Problem:
-    """Returns what the keys of `PROBLEM` name; options: of `read_generator`.
+def read_set_generator(
+    config: Config, recipe: Synthesis = AS_IT_IS
+) -> tuple[Generator, Params, Synthesis]:
+    """Returns the generator that `config.generator` names, its parameters, and how it is set.
+
+    recipe: how that of `config.recipe` sets it; what the keys `synthesis` say comes before.
+    Raises: InputError as `read_generator`; it names the key that is wrong, and the recipe if the
+      key is there.
+    """
+    said = synthesis(config)
+    setting = recipe.with_changes(said)
+    try:
+        generator, params = read_generator(config.generator, setting.options())
+    except OptionError as error:
+        is_said = error.option in said.to_json()
+        place = "config.synthesis." if is_said else f"{config.recipe}: synthesis: "
+        raise InputError(f"{place}{error}") from error
+    return generator, params, setting
+
+
+def read_problem(config: Config) -> Problem:
+    """Returns what the keys of `PROBLEM` and `SYNTHESIS` name.
 
     Raises: InputError for a file that is missing, damaged or of another kind, an unknown layer, or
       a distance that does not take images of this generator.
     """
-    generator, params = read_generator(config.generator, options)
+    generator, params, _ = read_set_generator(config)
     layers = generator.find_layers([name.strip() for name in config.layer.split(",")])
     metric = make_metric(config)
     images = jax.ShapeDtypeStruct((1, *generator.image_shape), jnp.float32)

@@ -1,6 +1,7 @@
 """What the keys of a config may hold: kinds, ranges of numbers, names."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -16,7 +17,21 @@ class Limits(NamedTuple):
     most: float = float("inf")
     is_open: bool = False
 
+    def describe(self) -> str:
+        """Returns the range in words."""
+        if math.isinf(self.least):
+            return "a finite number"
+        most = "" if math.isinf(self.most) else f", of at most {self.most:.0f}"
+        return f"{self.describe_least()}{most}"
 
+    def describe_least(self) -> str:
+        """Returns the lower end of the range in words."""
+        if self.is_open:
+            return f"a number above {self.least:g}"
+        return f"{self.least:g} or a number above it"
+
+
+FINITE = Limits(least=-float("inf"))
 NOT_NEGATIVE = Limits()
 POSITIVE = Limits(is_open=True)
 SEED = Limits(most=2**32 - 1)  # seeds have 32 bits
@@ -45,6 +60,10 @@ class Settings:
 
         Raises: InputError for the first that it has not.
         """
+        for key, limits in self.limits.items():
+            number = _find(config, key)
+            if isinstance(number, float) and not math.isfinite(number):
+                raise wrong_number(config, key, limits.describe())
         config_lib.validate(config, self.kinds)
         for key, limits in self.limits.items():
             _check_limits(config, key, limits)
@@ -52,8 +71,8 @@ class Settings:
             if value(config, key) not in allowed:
                 raise InputError(
                     f"config.{key}: expected one of the names allowed; got "
-                    f"{value(config, key)!r}; allowed: {', '.join(allowed)}; set it with "
-                    f"--config.{key}={allowed[0]}"
+                    f"{value(config, key)!r}; allowed: {', '.join(filter(None, allowed))}; set it "
+                    f"with --config.{key}={allowed[0] or allowed[1]}"
                 )
 
 
@@ -61,11 +80,8 @@ def _check_limits(config: Config, key: str, limits: Limits) -> None:
     number = value(config, key)
     if number is None:  # a placeholder that may stay empty
         return
-    if not number >= limits.least or (limits.is_open and number == limits.least):
-        expected = f"a number above {limits.least:g}"
-        if not limits.is_open:
-            expected = f"{limits.least:g} or a number above it"
-        raise wrong_number(config, key, expected)
+    if number < limits.least or (limits.is_open and number == limits.least):
+        raise wrong_number(config, key, limits.describe_least())
     if number > limits.most:
         raise wrong_number(config, key, f"a number of at most {limits.most:.0f}")
 
@@ -75,6 +91,14 @@ def wrong_number(config: Config, key: str, expected: str) -> InputError:
     return InputError(
         f"config.{key}: expected {expected}; got {value(config, key)}; set it with --config.{key}=N"
     )
+
+
+def _find(config: Config, key: str) -> Any:
+    """Returns the value at a path, None if it is not there."""
+    found: Any = config.to_dict()
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
 
 
 def value(config: Config, key: str) -> Any:

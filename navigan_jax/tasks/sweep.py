@@ -23,7 +23,6 @@ from navigan_jax.editing import edit
 from navigan_jax.errors import InputError
 from navigan_jax.evaluation import locality
 from navigan_jax.generators.base import EditableLayer, Generator
-from navigan_jax.generators.files import read_generator
 from navigan_jax.showcase import base, layers_page
 from navigan_jax.showcase.layers_page import LayerRecord
 from navigan_jax.tasks import budget, hessian, inputs, showing
@@ -58,7 +57,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     """Writes a folder for each layer, and layers.html, to the workdir."""
     SETTINGS.check(config)
     showing.check(config)
-    generator, params = read_generator(config.generator, inputs.synthesis_options(config))
+    generator, params, _ = inputs.read_set_generator(config)
     layers = choose_layers(generator, config.layers)
     metric = inputs.make_metric(config)
     digest, params = params_lib.digest(params), params_lib.to_device(params)

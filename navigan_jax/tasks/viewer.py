@@ -8,7 +8,6 @@ from navigan_jax import params as params_lib
 from navigan_jax.config import Config
 from navigan_jax.directions import read_directions, require_fit
 from navigan_jax.errors import InputError
-from navigan_jax.generators.files import read_generator
 from navigan_jax.generators.source_map import read_source_map
 from navigan_jax.tasks import inputs
 from navigan_jax.tasks.settings import Limits, Settings
@@ -44,8 +43,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         )
     is_open = not access.is_loopback(config.host)
     token = config.token or (secrets.token_urlsafe(24) if is_open else None)
-    synthesis = inputs.synthesis(config)
-    generator, params = read_generator(config.generator, synthesis.options())
+    generator, params, synthesis = inputs.read_set_generator(config)
     directions = read_directions(config.directions, digest=params_lib.digest(params))
     require_fit(config.directions, directions, params)
     generator.find_layers(directions.layers)

@@ -218,7 +218,7 @@ def variants(golden):
             label, whole, decimals, rows = match.groups()
             assert rows is None or int(rows) == golden.case.info["cutoff"]
             factor = float(f"{whole}.{decimals}")
-            yield label, {"truncation": factor, "truncated_rows": rows and int(rows)}
+            yield label, {"truncation": factor, "truncation_cutoff": rows and int(rows)}
 
 
 def assert_latents_and_images(golden):

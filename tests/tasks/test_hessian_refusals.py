@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import pathlib
 import re
@@ -33,6 +34,8 @@ from tests.tasks.spectra import (
     run,
     stop,
 )
+
+FRACTIONS = (float, float | None)
 
 
 @pytest.mark.usefixtures("no_solver")
@@ -96,7 +99,8 @@ def test_damaged_state_is_one_message(
         path.write_bytes(damage(path.read_bytes()))
     problem = inputs.read_problem(config)
     digests = inputs.digest_inputs(config, problem, inputs.draw_latents(config, problem.generator))
-    checkpoints.write_text(workdir / "config.json", config_lib.to_text(config))
+    kept = inputs.said_in_full(config)
+    checkpoints.write_text(workdir / "config.json", config_lib.to_text(kept))
     checkpoints.write_text(workdir / "inputs.json", json.dumps(digests, indent=2) + "\n")
     with pytest.raises(InputError, match=re.compile(message, re.DOTALL)):
         run(config, workdir)
@@ -275,11 +279,14 @@ def test_every_number_out_of_range_is_one_message(
 ) -> None:
     """Negative ones for all keys with numbers, and 0 where it has no meaning."""
     settings = hessian_task.SETTINGS
-    numbers = {k for k, kind in settings.kinds.items() if kind in (int, float, int | None)}
-    assert numbers - {"synthesis.truncation"} == settings.limits.keys()  # that may be any number
+    numbers = {k for k, kind in settings.kinds.items() if kind in (int, int | None, *FRACTIONS)}
+    assert numbers == settings.limits.keys()
     for key in sorted(settings.limits):
-        kind = float if settings.kinds[key] is float else int
-        for value in {kind(-1)} | ({kind(0)} if settings.limits[key].is_open else set()):
+        kind = float if settings.kinds[key] in FRACTIONS else int
+        values = {kind(0)} if settings.limits[key].is_open else set()
+        values |= {kind(-1)} if key != "synthesis.truncation" else set()  # that may be any number
+        values |= {math.nan, math.inf, -math.inf} if kind is float else set()
+        for value in values:
             config = configure(files, **{key.replace(".", "__"): value})
             refused(config, tmp_path / "run", f"config.{key}: expected .*; got {value}; set it")
 

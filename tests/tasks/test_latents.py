@@ -44,7 +44,7 @@ def configure(folder: pathlib.Path, name: str = "stylegan2", **changes: Any) -> 
 
 
 def problem_of(config: config_lib.Config) -> inputs.Problem:
-    return inputs.read_problem(config, inputs.synthesis_options(config))
+    return inputs.read_problem(config)
 
 
 def test_options_reach_the_generator(folder: pathlib.Path) -> None:
@@ -57,10 +57,10 @@ def test_options_reach_the_generator(folder: pathlib.Path) -> None:
         "synthesis__label": "dog",
     }
     generator = problem_of(configure(folder, **changes)).generator
-    options = {"truncation": 0.5, "truncated_rows": 2, "noise": "random", "noise_seed": 3}
+    options = {"truncation": 0.5, "truncation_cutoff": 2, "noise": "random", "noise_seed": 3}
     assert generator == read_generator(folder / "stylegan2", options | {"label": 1})[0]
     assert problem_of(configure(folder, "dcgan")).generator.architecture == "dcgan"
-    with pytest.raises(InputError, match="unexpected keyword argument 'truncation'"):
+    with pytest.raises(InputError, match=r"^config\.synthesis\.truncation: expected an option"):
         problem_of(configure(folder, "dcgan", synthesis__truncation=0.5))
     with pytest.raises(InputError, match=r"got 'cow'; allowed: 0 to 1, or cat, dog"):
         problem_of(configure(folder, synthesis__label="cow"))

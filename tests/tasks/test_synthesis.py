@@ -16,8 +16,8 @@ from navigan_jax.directions import read_directions, write_directions
 from navigan_jax.editing import recipe_files
 from navigan_jax.editing.recipe import Drawn, Recipe, Synthesis
 from navigan_jax.errors import InputError
-from navigan_jax.generators.files import read_generator, write_generator
-from navigan_jax.tasks import choosing, inputs
+from navigan_jax.generators.files import OPTIONS, read_generator, write_generator
+from navigan_jax.tasks import inputs
 from navigan_jax.viewer.studio import Studio
 from tests.viewer.serving import LAYERS, make_directions
 
@@ -62,19 +62,10 @@ def configure(folder: pathlib.Path, task: str, **changes: Any) -> config_lib.Con
     return config_lib.freeze(config)
 
 
-# Where each task has its generator from.
-READERS = {
-    "hessian": inputs,
-    "discover": inputs,
-    "sweep": tasks.sweep,
-    "gallery": choosing,
-    "maps": choosing,
-    "edit": tasks.edit,
-    "viewer": tasks.viewer,
-}
+TASKS = ("hessian", "discover", "sweep", "gallery", "maps", "edit", "viewer")
 
 
-@pytest.mark.parametrize("task", READERS)
+@pytest.mark.parametrize("task", TASKS)
 def test_every_task_makes_the_generator_that_the_keys_choose(
     folder: pathlib.Path, tmp_path: pathlib.Path, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,12 +77,18 @@ def test_every_task_makes_the_generator_that_the_keys_choose(
         raise InterruptedError
 
     with monkeypatch.context() as patch:
-        patch.setattr(READERS[task], "read_generator", stop)
+        patch.setattr(inputs, "read_generator", stop)
         with pytest.raises(InterruptedError):
             tasks.TASKS[task](configure(folder, task, **CHANGES), tmp_path)
     assert made == [(str(folder / "generator.safetensors"), CHOSEN.options())]
-    with pytest.raises(InputError, match="label: expected a class of this generator; got 'cow'"):
+    message = r"^config.synthesis.label: expected a class of this generator; got 'cow'; allowed: 0"
+    with pytest.raises(InputError, match=message):
         tasks.TASKS[task](configure(folder, task, **{"synthesis.label": "cow"}), tmp_path)
+    message = (
+        r"^config.synthesis.truncation_cutoff: expected a whole number from 0 to \d.*; got 999"
+    )
+    with pytest.raises(InputError, match=message):
+        tasks.TASKS[task](configure(folder, task, **{"synthesis.truncation_cutoff": 999}), tmp_path)
     with pytest.raises(InputError, match=r"synthesis.precision: .*allowed: float32, bfloat16"):
         tasks.TASKS[task](configure(folder, task, **{"synthesis.precision": "half"}), tmp_path)
 
@@ -138,6 +135,71 @@ def test_keys_of_the_edit_task_take_the_place_of_the_recipes(
     assert images[0] == images[1]
     written = json.loads((tmp_path / "out" / "recipe.json").read_text())
     assert written["synthesis"] == {"truncation": 0.0, "noise": "none"}
+
+
+# What is so without a word, said; all rows are 4.
+DEFAULTS = {
+    "truncation": 1.0,
+    "truncation_cutoff": 4,
+    "noise": "constant",
+    "noise_seed": 0,
+    "label": "0",
+    "precision": "float32",
+}
+
+
+@pytest.mark.parametrize("key", DEFAULTS)
+def test_a_default_that_is_said_takes_the_place_of_the_recipes(
+    folder: pathlib.Path, key: str
+) -> None:
+    """And what is not said is the recipe's."""
+    config = configure(folder, "edit", **{f"synthesis.{key}": DEFAULTS[key]})
+    generator, _, setting = inputs.read_set_generator(config, CHOSEN)
+    want = Synthesis(**{**CHOSEN.to_json(), key: DEFAULTS[key]})
+    assert setting == want
+    path = folder / "generator.safetensors"
+    assert generator == read_generator(path, want.options())[0]
+    plain, _, _ = inputs.read_set_generator(configure(folder, "edit"), CHOSEN)
+    assert plain == read_generator(path, CHOSEN.options())[0] != generator
+    assert inputs.read_set_generator(configure(folder, "edit"))[0] == read_generator(path)[0]
+
+
+def test_a_config_is_kept_with_its_defaults_in_full(folder: pathlib.Path) -> None:
+    """So to say one changes nothing; an empty config is as a config of all defaults."""
+    empty = inputs.said_in_full(configure(folder, "hessian"))
+    assert empty.synthesis.to_dict() == dict(OPTIONS)
+    said = {f"synthesis.{key}": value for key, value in OPTIONS.items()}
+    assert inputs.said_in_full(configure(folder, "hessian", **said)) == empty
+    changed = inputs.said_in_full(configure(folder, "hessian", **CHANGES))
+    assert changed.synthesis.to_dict() == CHOSEN.to_json()
+    again = config_lib.from_text(config_lib.to_text(changed))
+    assert inputs.synthesis(again) == CHOSEN
+
+
+@pytest.mark.parametrize("key", DEFAULTS)
+def test_option_that_a_dcgan_lacks_is_told_by_the_key(
+    folder: pathlib.Path, tmp_path: pathlib.Path, key: str
+) -> None:
+    """Of the config, or of the recipe; a default that is said is as it is, and so is taken."""
+    generator = testing.tiny_generators()["dcgan"]
+    path, params = tmp_path / "dcgan.safetensors", testing.draw_params(generator, 0)
+    write_generator(path, "dcgan", testing.TINY_CONFIGS["dcgan"], params, {})
+    own = {"generator": str(path)}
+    changes = {f"synthesis.{key}": getattr(CHOSEN, key)}
+    config, plain = configure(folder, "edit", **own, **changes), configure(folder, "edit", **own)
+    recipe = Synthesis(**{key: getattr(CHOSEN, key)})
+    if key == "precision":
+        assert inputs.read_set_generator(config)[0] != generator
+        return
+    reason = (
+        f"{key}: expected an option of a dcgan, as .*; got .* only stylegan2 has; allowed: prec"
+    )
+    with pytest.raises(InputError, match=rf"^config\.synthesis\.{reason}"):
+        inputs.read_set_generator(config)
+    with pytest.raises(InputError, match=rf"recipe\.json: synthesis: {reason}"):
+        inputs.read_set_generator(plain, recipe)
+    said = {f"synthesis.{key}": OPTIONS[key]}
+    assert inputs.read_set_generator(configure(folder, "edit", **own, **said))[0] == generator
 
 
 def test_maps_and_galleries_say_how_the_generator_was_set(
