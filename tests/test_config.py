@@ -208,6 +208,7 @@ def test_validate_tells_a_key_that_is_absent_from_one_without_a_value() -> None:
 
 def test_validate_may_leave_other_keys_alone() -> None:
     config_lib.validate(make_config(), {"task": str}, others=True)
+    config_lib.validate(make_config(scale=float("nan")), {"task": str}, others=True)
     with pytest.raises(InputError, match=r"config\.seed: expected str"):
         config_lib.validate(make_config(), {"seed": str}, others=True)
 
