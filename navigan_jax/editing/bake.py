@@ -1,17 +1,21 @@
 """Writing an edit into a copy of the file that the weights are from, in the file's own format.
 
 Only the bytes of the edited weights change, and the checksums of the parts that hold them; the size
-and all else stay. Every program that reads the original reads the copy.
+and all else stay. Every program that reads the original reads the copy. The file may lie in a zip
+archive, as in a Python wheel: then the copy is of the file alone.
 """
 
+import contextlib
 import hashlib
 import mmap
 import os
 import pathlib
 import shutil
 import struct
+import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO
 
 import numpy as np
 
@@ -21,6 +25,9 @@ from navigan_jax.array_types import Params
 from navigan_jax.directions import Edit
 from navigan_jax.errors import InputError
 from navigan_jax.generators.source_map import Place, SourceMap
+
+# What `zipfile` raises of what is no archive, or a damaged, packed or locked one.
+_NO_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
 def bake(
@@ -34,6 +41,7 @@ def bake(
 ) -> None:
     """Writes a copy of `source` to `out` in which the weights are θ + Σ t·ξ, atomically.
 
+    source: the file of the map, or a zip archive such as a wheel with that file in it.
     params: θ, as converted from the source. edits: (ξ, t). networks: of the file, in which to
     change them; none: the one that was converted. Each weight is rounded once, to the file's type.
 
@@ -55,7 +63,8 @@ def bake(
     }
     _check_apart(source, source_map, chosen, params)
     with checkpoints.atomic_output(out) as temporary:
-        shutil.copyfile(source, temporary)
+        with _open_original(source, source_map) as original, open(temporary, "wb") as copy:
+            shutil.copyfileobj(original, copy)
         with open(temporary, "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
             for network, places in chosen.items():
                 for path, place in places.items():
@@ -69,6 +78,34 @@ def bake(
             memory.flush()
 
 
+def original_name(source: str | os.PathLike[str], source_map: SourceMap) -> str:
+    """Returns the name of the file that is copied: of `source`, or of the one in that archive."""
+    return pathlib.PurePosixPath(_member(pathlib.Path(source), source_map) or source).name
+
+
+def _member(source: pathlib.Path, source_map: SourceMap) -> str | None:
+    """Returns which member of an archive has the size of the map's file; None for another file."""
+    try:
+        if source.stat().st_size == source_map.size:
+            return None
+        with zipfile.ZipFile(source) as archive:
+            sizes = {member.filename: member.file_size for member in archive.infolist()}
+    except (OSError, *_NO_ZIP):
+        return None
+    return next((name for name, size in sizes.items() if size == source_map.size), None)
+
+
+@contextlib.contextmanager
+def _open_original(source: pathlib.Path, source_map: SourceMap) -> Iterator[IO[bytes]]:
+    member = _member(source, source_map)
+    with contextlib.ExitStack() as held:
+        if member is None:
+            yield held.enter_context(open(source, "rb"))
+        else:
+            archive = held.enter_context(zipfile.ZipFile(source))
+            yield held.enter_context(archive.open(member))
+
+
 def _check_source(source: pathlib.Path, out: pathlib.Path, source_map: SourceMap) -> None:
     if not source.is_file():
         raise InputError(
@@ -79,14 +116,22 @@ def _check_source(source: pathlib.Path, out: pathlib.Path, source_map: SourceMap
         raise InputError(
             f"{out}: expected another file than the source; got the source itself; set config.out"
         )
-    with open(source, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != source_map.sha256:
+    digest = hashlib.sha256()
+    try:
+        with _open_original(source, source_map) as original:
+            while block := original.read(2**20):
+                digest.update(block)
+    except (OSError, *_NO_ZIP) as error:
+        raise InputError(
+            f"{source}: expected the file that the weights are from, or an archive with it; got "
+            f"{error}; give the file itself"
+        ) from error
+    if digest.hexdigest() != source_map.sha256:
         raise InputError(
             f"{source}: expected the file that the generator was converted from, "
             f"{source_map.file} with {source_map.size} bytes of SHA-256 {source_map.sha256}; got "
-            f"{source.stat().st_size} bytes of SHA-256 {digest}; give that file, or convert this "
-            "one anew"
+            f"{source.stat().st_size} bytes of SHA-256 {digest.hexdigest()}; give that file, or "
+            "convert this one anew"
         )
 
 

@@ -10,7 +10,7 @@ from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
 from navigan_jax.config import Config
 from navigan_jax.directions import Directions, Edit, read_directions
-from navigan_jax.editing.bake import bake
+from navigan_jax.editing.bake import bake, original_name
 from navigan_jax.editing.recipe_files import read_recipe
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import read_generator
@@ -43,7 +43,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     _, params = read_generator(config.generator)
     source_map = read_source_map(config.generator)
     edits = _read_edits(config, params)
-    out = pathlib.Path(config.out or workdir / pathlib.Path(config.source).name)
+    out = pathlib.Path(config.out or workdir / original_name(config.source, source_map))
     networks = [name.strip() for name in (config.networks or source_map.converted).split(",")]
     moves = [{"direction": label, "shift": shift} for label, _, shift in edits]
     inputs = {"generator": params_lib.digest(params), "source": source_map.sha256}
@@ -86,7 +86,9 @@ def _read_edits(config: Config, params: Params) -> list[tuple[str, Edit, float]]
         if wanted and directions_lib.digest(files[file]) != wanted:
             raise InputError(
                 f"{file}: expected the directions of digest {wanted}, as the recipe says; got "
-                "others; give the right file with --config.directions=FILE"
+                f"{directions_lib.digest(files[file])}; give the right file with "
+                '--config.directions=FILE, or change "directions" of the move to the digest that '
+                "python -m tools.convert_weights inspect FILE tells"
             )
         edits.append((f"direction {index} of {file}", files[file].edit(index), shift))
     return edits
@@ -113,6 +115,8 @@ def _moves_of_recipe(config: Config) -> list[tuple[str, str, int, float]]:
         raise InputError(
             f"{config.recipe}: expected moves to bake; got none; latents cannot be baked"
         )
+    if recipe.mixes or recipe.truncation != 1:
+        say(f"{config.recipe}: mixes and truncation are of latents and cannot be baked; left out")
     folder = pathlib.Path(config.recipe).parent
     moves = []
     for move in recipe.moves:

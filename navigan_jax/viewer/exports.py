@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from starlette.concurrency import run_in_threadpool
 
-from navigan_jax.editing.bake import bake
+from navigan_jax.editing.bake import bake, original_name
 from navigan_jax.editing.recipe import Recipe, Video
 from navigan_jax.errors import InputError
 from navigan_jax.generators.source_map import SourceMap
@@ -52,8 +52,9 @@ def list_kinds(source: Source | None) -> dict[str, Kind]:
         "recipe": Kind("Recipe", "recipe.json", "application/json", recipe),
     }
     if source is not None:
-        title = f"A copy of {source.path.name} with the shifts in its weights"
-        name = f"edited-{source.path.name}"
+        original = original_name(source.path, source.source_map)
+        title = f"A copy of {original} with the shifts in its weights"
+        name = f"edited-{original}"
         kinds["checkpoint"] = Kind("Checkpoint", name, "application/octet-stream", title)
     return kinds
 

