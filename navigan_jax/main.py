@@ -78,6 +78,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     """
     if not {"--help", "-help", "-h", "-?"}.isdisjoint(argv):
         app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
+    argv = [_expand_config(argument) for argument in argv]
     # A first pass that knows --config alone: the overrides can be checked only against the file.
     first_pass = flags.FlagValues()
     first_pass.set_gnu_getopt(True)
@@ -111,6 +112,12 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
                 "see --help"
             )
     return []
+
+
+def _expand_config(argument: str) -> str:
+    """Returns the argument; the home folder for the ~ that begins the file of --config."""
+    name, equals, path = argument.partition("=")
+    return f"{name}={os.path.expanduser(path)}" if equals and name == "--config" else argument
 
 
 def run() -> NoReturn:

@@ -149,12 +149,13 @@ def test_unknown_task_lists_the_known_ones(config: pathlib.Path, tmp_path: pathl
 def test_task_gets_the_frozen_config_and_its_directory(
     config: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
+    """Both may be told by a ~ for the home folder."""
     body = (
         "  print(type(config).__name__, config.seed, config.generator.to_dict())\n"
         "  print(workdir.is_dir(), workdir)"
     )
     done = run(
-        f"--config={config}",
+        f"--config=~/{config.name}",
         "--config.seed=7",
         "--config.generator.weights",
         "a file",

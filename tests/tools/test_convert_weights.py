@@ -40,6 +40,15 @@ def error_of(capsys: pytest.CaptureFixture[str], status: int) -> str:
     return captured.err
 
 
+def test_paths_may_begin_with_the_home_folder(
+    source: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As shells leave it in --out=~/FILE."""
+    monkeypatch.setenv("HOME", str(source.parent))
+    assert run("dcgan", f"~/{source.name}", "--out=~/g.safetensors") == 0
+    assert (source.parent / "g.safetensors").is_file()
+
+
 def test_dcgan_is_converted_and_described(
     source: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -221,7 +221,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         near = difflib.get_close_matches(first, _KINDS)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise InputError(f"KIND: got {first!r}; allowed: {', '.join(_KINDS)}{hint}")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    for name, value in vars(options).items():
+        if isinstance(value, str):  # shells leave the ~ of --out=~/FILE to us
+            setattr(options, name, os.path.expanduser(value))
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
