@@ -7,15 +7,21 @@ The viewer exports recipes; the images have the same bits as those it showed. A 
 may be written by hand:
 
   {"format": "navigan_jax.recipe", "version": 1,
-   "generator": "DIGEST of the weights, as tools.convert_weights inspect tells it",
+   "generator": "DIGEST",
    "samples": [{"seed": 0, "index": 3}, {"z": [0.1, ...]}, {"w_plus": [[...], ...]}],
    "moves": [{"directions": "DIGEST", "file": "directions.safetensors", "index": 4, "shift": 2.5}],
    "mixes": [{"source": {"seed": 7}, "rows": [8, 9], "amount": 0.5, "samples": [0]}],
    "truncation": 0.7, "enlarge": 2, "synthesis": {"noise": "none", "precision": "float32"},
    "video": {"start": -1, "stop": 1, "seconds": 4, "easing": "sine", "returns": true}}
 
-All but format, version, generator and samples may be left out. "truncation" is of the mixed latents
-of all samples; "synthesis" holds keys of config.synthesis, whose truncation is of drawn ones.
+All but format, version, generator and samples may be left out; of a move, directions, index and
+shift are needed. Each DIGEST is the line "digest" of
+
+  python -m tools.convert_weights inspect FILE
+
+for the generator file and the directions file. "truncation" is of the mixed latents of all samples;
+"synthesis" holds keys of config.synthesis, whose truncation is of drawn ones. A video is made only
+where the recipe has "video", of which {} is enough.
 """
 
 import ml_collections

@@ -75,11 +75,12 @@ class Given:
             raise misfit("latent", "z or w_plus", self.space)
         rank = 1 if self.space == "z" else 2
         try:
-            array = np.asarray(self.values, np.float64)
+            with np.errstate(over="ignore"):  # what is infinite then is refused
+                array = np.asarray(self.values, np.float64).astype(np.float32)
         except (ValueError, TypeError, OverflowError):
-            array = np.zeros(())
+            array = np.zeros((), np.float32)
         if array.ndim != rank or not array.size or not np.isfinite(array).all():
-            raise misfit(self.space, f"finite numbers, nested {rank} deep", self.values)
+            raise misfit(self.space, f"finite numbers of float32, nested {rank} deep", self.values)
 
     @classmethod
     def of(cls, space: str, array: Float[Array | np.ndarray, "..."]) -> "Given":

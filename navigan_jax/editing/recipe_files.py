@@ -25,6 +25,13 @@ from navigan_jax.errors import InputError
 FORMAT = "navigan_jax.recipe"
 VERSION = 1
 
+_HERE = "recipe: "  # begins a message where no file is named
+_INSPECT = "python -m tools.convert_weights inspect FILE"
+_DIGESTS = {
+    "generator": f"generator, the digest of its weights, which {_INSPECT} tells",
+    "directions": f"directions, the digest of the directions, which {_INSPECT} tells",
+}
+
 
 def to_text(recipe: Recipe) -> str:
     """Returns the recipe as JSON; `from_text` gives an equal one back."""
@@ -81,6 +88,11 @@ def from_json(data: Any) -> Recipe:
     return Recipe(**table)
 
 
+def without_place(error: InputError) -> str:
+    """Returns the message without its "recipe: ", for one that begins with the name of a file."""
+    return str(error).removeprefix(_HERE)
+
+
 def _sample(place: str, data: Any) -> Sample:
     table = _table(place, data, {"seed", "index", "z", "w_plus"})
     if table.keys() in ({"z"}, {"w_plus"}):
@@ -116,7 +128,7 @@ def _table(
     if unknown := sorted(data.keys() - allowed):
         raise misfit(place, f"keys out of {', '.join(sorted(allowed))}", unknown[0])
     if missing := sorted((needed or set()) - data.keys()):
-        raise misfit(place, f"the key {missing[0]}", sorted(data))
+        raise misfit(place, f"the key {_DIGESTS.get(missing[0], missing[0])}", sorted(data))
     return dict(data)
 
 
@@ -142,7 +154,7 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     try:
         return from_text(pathlib.Path(path).read_text(encoding="utf-8"))
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {without_place(error)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path}: expected a recipe; got {error}; export one from the viewer, or write one"

@@ -88,8 +88,10 @@ def _find_edit(move: Move, directions: Mapping[str, Directions]) -> Edit:
     if move.directions not in directions:
         known = ", ".join(sorted(directions)) or "none"
         raise InputError(
-            f"recipe: expected the directions {move.directions} ({move.file or 'no file told'}); "
-            f"got {known}; give that file"
+            f"recipe: expected the directions of digest {move.directions} "
+            f"({move.file or 'no file told'}); got {known}; give their file with "
+            '--config.directions=FILE, or change "directions" of the move to the digest that '
+            "python -m tools.convert_weights inspect FILE tells"
         )
     return directions[move.directions].edit(move.index)
 

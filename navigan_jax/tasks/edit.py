@@ -48,7 +48,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     try:
         rendering.check(recipe, generator, digest, directions)
     except InputError as error:
-        raise InputError(f"{config.recipe}: {error}") from error
+        raise InputError(f"{config.recipe}: {recipe_files.without_place(error)}") from error
     params = params_lib.to_device(params)
     written = {"recipe.json": "what was made"}
     recipe_files.write_recipe(workdir / "recipe.json", recipe)

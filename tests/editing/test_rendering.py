@@ -214,7 +214,7 @@ def test_truncation_of_a_latent_without_mapping_scales_it(dcgan):
     ("changes", "message"),
     [
         ({"generator": "f00"}, "expected the generator of weights f00; got"),
-        ({"moves": (Move("b4", 0, 1.0, "x.safetensors"),)}, r"directions b4 \(x.safetensors\); go"),
+        ({"moves": (Move("b4", 0, 1.0, "x.safetensors"),)}, r"digest b4 \(x.safetensors\); got"),
         ({"moves": "number"}, "direction: expected a number from 0 to 1; got 7"),
         ({"samples": (Given("z", (1.0,)),)}, r"z: expected numbers of shape \[7\] .*; got \[1\]"),
         ({"samples": (Given("w_plus", ((1.0,),)),)}, r"w_plus: expected numbers of shape \[7\]"),

@@ -183,7 +183,12 @@ def test_edit_tells_what_is_missing(folder, tmp_path):
     config = configure(
         "edit", folder, recipe=str(path), directions=str(folder / "directions.safetensors")
     )
-    with pytest.raises(InputError, match=r"recipe.json: recipe: expected the generator of weights"):
+    with pytest.raises(InputError, match=r"recipe.json: expected the generator of weights f00"):
+        run(config, workdir)
+    move = Move("f00", 0, 1.0, "directions.safetensors")
+    recipe_files.write_recipe(path, make_recipe(folder, moves=(move,)))
+    message = r"recipe.json: expected the directions of digest f00 .*--config.directions=FILE, or"
+    with pytest.raises(InputError, match=message):
         run(config, workdir)
     assert not list(workdir.iterdir())
 

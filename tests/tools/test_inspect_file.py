@@ -11,7 +11,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from navigan_jax import directions as directions_lib
+from navigan_jax import testing
 from navigan_jax.checkpoints import write_arrays
+from navigan_jax.directions import write_directions
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import write_generator
 from navigan_jax.testing import golden_case
@@ -31,6 +34,7 @@ from tests.tools.crafting import (
     zip_archive,
 )
 from tests.tools.test_lpips_sources import backbone, linear
+from tests.viewer.serving import make_directions
 from tools.convert_weights import architectures
 from tools.convert_weights.dcgan import from_state_dict
 from tools.convert_weights.inspect_file import describe_file
@@ -138,6 +142,19 @@ def test_safetensors_of_others_are_described(tmp_path: pathlib.Path) -> None:
     write_arrays(path, ARRAYS, {"format": "navigan_jax.directions"})
     got = describe(tmp_path, path.read_bytes())
     assert got["format"] == "safetensors, navigan_jax.directions"
+    assert "expected format version 1" in got["UNREADABLE"]
+
+
+def test_directions_are_described_with_the_digest_for_recipes(tmp_path: pathlib.Path) -> None:
+    """Their own, beside that of the weights they are of; the config is one line."""
+    params = testing.draw_params(testing.tiny_generators()["dcgan"], 0)
+    found = make_directions(params, "conv1/kernel", "f00")
+    path = tmp_path / "d.safetensors"
+    write_directions(path, found)
+    got = describe(tmp_path, path.read_bytes())
+    assert got["digest"] == directions_lib.digest(found)
+    assert got["provenance"] == "weights of digest f00"
+    assert (got["directions"], got["layers"]) == (str(len(found)), "conv1/kernel")
 
 
 def _names(*names: str) -> dict[str, np.ndarray]:

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from navigan_jax import directions as directions_lib
 from navigan_jax.checkpoints import read_arrays
+from navigan_jax.directions import read_directions
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import EditableLayer
 from navigan_jax.generators.files import read_generator
@@ -36,7 +38,7 @@ _SETTINGS = ("_init_kwargs", "static_kwargs")
 
 _STYLEGAN2 = re.compile("StyleGAN[123]")
 _LONGEST_SETTINGS = 1000
-_GENERATOR = "navigan_jax.generator"
+_GENERATOR, _DIRECTIONS = "navigan_jax.generator", "navigan_jax.directions"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +127,29 @@ def _open_safetensors(data: bytes, path: pathlib.Path) -> Contents:
         facts["resolution"] = str(height) if height == width else f"{height} x {width}"
         facts |= _origin(facts.pop("source", "{}"))
         return Contents(f"safetensors, {ours}", arrays, facts, generator.layers)
+    if ours == _DIRECTIONS:
+        told = _of_directions(path)
+        facts = told | {key: value for key, value in facts.items() if key not in told}
     return Contents(f"safetensors, {ours}" if ours else "safetensors", arrays, facts)
+
+
+def _of_directions(path: pathlib.Path) -> dict[str, str]:
+    """Returns lines of what a directions file says; recipes name it by the digest."""
+    try:
+        directions = read_directions(path, digest=None)
+    except InputError as error:
+        return {"UNREADABLE": str(error)}
+    provenance = directions.provenance
+    facts = {
+        "digest": directions_lib.digest(directions),
+        "directions": str(len(directions)),
+        "layers": ", ".join(directions.layers),
+        "measures": ", ".join(directions.measures),
+        "provenance": f"weights of digest {provenance['digest']}",
+    }
+    # Texts of many lines, such as the config, on one.
+    rest = {key: " ".join(text.split()) for key, text in provenance.items() if key not in facts}
+    return facts | rest
 
 
 def _origin(text: str) -> dict[str, str]:
