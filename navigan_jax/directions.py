@@ -62,6 +62,16 @@ class Directions:
         return len(self.shift_scales)
 
     @property
+    def shown(self) -> np.ndarray:
+        """[directions, 2], the |t| that pictures go to: the shift scales, or less to be plausible.
+
+        0 where a direction is not calibrated.
+        """
+        if self.plausible is None:
+            return self.shift_scales
+        return np.minimum(self.shift_scales, self.plausible)
+
+    @property
     def layers(self) -> tuple[str, ...]:
         """The paths of the edited weights."""
         return tuple(self.basis)

@@ -26,7 +26,7 @@ Render = Callable[[float], Images]
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """oddity: the mean over images. plausible, flat, broken: shares of them.
+    """oddity: the mean over images, in units of its bound. plausible, flat, broken: shares of them.
 
     plausible: those not odder than the bound. flat: without contrast. broken: not finite.
     """
@@ -41,21 +41,23 @@ Judge = Callable[[Images], Judgement]
 
 
 def make_judge(plausible: Plausibility, originals: Images) -> Judge:
-    """Returns images -> judgement; contrast is compared with that of the `originals`."""
+    """Returns images -> judgement, by comparison with the `originals`: of the same latents."""
 
     @jax.jit
     def describe(plausible: Plausibility, images: Images) -> Any:
-        return plausible.oddity(images), jnp.std(images, axis=(1, 2, 3))
+        return plausible.oddities(images), jnp.std(images, axis=(1, 2, 3))
 
-    contrast = np.median(np.asarray(describe(plausible, originals)[1]))
+    own, contrasts = (np.asarray(row, np.float64) for row in describe(plausible, originals))
+    contrast, correction = np.median(contrasts), np.asarray(plausible.usual) - own.mean(axis=0)
 
     def judge(images: Images) -> Judgement:
         oddities, contrasts = (np.asarray(row, np.float64) for row in describe(plausible, images))
-        is_broken = ~np.isfinite(oddities)
+        is_broken = np.logical_not(np.isfinite(oddities).all(axis=1))
+        mean = np.where(is_broken[:, None], np.inf, oddities).mean(axis=0)
         is_flat = ~is_broken & (contrasts < _FLAT * contrast)
         return Judgement(
-            oddity=float(np.where(is_broken, np.inf, oddities).mean()),
-            plausible=float(np.mean(oddities <= plausible.bound)),
+            oddity=float((mean + correction).max()),
+            plausible=float(np.mean((oddities <= 1).all(axis=1))),
             flat=float(is_flat.mean()),
             broken=float(is_broken.mean()),
         )
@@ -63,7 +65,7 @@ def make_judge(plausible: Plausibility, originals: Images) -> Judge:
     return judge
 
 
-def largest_plausible_shift(render: Render, judge: Judge, *, bound: float, first: float) -> float:
+def largest_plausible_shift(render: Render, judge: Judge, *, first: float) -> float:
     """Returns the largest t at which the mean oddity does not exceed the bound, within 5 %.
 
     first: where to begin. The shift is doubled or halved until it is bracketed, then bisected in
@@ -72,7 +74,7 @@ def largest_plausible_shift(render: Render, judge: Judge, *, bound: float, first
     """
     low, high, shift = 0.0, np.inf, first
     for _ in range(_MOST_STEPS):
-        if judge(render(shift)).oddity <= bound:
+        if judge(render(shift)).oddity <= 1:
             low = shift
         else:
             high = shift
@@ -89,12 +91,10 @@ def largest_plausible_shift(render: Render, judge: Judge, *, bound: float, first
     )
 
 
-def require_images(
-    render: Render, judge: Judge, *, scale: float, bound: float, first: float
-) -> Judgement:
+def require_images(render: Render, judge: Judge, *, scale: float, first: float) -> Judgement:
     """Returns the judgement at t = ±scale; refuses a scale at which images are none.
 
-    bound, first: for the search of a better scale, which the message names.
+    first: for the search of a better scale, which the message names.
     Raises: InputError if most images there are grey or not finite, or none at all is plausible.
     """
     found = judge(render(scale))
@@ -103,7 +103,7 @@ def require_images(
         got = "NaN or infinity" if found.broken >= found.flat else "plain grey"
         if share <= 0.5:
             got, share = "what this generator never makes", 1.0
-        advice = largest_plausible_shift(render, judge, bound=bound, first=min(first, scale))
+        advice = largest_plausible_shift(render, judge, first=min(first, scale))
         raise InputError(
             f"config.shift.scale: expected shifts at which images stay images; got {got} in "
             f"{share:.0%} of those at ±{scale:g}; the largest plausible shift is about "

@@ -10,6 +10,7 @@ import numpy as np
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Array, Float, Images, Int, Params
 from navigan_jax.directions import Edit
+from navigan_jax.editing.plausibility import Plausibility
 from navigan_jax.generators.base import EditableLayer, Generator
 from navigan_jax.perceptual.base import Distance, squared_norms
 
@@ -149,12 +150,13 @@ def make_look(
     layers: Sequence[EditableLayer],
     metric: Distance,
     z: Float[Array, "samples latent"],
-    oddity: Callable[[Images], Float[Array, "samples"]] | None,
+    plausible: Plausibility | None,
     microbatch: int | None = None,
 ) -> Callable[[Edit, float], tuple[float, float]]:
-    """Returns (edit, shift) -> (E_z d(G_θ(z), G_{θ+tξ}(z)), E_z oddity(G_{θ+tξ}(z))), compiled.
+    """Returns (edit, shift) -> (E_z d(G_θ(z), G_{θ+tξ}(z)), oddity), compiled.
 
-    oddity: of images; None counts as 0 everywhere. microbatch: samples at once; None: all.
+    oddity: in units of what is plausible, see `editing.plausibility`; 0 everywhere if that is None.
+    microbatch: samples at once; None: all.
     The originals and what the layers read are computed once, here; one program serves all edits
     of the layers and all shifts.
     """
@@ -163,7 +165,7 @@ def make_look(
     @jax.jit
     def features_at(params: Params, metric: Distance, carry: Any, edit: Edit, shift: Array) -> Any:
         images = _images_of_edit(generator, params, carry, layers, edit, shift)
-        odd = jnp.zeros(len(images)) if oddity is None else oddity(images)
+        odd = jnp.zeros((len(images), 1)) if plausible is None else plausible.oddities(images)
         return metric.features(images), odd
 
     @jax.jit
@@ -175,13 +177,14 @@ def make_look(
         found = []
         for carry, original in zip(carries, originals, strict=True):
             features, odd = features_at(params, metric, carry, edit, jnp.float32(shift))
-            found.append(np.stack([distances(features, original), odd]))
-        mean_distance, mean_oddity = np.concatenate(found, axis=1).mean(axis=1)
-        return float(mean_distance), float(mean_oddity)
+            found.append(np.column_stack([distances(features, original), odd]))
+        mean_distance, *mean_oddities = np.concatenate(found).mean(axis=0)
+        return float(mean_distance), float(np.max(mean_oddities + correction))
 
     # By the same program as all others, so that a shift of 0 has a distance of exactly 0.
     nothing = Edit({layer.path: jnp.zeros(layer.shape, z.dtype) for layer in layers})
-    originals = [
-        features_at(params, metric, carry, nothing, jnp.float32(0))[0] for carry in carries
-    ]
+    unchanged = [features_at(params, metric, carry, nothing, jnp.float32(0)) for carry in carries]
+    originals = [features for features, _ in unchanged]
+    own = np.concatenate([odd for _, odd in unchanged]).mean(axis=0)
+    correction = np.zeros(1) if plausible is None else np.asarray(plausible.usual) - own
     return look

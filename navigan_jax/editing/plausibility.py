@@ -1,19 +1,29 @@
-"""How odd an image is among the generator's own: a Mahalanobis distance of simple statistics.
+"""How odd an image is among the generator's own, by two rules of simple statistics.
 
-An image is described by numbers s: for every channel the mean of its pixels and the logarithm of
-their variance; where the normalised Laplacian pyramid takes the images, for every band of it and
-every channel the mean and the logarithm of the mean square of its coefficients; and its brightness
-on a grid of 8 x 8 fields. Over samples of the unchanged generator they have a mean μ and a
-covariance Σ. The oddity of an image is (s − μ)ᵀ Σ⁻¹ (s − μ), divided by how many numbers s has: 1
-on the average over the samples that μ and Σ are from, a little more over others.
+As a whole: an image is described by numbers s: for every channel the mean of its pixels and the
+logarithm of their variance; where the normalised Laplacian pyramid takes the images, for every band
+of it and every channel the mean and the logarithm of the mean square of its coefficients; and its
+brightness on a grid of 8 x 8 fields. Over samples of the unchanged generator they have a mean μ
+and a covariance Σ. The oddity is (s − μ)ᵀ Σ⁻¹ (s − μ); its bound is a quantile of the oddities of
+the generator's own samples, those that μ and Σ are not from.
 
-A shift is called plausible while the mean oddity over latents does not exceed the bound: a
-quantile of the oddities of the generator's own samples, those that μ and Σ are not from. It
-notices contrast, colour, sharpness, broken textures and holes; it does not know whether a face is
-one. (On a DCGAN of faces the grid made the difference: without it, black holes in faces passed.)
+Holes: pixels that are black or white in all channels are as surprising as they are rare at their
+place. The oddity is the mean over pixels of −log p for those, 0 for all others, p their frequency
+in the field among the generator's own samples. Its bound is the mean over these samples and the
+surprise of 1 % of the pixels where there were never any. It has a rule of its own because a black
+spot in a face is lost among a hundred numbers of the image as a whole; on a DCGAN of faces these
+passed by the first rule alone.
+
+Both are told in units of their bound. A shift is called plausible while neither exceeds 1 in the
+mean over latents. That mean is taken of what the shift adds to the oddity of the same latent's
+original, and the usual oddity of the generator's own samples is added to it: whether the few
+latents that one looks at make odd images themselves does not matter. The rules notice contrast,
+colour, sharpness, broken textures and holes; they do not know whether a face is one.
 """
 
 import dataclasses
+import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +39,33 @@ _RIDGE = 1e-3  # of the mean variance, added to each: keeps Σ⁻¹ finite for f
 _SMALLEST = 8  # pixels that the pyramid needs
 _GRID = 8  # fields along a side
 _HELD_OUT = 4  # every fourth sample is for the bound alone
+_EXTREME = 0.96  # beyond ±: black or white
+_HOLE_FIELDS = 16  # along a side
+_RAREST = 1e-3  # frequency of what was never seen
+_FREE_PART = 0.01  # of the pixels, may be holes where there were never any
 
 
-def statistics(images: Images) -> Float[Array, "batch statistics"]:
-    """Returns what the images look like on the whole; see the head of this file."""
+class Statistics(NamedTuple):
+    """whole: what the images look like. holes: the parts of each field that are black, white."""
+
+    whole: Float[Array, "batch statistics"]
+    holes: Float[Array, "batch 2 rows columns"]
+
+
+def describe(images: Images) -> Statistics:
+    """Returns what oddities are computed from; see the head of this file."""
+    return Statistics(_describe_whole(images), _describe_holes(images))
+
+
+def _describe_holes(images: Images) -> Float[Array, "batch 2 rows columns"]:
+    is_black = jnp.max(images, axis=3) < -_EXTREME
+    is_white = jnp.min(images, axis=3) > _EXTREME
+    extreme = jnp.stack([is_black, is_white], axis=1).astype(images.dtype)
+    fields = [min(_HOLE_FIELDS, side) for side in images.shape[1:3]]
+    return jax.image.resize(extreme, (*extreme.shape[:2], *fields), "linear", antialias=True)
+
+
+def _describe_whole(images: Images) -> Float[Array, "batch statistics"]:
     leaves = [jnp.moveaxis(images, 3, 1)]
     if images.shape[3] in (1, 3) and min(images.shape[1:3]) >= _SMALLEST:
         leaves.extend(NLPD().features(images))
@@ -51,25 +84,33 @@ def statistics(images: Images) -> Float[Array, "batch statistics"]:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Plausibility:
-    """mean: μ. whitening: W with WᵀW = Σ⁻¹ / size. bound: of the oddity of plausible images."""
+    """What is plausible, by the generator's own images.
+
+    mean: μ. whitening: W with WᵀW = Σ⁻¹ / bound. surprise: −log p / bound of black and white.
+    usual: the mean oddities of the generator's own images.
+    """
 
     mean: Float[Array, "statistics"]
     whitening: Float[Array, "statistics statistics"]
-    bound: float = dataclasses.field(metadata={"static": True})
+    surprise: Float[Array, "2 rows columns"]
+    usual: Float[Array, "2"]
 
-    def oddity(self, images: Images) -> Float[Array, "batch"]:
-        """Returns how odd each image is; 1 on the average over the generator's own."""
-        difference = statistics(images) - self.mean[None]
-        return jnp.sum((difference @ self.whitening.T) ** 2, axis=1)
+    def oddities(self, images: Images) -> Float[Array, "batch 2"]:
+        """Returns how odd each image is by each rule, in units of the bound of plausible ones."""
+        found = describe(images)
+        whole = jnp.sum(((found.whole - self.mean[None]) @ self.whitening.T) ** 2, axis=1)
+        holes = jnp.mean(found.holes * self.surprise[None], axis=(2, 3)).sum(axis=1)
+        # Pixels that are no numbers are neither black nor white.
+        return jnp.stack([whole, jnp.where(jnp.isfinite(whole), holes, jnp.nan)], axis=1)
 
 
-def fit(rows: Float[np.ndarray, "samples statistics"], quantile: float) -> Plausibility:
+def fit(samples: Statistics, quantile: float) -> Plausibility:
     """Returns the plausibility that samples with those statistics define.
 
-    quantile: which of the oddities of every fourth sample, kept apart, is the bound; between 0
-      and 1.
+    quantile: which of the oddities of every fourth sample, kept apart, is the bound of the image as
+      a whole; between 0 and 1.
     """
-    whole = np.asarray(rows, np.float64)
+    whole = np.asarray(samples.whole, np.float64)
     kept_apart = np.arange(len(whole)) % _HELD_OUT == _HELD_OUT - 1
     rows = whole[~kept_apart]
     mean, size = rows.mean(axis=0), rows.shape[1]
@@ -77,13 +118,20 @@ def fit(rows: Float[np.ndarray, "samples statistics"], quantile: float) -> Plaus
     scaled = (rows - mean) / deviations
     covariance = scaled.T @ scaled / len(rows) + _RIDGE * np.eye(size)
     values, vectors = np.linalg.eigh(covariance)
-    whitening = (vectors / np.sqrt(values * size)).T / deviations
+    whitening = (vectors / np.sqrt(values)).T / deviations
     others = whole[kept_apart] if kept_apart.any() else whole
     oddities = np.sum(((others - mean) @ whitening.T) ** 2, axis=1)
+    bound = max(float(np.quantile(oddities, quantile)), _LEAST)
+    holes = np.asarray(samples.holes, np.float64).mean(axis=0)
+    surprise = -np.log(np.clip(holes, _RAREST, 1.0))
+    usual_holes = float(np.mean(holes * surprise, axis=(1, 2)).sum())
+    bound_of_holes = usual_holes - _FREE_PART * math.log(_RAREST)
+    usual = [oddities.mean() / bound, usual_holes / bound_of_holes]
     return Plausibility(
         mean=jnp.asarray(mean, jnp.float32),
-        whitening=jnp.asarray(whitening, jnp.float32),
-        bound=float(np.quantile(oddities, quantile)),
+        whitening=jnp.asarray(whitening / math.sqrt(bound), jnp.float32),
+        surprise=jnp.asarray(surprise / bound_of_holes, jnp.float32),
+        usual=jnp.asarray(usual, jnp.float32),
     )
 
 
@@ -101,16 +149,17 @@ def measure(
     """
 
     @jax.jit
-    def describe(params: Params, z: Array) -> Array:
-        return statistics(generator.synthesize(params, generator.map_latent(params, z)))
+    def describe_own(params: Params, z: Array) -> Statistics:
+        return describe(generator.synthesize(params, generator.map_latent(params, z)))
 
     z = np.asarray(z)
     whole = np.concatenate([z, np.repeat(z[-1:], -len(z) % microbatch, axis=0)])
     batches = np.split(whole, len(whole) // microbatch)
-    rows = np.concatenate([np.asarray(describe(params, batch)) for batch in batches])
-    if not np.isfinite(rows).all():
+    parts = [jax.device_get(describe_own(params, batch)) for batch in batches]
+    samples = jax.tree.map(lambda *rows: np.concatenate(rows)[: len(z)], *parts)
+    if not np.isfinite(samples.whole).all():
         raise InputError(
             "generator: expected finite images; got NaN or infinity from the unchanged weights; "
             "check them (python -m tools.convert_weights inspect FILE)"
         )
-    return fit(rows[: len(z)], quantile)
+    return fit(samples, quantile)

@@ -70,7 +70,7 @@ def draw_frames(showcase: base.Showcase, cell: int) -> tuple[list[Image.Image], 
     down = math.ceil(samples / across)
     tile_width = max(_NARROWEST, across * (wide + _GAP) - _GAP)
     tile_height = down * (high + _GAP) - _GAP + _CAPTION
-    per_row = min(tiles, 4)
+    per_row = math.ceil(tiles / math.ceil(tiles / 4))  # even rows
     rows = math.ceil(tiles / per_row)
     size = (
         per_row * (tile_width + _MARGIN) + _MARGIN,
@@ -112,7 +112,7 @@ def _draw_caption(
     draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=ACCENT)
     name, number = font(13, bold=True), font(11)
     label = shorten(record.title, width, name)
-    shift = f"t = {base.format_number(fraction * record.shift_scale, signed=True)}"
+    shift = f"t = {base.format_number(record.shift_at(fraction), signed=True)}"
     draw.text((left, top + 34), label, _INK, name, anchor="ls")
     draw.text((left, top + 51), shift, _MUTED, number, anchor="ls")
 

@@ -27,8 +27,8 @@ class DirectionRecord:
     index: int  # k, the place in the spectrum
     measures: Mapping[str, float]  # as `Directions.measures`, e.g. the eigenvalue
     shifts: tuple[float, ...]  # t of each step, in units of ‖ξ‖; ascending, 0 in the middle
-    distance: float  # mean perceptual distance to the original at the largest shift
-    sides: tuple[float, float] = (math.nan, math.nan)  # |t| of equal change, for t < 0 and t > 0
+    distance: float  # mean perceptual distance to the original at the shifts of equal change
+    equal: tuple[float, float] = (math.nan, math.nan)  # |t| of equal change, for t < 0 and t > 0
     plausible: tuple[float, float] = (math.nan, math.nan)  # |t| up to which images are plausible
     note: Note = dataclasses.field(default_factory=Note)  # what a person noted of it
 
@@ -43,14 +43,20 @@ class DirectionRecord:
         return self.note.name or f"direction {self.index}"
 
     @property
-    def shift_scale(self) -> float:
-        """The bound of |t|."""
-        return max(abs(self.shifts[0]), abs(self.shifts[-1]))
+    def ends(self) -> tuple[float, float]:
+        """s, the |t| of the outermost shifts, for t < 0 and t > 0."""
+        return abs(self.shifts[0]), abs(self.shifts[-1])
 
     @property
     def fractions(self) -> Float[np.ndarray, "steps"]:
-        """The shifts in units of the shift scale."""
-        return np.asarray(self.shifts) / self.shift_scale
+        """The shifts in units of s of their side."""
+        shifts = np.asarray(self.shifts)
+        return shifts / np.where(shifts < 0, *self.ends)
+
+    def shift_at(self, fraction: float) -> float:
+        """Returns the shift t at a fraction of s of its side."""
+        low, high = self.ends
+        return float(fraction * (low if fraction < 0 else high))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,7 +90,7 @@ class Showcase:
                 record.fractions, self.directions[0].fractions, rtol=0, atol=_SAME_STEPS
             ):
                 raise ValueError(
-                    "shifts: expected the same fractions of the shift scale for all directions; "
+                    "shifts: expected the same fractions of s for all directions; "
                     f"got {record.fractions} for direction {record.index} and "
                     f"{self.directions[0].fractions} for direction {self.directions[0].index}"
                 )
@@ -101,7 +107,7 @@ class Showcase:
 
     @property
     def fractions(self) -> Float[np.ndarray, "steps"]:
-        """The shifts in units of the shift scale, which all directions share."""
+        """The shifts in units of s of their side, which all directions share."""
         return self.directions[0].fractions
 
 
@@ -151,13 +157,13 @@ def to_rgb(images: Float[np.ndarray, "*batch channels"]) -> UInt8[np.ndarray, "*
     return np.broadcast_to(pixels, (*pixels.shape[:-1], 3))
 
 
-def spread_shifts(scale: float, steps: int) -> tuple[float, ...]:
-    """Returns evenly spaced shifts from -scale to scale whose middle one is exactly 0.
+def spread_shifts(low: float, high: float, steps: int) -> tuple[float, ...]:
+    """Returns shifts from -low over exactly 0, in the middle, to high; evenly spaced on each side.
 
-    steps: odd, 3 at least.
+    low, high: above 0. steps: odd, 3 at least.
     """
     half = steps // 2
-    return tuple(scale * step / half for step in range(-half, half + 1))
+    return tuple((low if step < 0 else high) * step / half for step in range(-half, half + 1))
 
 
 def thin_steps(steps: int, limit: int) -> list[int]:
@@ -206,6 +212,18 @@ def describe(provenance: Mapping[str, str]) -> str:
     """Returns the layer, the metric and the number of latents in one line."""
     layer, metric, latents = (provenance[key] for key in REQUIRED_PROVENANCE)
     return f"{layer}  ·  {metric}  ·  {latents} latents"
+
+
+def describe_ends(ends: tuple[float, float]) -> str:
+    """Returns both ends of a range around 0 as a reader likes them.
+
+    >>> [describe_ends(ends) for ends in ((1.5, 9.0), (2.0, 2.0), (math.nan, 1.0))]
+    ['−1.5 … +9', '±2', '–']
+    """
+    if not all(map(math.isfinite, ends)):
+        return "–"
+    low, high = (format_number(end, signed=True) for end in (-ends[0], ends[1]))
+    return f"±{high[1:]}" if low[1:] == high[1:] != "" else f"{low} … {high}"
 
 
 def describe_fractions(fractions: Float[np.ndarray, "steps"]) -> list[str]:

@@ -123,15 +123,18 @@ def _data(showcase: base.Showcase, encoding: Encoding, sheets: list[str]) -> dic
                 "index": record.index,
                 "name": record.name,
                 **{name: _known(value) for name, value in record.measures.items()},
-                "scale": record.shift_scale,
+                "scale": max(record.ends),
                 "texts": {
                     **{k: base.format_number(value) for k, value in record.measures.items()},
-                    "scale": base.format_number(record.shift_scale),
+                    "scale": base.describe_ends(record.ends),
+                    "equal": base.describe_ends(record.equal),
                     "distance": base.format_number(record.distance),
-                    "sides": _describe_sides(record.sides, " / "),
-                    "plausible": _describe_sides(record.plausible, " … "),
+                    "plausible": base.describe_ends(record.plausible),
                 },
-                "plausible": [_known(edge / record.shift_scale) for edge in record.plausible],
+                "plausible": [
+                    _known(edge / end)
+                    for edge, end in zip(record.plausible, record.ends, strict=True)
+                ],
                 "allShifts": [record.shifts[column] for column in columns],
                 "shifts": [
                     base.format_number(record.shifts[column], signed=True) for column in columns
@@ -141,13 +144,6 @@ def _data(showcase: base.Showcase, encoding: Encoding, sheets: list[str]) -> dic
             for record, sheet in zip(showcase.directions, sheets, strict=True)
         ],
     }
-
-
-def _describe_sides(sides: tuple[float, float], between: str) -> str:
-    if not all(map(math.isfinite, sides)):
-        return "–"
-    low, high = (base.format_number(t, signed=True) for t in (-sides[0], sides[1]))
-    return f"{low}{between}{high}"
 
 
 def _note(showcase: base.Showcase, encoding: Encoding, sheets: list[str]) -> str:

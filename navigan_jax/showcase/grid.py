@@ -1,6 +1,6 @@
 """`gallery.png`: all directions on one sheet, a row of images for each sample.
 
-Left to right the shift runs from −s to +s, where s is the direction's own shift scale; the
+Left to right the shift runs from −s to +s, where s is the direction's own and that side's; the
 original stands in the middle, framed. Small images are enlarged by a whole factor, their pixels
 repeated, so nothing is invented. A sheet is bounded: large images are reduced, many steps are
 thinned, and past `MAX_HEIGHT` first samples and then directions are left out, which the foot of
@@ -9,6 +9,7 @@ the sheet states.
 
 import dataclasses
 import functools
+import math
 import os
 import pathlib
 
@@ -173,7 +174,7 @@ def _draw_foot(draw: ImageDraw.ImageDraw, showcase: base.Showcase, layout: Layou
     ]
     notes = [f"{shown} of {all_} {what}" for shown, all_, what in kept if shown < all_]
     note = f"Shown here: {', '.join(notes)}.  " if notes else ""
-    key = "s: shift scale.  d: mean distance to the original at ±s."
+    key = "s: |t| of equal change, at the distance d, or less to stay plausible."
     if "eigenvalue" in showcase.directions[0].measures:
         key = f"λ: eigenvalue.  {key}"
     place = (_MARGIN, layout.size[1] - _FOOT + 8)
@@ -188,9 +189,10 @@ def _draw_label(draw: ImageDraw.ImageDraw, record: base.DirectionRecord, top: in
     first, value = next(iter(record.measures.items()))
     lines = [
         f"{_SYMBOLS.get(first, first)} = {base.format_number(value)}",
-        f"s = {base.format_number(record.shift_scale)}",
-        f"d = {base.format_number(record.distance)}",
+        f"s = {base.describe_ends(record.ends)}",
     ]
+    if not math.isnan(record.distance):
+        lines.append(f"d = {base.format_number(record.distance)}")
     if record.name:
         lines.insert(0, f"direction {record.index}")
     for i, line in enumerate(lines):

@@ -49,6 +49,8 @@ def draw_spectrum(
     upper.plot(index[shown], sizes[shown], color=_RULE, linewidth=1, zorder=1)
     for is_negative, face, label in ((False, _INK, "λ > 0"), (True, "white", "λ < 0")):
         chosen = shown & ((eigenvalues < 0) == is_negative)
+        if not chosen.any():
+            continue
         reach = np.nan_to_num(residuals, nan=0.0, posinf=1.0)[chosen] * sizes[chosen]
         upper.errorbar(
             index[chosen],
@@ -63,13 +65,14 @@ def draw_spectrum(
             capsize=min(marker, 3.0),
             label=label,
         )
-    upper.legend(
-        title="bars: ± residual",
-        frameon=False,
-        fontsize=9,
-        title_fontproperties={"size": 9},
-        labelcolor=_MUTED,
-    ).get_title().set_color(_MUTED)
+    if shown.any():
+        upper.legend(
+            title="bars: ± residual",
+            frameon=False,
+            fontsize=9,
+            title_fontproperties={"size": 9},
+            labelcolor=_MUTED,
+        ).get_title().set_color(_MUTED)
     known = np.isfinite(residuals) & (residuals > 0)
     lower.plot(index[known], residuals[known], "o", color=_ACCENT, markersize=marker)
     _style(upper, "|λ|", is_log=bool(shown.any()))

@@ -133,7 +133,7 @@ def microbatch_of_images(config: Config, problem: Problem) -> int:
 
     def look(params: Params, metric: Distance, z: jax.Array) -> Any:
         images = generator.suffix(params, generator.prefix(params, z, layers), layers)
-        return images, metric.features(images), plausibility.statistics(images)
+        return images, metric.features(images), plausibility.describe(images)
 
     def estimate(size: int) -> Estimate:
         shape = (size, generator.z_dim + generator.label_dim)

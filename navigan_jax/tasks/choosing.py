@@ -88,7 +88,7 @@ def require_scales(directions: Directions, indices: Sequence[int], raw_shift: fl
 
     Raises: InputError.
     """
-    if not raw_shift and not directions.shift_scales[list(indices)].min(axis=1).any():
+    if not raw_shift and not directions.shown[list(indices)].any():
         raise InputError(
             "config.raw_shift: expected a shift t to show, as these directions were not "
             "calibrated; got 0; set it with --config.raw_shift=N, in units of ‖ξ‖"

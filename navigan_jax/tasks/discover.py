@@ -327,12 +327,12 @@ def _show(
 ) -> None:
     """Calibrates and shows changes of weights; shows changes of the latent at the run's scale."""
     if problem.layers:
-        gauge = showing.make_gauge(config, problem, config.microbatch, plausible)
-        scaled = showing.calibrate(problem, directions, gauge)
-        if not showing.is_same_calibration(scaled, directions):
-            write_directions(workdir / _DIRECTIONS, scaled)
+        if not showing.is_calibrated(config, directions):
+            gauge = showing.make_gauge(config, problem, config.microbatch, plausible)
+            directions = showing.calibrate(problem, directions, gauge)
+            write_directions(workdir / _DIRECTIONS, directions)
         showing.show(
-            config, workdir, problem, scaled, name=_DIRECTIONS, microbatch=config.microbatch
+            config, workdir, problem, directions, name=_DIRECTIONS, microbatch=config.microbatch
         )
     else:
         _show_latents(config, workdir, problem, directions)
@@ -345,7 +345,7 @@ def _show_latents(
 ) -> None:
     z = problem.generator.sample_latents(jax.random.key(config.show.seed), config.show.samples)
     scale = float(directions.shift_scales.max())
-    shifts = spread_shifts(scale, config.show.steps)
+    shifts = spread_shifts(scale, scale, config.show.steps)
 
     @jax.jit
     def images_at(params: Params, change: jax.Array) -> Images:

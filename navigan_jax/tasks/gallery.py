@@ -102,22 +102,22 @@ def _write_videos(
     generator: Generator = choice.problem.generator
     z = generator.sample_latents(jax.random.key(config.show.seed), config.video.samples)
     edits: list[Edit] = [choice.directions.edit(record.index) for record in showcase.directions]
-    scales = np.array([record.shift_scale for record in showcase.directions])
+    shifts = np.array([list(map(record.shift_at, factors)) for record in showcase.directions])
     images = edit.render_shifts(
         generator,
         choice.problem.params,
         choice.problem.layers,
         z,
         edits,
-        scales[:, None] * factors[None],
+        shifts,
     )
     strips = [
         video.Strip(
             record.title,
             np.swapaxes(rows, 0, 1),
-            [f"t = {base.format_number(t, signed=True)}" for t in factors * record.shift_scale],
+            [f"t = {base.format_number(t, signed=True)}" for t in row],
         )
-        for record, rows in zip(showcase.directions, images, strict=True)
+        for record, row, rows in zip(showcase.directions, shifts, images, strict=True)
     ]
     for suffix in video.SUFFIXES:
         video.write_video(

@@ -94,11 +94,13 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         directions = find(config, workdir, problem, z)
         if devices.is_main_process():
             microbatch = budget.microbatch_of_images(config, problem)
-            gauge = showing.make_gauge(config, problem, microbatch)
-            scaled = showing.calibrate(problem, directions, gauge)
-            if not showing.is_same_calibration(scaled, directions):
-                write_directions(workdir / DIRECTIONS, scaled)
-            showing.show(config, workdir, problem, scaled, name=DIRECTIONS, microbatch=microbatch)
+            if not showing.is_calibrated(config, directions):
+                gauge = showing.make_gauge(config, problem, microbatch)
+                directions = showing.calibrate(problem, directions, gauge)
+                write_directions(workdir / DIRECTIONS, directions)
+            showing.show(
+                config, workdir, problem, directions, name=DIRECTIONS, microbatch=microbatch
+            )
             checkpoints.remove_state(workdir / STATE)
         devices.wait_for_all("finished")  # a process that leaves takes the others with it
 

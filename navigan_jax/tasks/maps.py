@@ -46,7 +46,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     SETTINGS.check(config)
     choice = choosing.read_choice(config)
     choosing.require_scales(choice.directions, choice.indices, config.raw_shift)
-    scales = np.maximum(choice.directions.shift_scales.min(axis=1), 1e-6)[list(choice.indices)]
+    scales = np.maximum(choice.directions.shown.min(axis=1), 1e-6)[list(choice.indices)]
     if config.raw_shift:
         scales = np.full(len(choice.indices), config.raw_shift)
     changes = _measure(config, choice, scales)
@@ -117,7 +117,7 @@ def _rows(
         choice.problem.layers,
         z,
         [choice.directions.edit(index) for index in choice.indices[: maps.MAX_ROWS]],
-        np.stack([base.spread_shifts(scale, 3) for scale in scales[: maps.MAX_ROWS]]),
+        np.stack([base.spread_shifts(scale, scale, 3) for scale in scales[: maps.MAX_ROWS]]),
     )
     return [
         maps.MapRow(

@@ -27,6 +27,8 @@ from navigan_jax.tasks.inputs import Problem
 from navigan_jax.tasks.settings import POSITIVE, SEED, Limits, Settings, wrong_number
 from navigan_jax.tasks.workdirs import say_written
 
+_CALIBRATION = "calibration"  # in the provenance of directions
+
 # Beyond these no run is meant, and arrays that large end the process.
 SAMPLES = Limits(most=1000, is_open=True)
 STEPS = Limits(most=1001, is_open=True)
@@ -73,10 +75,11 @@ def check(config: Config) -> None:
 class Gauge:
     """What directions of a generator are measured by, whatever their layers.
 
-    microbatch: images made at once. z: latents. target: distance at the shift scale. plausible:
-    None where it is not asked for.
+    name: what it measures, in words. microbatch: images made at once. z: latents. target: distance
+    at the shift scale. plausible: None where it is not asked for.
     """
 
+    name: str
     microbatch: int
     z: np.ndarray
     target: float
@@ -136,7 +139,26 @@ def make_gauge(
     if plausible is None and config.show.plausible_samples:
         plausible = measure_plausible(config, problem, microbatch)
     half = np.asarray(z[: config.show.calibration_latents])
-    return Gauge(microbatch, half, config.show.change * between, plausible)
+    return Gauge(
+        describe_calibration(config), microbatch, half, config.show.change * between, plausible
+    )
+
+
+def describe_calibration(config: Config) -> str:
+    """Returns in words what directions are calibrated to, whatever their layer."""
+    show = config.show
+    words = (
+        f"distance {show.change:g} of that between two random images, in the mean over "
+        f"{show.calibration_latents} latents"
+    )
+    if show.plausible_samples:
+        words += f"; plausible: quantile {show.plausible_quantile:g} of {show.plausible_samples}"
+    return words
+
+
+def is_calibrated(config: Config, directions: Directions) -> bool:
+    """Whether the directions, found with this config or its like, have the shifts it asks for."""
+    return directions.provenance.get(_CALIBRATION) == describe_calibration(config)
 
 
 def calibrate(problem: Problem, directions: Directions, gauge: Gauge) -> Directions:
@@ -148,10 +170,9 @@ def calibrate(problem: Problem, directions: Directions, gauge: Gauge) -> Directi
         problem.layers,
         problem.metric,
         jnp.asarray(gauge.z),
-        None if plausible is None else plausible.oddity,
+        plausible,
         gauge.microbatch,
     )
-    bound = math.inf if plausible is None else plausible.bound
     weights = [params_lib.get(problem.params, layer.path) for layer in problem.layers]
     weight_norm = math.sqrt(sum(float(np.sum(np.square(weight))) for weight in weights))
     scales, distances, edges = (np.zeros((len(directions), 2)) for _ in range(3))
@@ -171,7 +192,7 @@ def calibrate(problem: Problem, directions: Directions, gauge: Gauge) -> Directi
                     target=gauge.target,
                     first=first,
                     largest=max(10 * weight_norm, first),
-                    bound=bound,
+                    bound=math.inf if plausible is None else 1.0,
                     usual=usual,
                 )
                 scales[index, side] = found.scale.shift
@@ -185,6 +206,7 @@ def calibrate(problem: Problem, directions: Directions, gauge: Gauge) -> Directi
         shift_scales=scales,
         distances=distances,
         plausible=None if plausible is None else edges,
+        provenance={**directions.provenance, _CALIBRATION: gauge.name},
     )
 
 
@@ -202,13 +224,6 @@ def _first_guess(directions: Directions, index: int, target: float, weight_norm:
     return math.sqrt(2 * target / max(float(eigenvalues[index]), 1e-12))
 
 
-def is_same_calibration(scaled: Directions, directions: Directions) -> bool:
-    """Whether two calibrations of the same directions came to the same numbers."""
-    names = ("shift_scales", "distances", "plausible")
-    pairs = [(getattr(scaled, name), getattr(directions, name)) for name in names]
-    return all(np.array_equal(new, old) for new, old in pairs)
-
-
 def render_showcase(
     problem: Problem,
     directions: Directions,
@@ -223,14 +238,14 @@ def render_showcase(
 ) -> Showcase:
     """Returns frames of those directions, from −s to +s, with all that is known of them.
 
-    s is the smaller of the two sides' shift scales: one scale for both keeps columns comparable.
+    s is the shift of equal change of each side, or less where images stop being plausible before.
     raw_shift: s for all directions instead, if it is not 0. microbatch: samples at once; None: all.
     """
     z = problem.generator.sample_latents(jax.random.key(seed), samples)
-    scales = np.maximum(directions.shift_scales.min(axis=1), 1e-6)
+    ends = np.maximum(directions.shown, 1e-6)
     if raw_shift:
-        scales = np.full(len(directions), raw_shift)
-    shifts = np.stack([spread_shifts(scales[index], steps) for index in indices])
+        ends = np.full_like(ends, raw_shift)
+    shifts = np.array([spread_shifts(low, high, steps) for low, high in ends[list(indices)]])
     with Progress(
         "images", len(indices), unit="directions", is_main=devices.is_main_process()
     ) as progress:
@@ -248,11 +263,12 @@ def render_showcase(
         _record(directions, noted, index, row, is_raw=bool(raw_shift))
         for index, row in zip(indices, shifts, strict=True)
     )
-    shown = ("metric", "latents", "method", "seed")
+    known = directions.provenance
+    shown = [key for key in ("metric", "latents", "method", "seed", _CALIBRATION) if key in known]
     provenance = {
         "layer": ", ".join(layer.path for layer in problem.layers),
-        **{key: directions.provenance[key] for key in shown},
-        "weights": directions.provenance["digest"],
+        **{key: known[key] for key in shown},
+        "weights": known["digest"],
         "directions": noted.digest,
     }
     return Showcase(frames, records, provenance, noted)
@@ -263,13 +279,13 @@ def _record(
 ) -> DirectionRecord:
     plausible = directions.plausible
     edges = (math.nan, math.nan) if plausible is None else tuple(map(float, plausible[index]))
-    sides = tuple(map(float, directions.shift_scales[index]))
+    equal = tuple(map(float, directions.shift_scales[index]))
     return DirectionRecord(
         index=index,
         measures={name: float(rows[index]) for name, rows in directions.measures.items()},
         shifts=tuple(float(shift) for shift in shifts),
         distance=math.nan if is_raw else float(directions.distances[index].mean()),
-        sides=(sides[0], sides[1]),
+        equal=(equal[0], equal[1]),
         plausible=(edges[0], edges[1]),
         note=noted.get(index),
     )

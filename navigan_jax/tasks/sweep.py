@@ -133,7 +133,7 @@ def _find(
 ) -> Directions:
     """Returns the calibrated directions of a layer, found and measured once."""
     directions = hessian.find(config, folder, problem, z)
-    if directions.shift_scales.any():
+    if showing.is_calibrated(config, directions):
         return directions
     scaled = showing.calibrate(problem, directions, gauge)
     write_directions(folder / hessian.DIRECTIONS, scaled)
@@ -147,7 +147,7 @@ def _record(
     """Returns what the page shows of a layer."""
     generator, layer = problem.generator, problem.layers[0]
     shown = min(config.page.directions, len(directions))
-    scales = np.maximum(directions.shift_scales.min(axis=1), 1e-6)
+    scales = np.maximum(directions.shown.min(axis=1), 1e-6)
     edits = [edit.on_device(directions.edit(index)) for index in range(shown)]
     key = jax.random.fold_in(jax.random.key(config.seed), 4)
     changes = locality.change_maps(
@@ -165,7 +165,7 @@ def _record(
         problem.layers,
         generator.sample_latents(jax.random.key(config.show.seed), config.page.samples),
         edits,
-        np.stack([base.spread_shifts(scale, 3) for scale in scales[:shown]]),
+        np.stack([base.spread_shifts(scale, scale, 3) for scale in scales[:shown]]),
         microbatch=microbatch,
     )
     norm = float(np.linalg.norm(np.asarray(params_lib.get(problem.params, layer.path))))

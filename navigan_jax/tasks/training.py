@@ -104,17 +104,16 @@ def make_recipe(
     judge = shift_scale.make_judge(plausible, along(0.0))
     weights = [params_lib.get(params, layer.path) for layer in problem.layers]
     first = 0.1 * math.sqrt(sum(float(jnp.sum(weight**2)) for weight in weights)) or 1.0
-    bound = plausible.bound
     scale, least, weight = config.shift.scale, config.shift.least, config.loss.shift_weight
     if scale:
-        judged = shift_scale.require_images(along, judge, scale=scale, bound=bound, first=first)
+        judged = shift_scale.require_images(along, judge, scale=scale, first=first)
     else:
-        scale = shift_scale.largest_plausible_shift(along, judge, bound=bound, first=first)
+        scale = shift_scale.largest_plausible_shift(along, judge, first=first)
         least, weight = least * scale, weight / scale
         judged = judge(along(scale))
     say(
         f"shift scale {scale:.4g}, least shift {least:.4g}, weight {weight:.4g}; "
-        f"oddity of the images at ±{scale:.4g} is {judged.oddity:.3g}, plausible up to {bound:.3g}"
+        f"oddity of the images at ±{scale:.4g} is {judged.oddity:.3g} of what is plausible"
     )
     if not least < scale:
         raise wrong_number(config, "shift.least", f"less than the shift scale, {scale:g}")

@@ -105,6 +105,9 @@ class Studio:
                 "facts": {key: str(provenance[key]) for key in keys if key in provenance}
                 | {"synthesis": ", ".join(f"{key} {value}" for key, value in chosen.items())},
                 "scales": [self._scale(index) for index in range(len(self.directions))],
+                "ends": [
+                    [-low, high] for low, high in map(self._ends, range(len(self.directions)))
+                ],
                 "plausible": self._plausible(),
                 "measures": [
                     {"name": name, "values": [_known(value) for value in values]}
@@ -120,10 +123,14 @@ class Studio:
             return None
         return [[-float(low), float(high)] for low, high in self.directions.plausible]
 
+    def _ends(self, index: int) -> tuple[float, float]:
+        """Returns the |t| that galleries show on each side."""
+        low, high = (float(t) if t > 1e-6 else 1.0 for t in self.directions.shown[index])
+        return low, high
+
     def _scale(self, index: int) -> float:
-        """Returns the shift at which both sides have changed enough, as galleries show it."""
-        scale = float(np.min(self.directions.shift_scales[index]))
-        return scale if math.isfinite(scale) and scale > 1e-6 else 1.0
+        """Returns the unit of shifts on the page: the nearer end."""
+        return min(self._ends(index))
 
     # Views and images ------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Oddity is 1 on the average over one's own images, blind to units, and large for broken images."""
+"""Oddity is 1 at its bound, blind to units, large for broken images and for holes in good ones."""
 
 import jax
 import numpy as np
@@ -8,8 +8,9 @@ from navigan_jax import testing
 from navigan_jax.editing import plausibility
 from navigan_jax.errors import InputError
 
-statistics = jax.jit(plausibility.statistics)
-oddity = jax.jit(plausibility.Plausibility.oddity)
+describe = jax.jit(plausibility.describe)
+oddities = jax.jit(plausibility.Plausibility.oddities)
+NO_HOLES = np.zeros((2000, 2, 4, 4))
 
 
 def waves(seed, count, channels=3, noise=0.0):
@@ -24,37 +25,71 @@ def waves(seed, count, channels=3, noise=0.0):
     return (images + noise * random.standard_normal(images.shape)).astype(np.float32)
 
 
-def test_oddity_is_one_on_the_average_and_the_bound_a_quantile():
-    """Of samples that μ and Σ are from, and of every fourth one, which is kept apart."""
+def fit(rows, quantile, holes=NO_HOLES):
+    return plausibility.fit(plausibility.Statistics(rows, holes), quantile)
+
+
+def deviate(fitted, rows):
+    return np.sum(((rows - np.asarray(fitted.mean)) @ np.asarray(fitted.whitening).T) ** 2, axis=1)
+
+
+def test_bound_is_a_quantile_of_every_fourth_sample():
+    """Those μ and Σ are from have the mean of a sum of five squares; the quantile is of others."""
     rows = np.random.RandomState(0).standard_normal((2000, 5)) @ np.diag([1, 2, 3, 4, 5])
-    fitted = plausibility.fit(rows, 0.9)
-    deviations = (rows - np.asarray(fitted.mean)) @ np.asarray(fitted.whitening).T
-    oddities = np.sum(deviations**2, axis=1)
-    apart = np.arange(2000) % 4 == 3
-    testing.assert_close(oddities[~apart].mean(), 1.0, 2e-3)  # the ridge draws it below 1
-    testing.assert_close(np.mean(oddities[apart] <= fitted.bound), 0.9, 3e-3)
+    fitted = fit(rows, 0.9)
+    found, apart = deviate(fitted, rows), np.arange(2000) % 4 == 3
+    testing.assert_close(np.mean(found[apart] <= 1), 0.9, 3e-3)
+    testing.assert_close(found[apart].mean(), fitted.usual[0], 1e-5)
+    bound = 9.236  # the quantile 0.9 of chi-squared with 5 degrees of freedom
+    testing.assert_close(found[~apart].mean(), 5 / bound, 0.08)  # of 500 samples
+
+
+def test_bound_of_holes_is_a_hundredth_of_the_pixels_more_than_usual():
+    """Where there were never any; where every image has them they surprise nobody."""
+    holes = NO_HOLES.copy()
+    holes[:, 0, 0, 0] = 1.0
+    fitted = fit(np.random.RandomState(0).standard_normal((2000, 5)), 0.9, holes)
+    assert fitted.surprise[0, 0, 0] == fitted.usual[1] == 0
+    testing.assert_close(fitted.surprise[0, 1:], np.full((3, 4), 100.0), 1e-5)
+    testing.assert_close(fitted.surprise[1], np.full((4, 4), 100.0), 1e-5)
 
 
 @pytest.mark.parametrize("channels", [2, 3])
 def test_two_channels_are_described_without_the_pyramid(channels):
     """It takes one or three; pixels and the grid of 8 x 8 fields are described all the same."""
     pyramid = 2 * channels * 3 if channels == 3 else 0
-    assert statistics(waves(0, 4, channels)).shape == (4, 2 * channels + pyramid + 64)
+    described = describe(waves(0, 4, channels))
+    assert described.whole.shape == (4, 2 * channels + pyramid + 64)
+    assert described.holes.shape == (4, 2, 16, 16)
 
 
 def test_oddity_does_not_depend_on_the_units_of_a_statistic():
     rows = np.random.RandomState(0).standard_normal((200, 5))
     scales = np.array([1, 3, 100, 0.1, 7])
-    plain, scaled = plausibility.fit(rows, 0.5), plausibility.fit(scales * rows + 2, 0.5)
-    assert abs(plain.bound - scaled.bound) < 1e-3 * plain.bound
+    plain, scaled = fit(rows, 0.5), fit(scales * rows + 2, 0.5)
+    testing.assert_close(deviate(scaled, scales * rows + 2), deviate(plain, rows), 1e-3)
 
 
 def test_broken_images_are_odd():
     """Noise, black, and contrast beyond all; other waves are not."""
-    fitted = plausibility.fit(np.asarray(statistics(waves(0, 300))), 0.99)
-    assert np.mean(oddity(fitted, waves(1, 300))) < fitted.bound
+    fitted = plausibility.fit(describe(waves(0, 300)), 0.99)
+    assert (np.mean(oddities(fitted, waves(1, 300)), axis=0) < 1).all()
     for broken in (waves(1, 300, noise=0.3), 0 * waves(1, 300), np.sign(waves(1, 300))):
-        assert np.mean(oddity(fitted, broken)) > 2 * fitted.bound
+        assert np.mean(oddities(fitted, broken), axis=0)[0] > 2
+
+
+@pytest.mark.parametrize("colour", [-1.0, 1.0])
+def test_a_hole_is_odd(colour):
+    """Black or white in 3 of 16 by 16 pixels: 1.2 %, where the generator never makes any."""
+    fitted = plausibility.fit(describe(waves(0, 300)), 0.99)
+    images = waves(1, 300)
+    images[:, 8:9, 7:10] = colour
+    np.testing.assert_allclose(oddities(fitted, images)[:, 1], 100 * 3 / 256, rtol=1e-5)
+
+
+def test_images_that_are_no_numbers_are_not_plausible():
+    fitted = plausibility.fit(describe(waves(0, 300)), 0.99)
+    assert np.isnan(oddities(fitted, waves(1, 3) * np.nan)).all()
 
 
 def test_measuring_does_not_depend_on_the_microbatch():
@@ -65,7 +100,8 @@ def test_measuring_does_not_depend_on_the_microbatch():
         plausibility.measure(generator, params, z, quantile=0.9, microbatch=size) for size in (7, 3)
     )
     testing.assert_close(parts.mean, whole.mean, 1e-4)
-    assert abs(parts.bound - whole.bound) <= 1e-2 * whole.bound
+    testing.assert_close(parts.surprise, whole.surprise, 1e-4)
+    testing.assert_close(parts.usual, whole.usual, 1e-2)
 
 
 def test_a_generator_without_finite_images_is_refused():

@@ -53,7 +53,7 @@ def make_showcase() -> Callable[..., base.Showcase]:
                     "eigenvalue": 2.0 * 0.7**k if eigenvalue is None else eigenvalue,
                     "residual": 1e-3,
                 },
-                shifts=base.spread_shifts(3.0 * 1.2**k, steps),
+                shifts=base.spread_shifts(2.0 * 1.2**k, 3.0 * 1.2**k, steps),
                 distance=0.1,
             )
             for k in range(directions)

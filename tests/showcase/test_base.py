@@ -63,7 +63,7 @@ def test_thin_steps_keeps_ends_middle_and_symmetry(steps: int, limit: int) -> No
 
 def test_spread_shifts_has_an_exact_zero_and_is_odd() -> None:
     for steps in (3, 5, 9, 11):
-        shifts = base.spread_shifts(5.9672571476505025, steps)
+        shifts = base.spread_shifts(5.9672571476505025, 5.9672571476505025, steps)
         assert len(shifts) == steps and shifts[steps // 2] == 0
         assert shifts == tuple(-shift for shift in reversed(shifts))
         assert shifts[-1] == 5.9672571476505025

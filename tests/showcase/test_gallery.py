@@ -80,7 +80,7 @@ def test_data_tells_the_records(make_showcase: Make) -> None:
     for direction, record in zip(data["directions"], showcase.directions, strict=True):
         assert direction["index"] == record.index and direction["name"] == record.name
         assert direction["eigenvalue"] == record.measures["eigenvalue"]
-        assert direction["scale"] == record.shift_scale
+        assert direction["scale"] == max(record.ends)
         assert direction["texts"]["residual"] == base.format_number(record.measures["residual"])
         assert len(direction["shifts"]) == 5 and direction["shifts"][2] == "0"
 

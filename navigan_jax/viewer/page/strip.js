@@ -9,14 +9,14 @@ const SMALL_IS_GOOD = ["residual", "shift_error"];
 const SYMBOLS = { eigenvalue: "λ", residual: "residual", accuracy: "accuracy", shift_error: "error" };
 
 export function makeStrip(store, info, notes, choose) {
-  const { scales, measures } = info.directions;
+  const { ends, scales, measures } = info.directions;
   const list = $("cards");
   let waiting = []; // cards whose previews are out of date and in sight
   let underWay = 0;
 
   const sides = (card) => [
-    [card.minus, -scales[card.index]],
-    [card.plus, scales[card.index]],
+    [card.minus, ends[card.index][0]],
+    [card.plus, ends[card.index][1]],
   ];
 
   const cards = scales.map((_, index) => {
