@@ -11,7 +11,7 @@ from navigan_jax import params as params_lib
 from navigan_jax import testing
 from navigan_jax.errors import InputError
 from navigan_jax.perceptual import lpips
-from navigan_jax.perceptual.base import distance
+from navigan_jax.perceptual.base import AtSize, distance
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +135,35 @@ def test_weights_of_another_net_are_refused(metric):
     """Weights of AlexNet are none of VGG."""
     with pytest.raises(InputError, match="lpips vgg: expected its weights with linear ones"):
         create(metric, metric.params, net="vgg")
+
+
+def test_gradients_are_orthogonal_to_demodulated_filters(metric):
+    """A demodulated filter times a number gives the same image, so ⟨∂d/∂θ_o, θ_o⟩ = 0 for each
+    output o, but for the 1e-8 in the norm. A control: ToRGB, which is not demodulated.
+    """
+    generator = testing.tiny_generators()["stylegan2"]
+    params = testing.draw_params(generator, 1)
+    z = generator.sample_latents(jax.random.key(0), 2)
+    wanted = AtSize(metric, 32, "nearest")
+    paths = [f"synthesis/b8/{name}/kernel" for name in ("conv0", "conv1", "torgb")]
+
+    @jax.jit
+    def gradients(weights, wanted, params, z):
+        def total(weights):
+            changed = params
+            for path, weight in weights.items():
+                changed = params_lib.replace(changed, path, weight)
+            images = generator.synthesize(changed, generator.map_latent(changed, z))
+            return jnp.sum(distance(wanted, images[:1], images[1:]))
+
+        return jax.grad(total)(weights)
+
+    with testing.x64():  # LPIPS leaves 1e-3 of it to rounding in 32 bits
+        exact = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (wanted, params, z))
+        weights = {path: params_lib.get(exact[1], path) for path in paths}
+        found = jax.device_get(gradients(weights, *exact))
+    for path, gradient in found.items():
+        along = np.sum(gradient * np.asarray(weights[path]), axis=(0, 1, 2))
+        squares = [np.sum(np.square(x), axis=(0, 1, 2)) for x in (gradient, weights[path])]
+        cosines = np.abs(along) / np.sqrt(squares[0] * squares[1])
+        assert np.all(cosines > 1e-2) if "torgb" in path else np.all(cosines < 1e-4), path
