@@ -195,6 +195,11 @@ def differences(old: Config, new: Config) -> list[str]:
     ]
 
 
+def list_keys(config: Config) -> list[str]:
+    """Returns the paths of all keys with values, as "show.samples"."""
+    return [leaf.path for leaf in _leaves(config)]
+
+
 @dataclasses.dataclass(frozen=True)
 class _Leaf:
     path: str

@@ -66,8 +66,7 @@ def main(argv: Sequence[str]) -> None:
             raise
         what = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
-            f"memory: expected the run to fit; got {what}; "
-            "lower config.microbatch with --config.microbatch=N, down to 1, and run again"
+            f"memory: expected the run to fit; got {what}; {_what_to_lower(config)}"
         ) from error
 
 
@@ -142,6 +141,21 @@ def run() -> NoReturn:
 def _interrupt(number: int, frame: object) -> NoReturn:
     del frame
     raise KeyboardInterrupt(number)
+
+
+# Keys that memory grows with, the first ones first: not every task has them all.
+_MEMORY_KEYS = ("microbatch", "show.samples", "video.samples")
+
+
+def _what_to_lower(config: config_lib.Config) -> str:
+    """Returns what to do about memory, in the keys of this config."""
+    keys = config_lib.list_keys(config)
+    known = [key for key in _MEMORY_KEYS if key in keys]
+    if not known:
+        return "make fewer or smaller images at once, and run again"
+    others = f" (then {', '.join(f'config.{key}' for key in known[1:])})" if known[1:] else ""
+    first = known[0]
+    return f"lower config.{first} with --config.{first}=N, down to 1{others}, and run again"
 
 
 def _is_out_of_memory(error: Exception) -> bool:

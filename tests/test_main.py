@@ -9,6 +9,10 @@ import time
 
 import pytest
 
+from configs import tiny
+from navigan_jax import config as config_lib
+from navigan_jax import main
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 CONFIG = """
@@ -181,12 +185,12 @@ def test_task_gets_the_frozen_config_and_its_directory(
         ),
         (
             "  raise MemoryError",
-            "memory: expected the run to fit; got MemoryError; lower config.mi",
+            "memory: expected the run to fit; got MemoryError; make fewer or smaller images at on",
         ),
         (
             "  import jax\n"
             "  raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: no room\\nfor 8 bytes')",
-            "got RESOURCE_EXHAUSTED: no room; lower config.microbatch with --config.microbatch=N",
+            "got RESOURCE_EXHAUSTED: no room; make fewer or smaller images at once, and run again",
         ),
     ],
 )
@@ -194,6 +198,20 @@ def test_mistake_found_by_a_task_is_one_message(
     config: pathlib.Path, tmp_path: pathlib.Path, body: str, message: str
 ) -> None:
     assert_one_message(run(f"--config={config}", f"--workdir={tmp_path}", body=body), message)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "advice"),
+    [
+        ("hessian", "lower config.microbatch with --config.microbatch=N, down to 1 (then config."),
+        ("maps", "lower config.microbatch with --config.microbatch=N, down to 1 (then config.show"),
+        ("gallery", "lower config.show.samples with --config.show.samples=N, down to 1 (then con"),
+        ("edit", "make fewer or smaller images at once, and run again"),
+    ],
+)
+def test_what_to_lower_is_a_key_of_the_config(experiment: str, advice: str) -> None:
+    config = config_lib.freeze(tiny.get_config(experiment))
+    assert main._what_to_lower(config).startswith(advice)
 
 
 def test_memory_that_is_really_too_small_is_one_message(
