@@ -25,6 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.generator = placeholder(str)  # generator file, made by tools/convert_weights
     config.directions = placeholder(str)  # directions.safetensors of an earlier run
+    config.any_weights = False  # True: also directions found in other weights of the same sizes
     config.choose = "all"  # all, starred, or numbers like 0,3,8-11: in that order
     config.raw_shift = 0.0  # t at ±s, in units of ‖ξ‖, for all alike; 0: each one's shift scale
 

@@ -34,6 +34,7 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
 
     config.generator = placeholder(str)  # generator file, made by tools/convert_weights
     config.directions = placeholder(str)  # directions.safetensors of an earlier run
+    config.any_weights = False  # True: also directions found in other weights of the same sizes
     config.choose = "all"  # all, starred, or numbers like 0,3,8-11: in that order
 
     config.latents = ml_collections.ConfigDict()

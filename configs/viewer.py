@@ -23,6 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.generator = placeholder(str)  # generator file, made by tools/convert_weights
     config.directions = placeholder(str)  # directions found in it, e.g. by configs/hessian.py
+    config.any_weights = False  # True: also directions found in other weights of the same sizes
     config.source = placeholder(str)  # the checkpoint the generator was converted from, if edited
     # copies of it are to be exported
     config.synthesis = hessian.synthesis_keys()  # see there: truncation, noise, label, precision

@@ -129,8 +129,9 @@ def read_directions(path: str | os.PathLike[str], *, digest: str | None) -> Dire
     if digest not in (None, provenance["digest"]):
         raise InputError(
             f"{path}: expected directions of the weights {digest}; got directions of "
-            f"{provenance['digest']}; give the generator they were found in (or, in Python, "
-            "digest=None to try them on any)"
+            f"{provenance['digest']}; give the generator they were found in; tasks that "
+            "look at directions try them on others with --config.any_weights=True (in Python: "
+            "digest=None)"
         )
     return Directions(
         basis={layer: arrays[_BASIS + layer] for layer in layers},

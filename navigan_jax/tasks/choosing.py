@@ -8,7 +8,7 @@ from navigan_jax import directions as directions_lib
 from navigan_jax import notes
 from navigan_jax import params as params_lib
 from navigan_jax.config import Config
-from navigan_jax.directions import Directions, read_directions
+from navigan_jax.directions import Directions, read_directions, require_fit
 from navigan_jax.errors import InputError
 from navigan_jax.notes import Notes
 from navigan_jax.perceptual import METRICS
@@ -17,7 +17,14 @@ from navigan_jax.tasks.inputs import Problem
 from navigan_jax.tasks.settings import Settings
 
 CHOICE = inputs.SYNTHESIS | Settings(
-    {"task": str, "distributed": bool, "generator": str, "directions": str, "choose": str}
+    {
+        "task": str,
+        "distributed": bool,
+        "generator": str,
+        "directions": str,
+        "any_weights": bool,
+        "choose": str,
+    }
 )
 
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
@@ -44,7 +51,9 @@ def read_choice(config: Config) -> Choice:
     """
     generator, params, _ = inputs.read_set_generator(config)
     digest = params_lib.digest(params)
-    directions = read_directions(config.directions, digest=digest)
+    wanted = None if config.any_weights else digest
+    directions = read_directions(config.directions, digest=wanted)
+    require_fit(config.directions, directions, params)
     layers = generator.find_layers(directions.layers)
     problem = Problem(generator, params, digest, layers, METRICS["l2"](), config.generator)
     noted = notes.read_notes(

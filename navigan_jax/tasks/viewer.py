@@ -23,6 +23,7 @@ SETTINGS = (
         {
             "generator": str,
             "directions": str,
+            "any_weights": bool,
             "source": str | None,
             "samples": int,
             "port": int,
@@ -44,7 +45,8 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     is_open = not access.is_loopback(config.host)
     token = config.token or (secrets.token_urlsafe(24) if is_open else None)
     generator, params, synthesis = inputs.read_set_generator(config)
-    directions = read_directions(config.directions, digest=params_lib.digest(params))
+    digest = None if config.any_weights else params_lib.digest(params)
+    directions = read_directions(config.directions, digest=digest)
     require_fit(config.directions, directions, params)
     generator.find_layers(directions.layers)
     source = None

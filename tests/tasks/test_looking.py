@@ -127,6 +127,21 @@ def test_raw_shift_stands_in_for_the_scales(folder, tmp_path):
         run(config, tmp_path / "plain")
 
 
+def test_directions_of_other_weights_are_shown_if_told_so(folder, tmp_path):
+    """A generator trained on: refused unless told otherwise; of other sizes, always refused."""
+    for name, sizes in (("later", SIZES), ("wider", SIZES | {"widths": [8, 6]})):
+        params = testing.draw_params(make_generator("dcgan", sizes), 1)
+        write_generator(tmp_path / f"{name}.safetensors", "dcgan", sizes, params, {})
+    changes = {"generator": str(tmp_path / "later.safetensors"), "choose": "0"}
+    with pytest.raises(InputError, match=r"directions of the weights .*any_weights=True"):
+        run(configure("maps", folder, **changes), tmp_path / "run")
+    run(configure("maps", folder, **changes, any_weights=True), tmp_path / "run")
+    assert (tmp_path / "run" / "maps.png").exists()
+    changes["generator"] = str(tmp_path / "wider.safetensors")
+    with pytest.raises(InputError, match="expected directions for weights of these sizes; got"):
+        run(configure("maps", folder, **changes, any_weights=True), tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("words", "meant"),
     [("all", (0, 1, 2, 3, 4)), ("starred", (1, 3)), ("4,0-1, 0", (4, 0, 1)), (" 2 ", (2,))],

@@ -84,6 +84,10 @@ def test_directions_of_another_generator_are_told(
     config = configure(files, directions=str(files / "others.safetensors"))
     with pytest.raises(InputError, match="expected directions of the weights"):
         tasks.TASKS["viewer"](config, tmp_path)
+    # Told otherwise, the task goes on to its next check.
+    config = configure(files, directions=config.directions, any_weights=True, host="192.0.2.1")
+    with pytest.raises(InputError, match=r"config\.port: expected a free port of 192"):
+        tasks.TASKS["viewer"](config, tmp_path)
 
 
 def test_png_is_the_edit_tasks_file(files: pathlib.Path, tmp_path: pathlib.Path) -> None:
