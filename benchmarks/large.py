@@ -27,7 +27,7 @@ from navigan_jax import params as params_lib
 from navigan_jax.generators.files import make_generator
 from navigan_jax.perceptual import METRICS
 from navigan_jax.perceptual.base import AtSize
-from navigan_jax.tasks import budget, hessian, inputs, showing
+from navigan_jax.tasks import budget, calibrating, hessian, inputs
 from navigan_jax.tasks.inputs import Problem
 
 LAYER = "synthesis/b64/conv1/kernel"  # convs.7 of NaviGAN
@@ -71,7 +71,7 @@ def main() -> None:
         common.ratio("budget_over_peak", options.memory * 2**30 / peak)
         images_at_once = budget.microbatch_of_images(config, problem)
         began = time.perf_counter()
-        gauge = showing.make_gauge(config, problem, images_at_once)
+        gauge = calibrating.make_gauge(config, problem, images_at_once)
         one = dataclasses.replace(
             directions,
             basis={path: rows[:1] for path, rows in directions.basis.items()},
@@ -79,7 +79,7 @@ def main() -> None:
             shift_scales=directions.shift_scales[:1],
             distances=directions.distances[:1],
         )
-        first = showing.calibrate(problem, one, gauge)
+        first = calibrating.calibrate(problem, one, gauge)
         seconds, peak = time.perf_counter() - began, common.peak_bytes()
         print(
             f"{images_at_once} images at once; shift scale of one direction in {seconds:.0f} s, "

@@ -109,6 +109,7 @@ ORDER = [
     "tasks.workdirs",
     "tasks.inputs",
     "tasks.budget",
+    "tasks.calibrating",
     "tasks.showing",
     "tasks.choosing",
     "tasks.hessian",

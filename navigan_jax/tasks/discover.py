@@ -30,7 +30,7 @@ from navigan_jax.showcase import curves, gallery, grid
 from navigan_jax.showcase.base import DirectionRecord, Showcase, spread_shifts
 from navigan_jax.subspaces.base import LATENT, Full, Latent, Subspace, fixed_basis, require_fit
 from navigan_jax.subspaces.svd import singular_values
-from navigan_jax.tasks import inputs, showing, training, workdirs
+from navigan_jax.tasks import calibrating, inputs, showing, training, workdirs
 from navigan_jax.tasks.inputs import Problem
 from navigan_jax.tasks.settings import NOT_NEGATIVE, POSITIVE, SEED, Limits, Settings, wrong_number
 from navigan_jax.tasks.workdirs import say
@@ -171,7 +171,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             directions = read_directions(path, digest=problem.digest)
             say(f"{path}: found, {len(directions)} directions")
         else:
-            plausible = showing.measure_plausible(config, problem, config.microbatch)
+            plausible = calibrating.measure_plausible(config, problem, config.microbatch)
             directions = _discover(config, workdir, problem, matrix, start, plausible)
         if devices.is_main_process():
             _show(config, workdir, problem, directions, plausible)
@@ -327,9 +327,9 @@ def _show(
 ) -> None:
     """Calibrates and shows changes of weights; shows changes of the latent at the run's scale."""
     if problem.layers:
-        if not showing.is_calibrated(config, directions):
-            gauge = showing.make_gauge(config, problem, config.microbatch, plausible)
-            directions = showing.calibrate(problem, directions, gauge)
+        if not calibrating.is_calibrated(config, directions):
+            gauge = calibrating.make_gauge(config, problem, config.microbatch, plausible)
+            directions = calibrating.calibrate(problem, directions, gauge)
             write_directions(workdir / _DIRECTIONS, directions)
         showing.show(
             config, workdir, problem, directions, name=_DIRECTIONS, microbatch=config.microbatch

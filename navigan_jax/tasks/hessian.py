@@ -18,7 +18,7 @@ from navigan_jax.config import Config
 from navigan_jax.directions import Directions, read_directions, write_directions
 from navigan_jax.errors import InputError
 from navigan_jax.subspaces import hessian, products, reduction, runs
-from navigan_jax.tasks import budget, inputs, showing, workdirs
+from navigan_jax.tasks import budget, calibrating, inputs, showing, workdirs
 from navigan_jax.tasks.inputs import Problem
 from navigan_jax.tasks.settings import NOT_NEGATIVE, POSITIVE, Limits, Settings, wrong_number
 from navigan_jax.tasks.workdirs import say
@@ -94,9 +94,9 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         directions = find(config, workdir, problem, z)
         if devices.is_main_process():
             microbatch = budget.microbatch_of_images(config, problem)
-            if not showing.is_calibrated(config, directions):
-                gauge = showing.make_gauge(config, problem, microbatch)
-                directions = showing.calibrate(problem, directions, gauge)
+            if not calibrating.is_calibrated(config, directions):
+                gauge = calibrating.make_gauge(config, problem, microbatch)
+                directions = calibrating.calibrate(problem, directions, gauge)
                 write_directions(workdir / DIRECTIONS, directions)
             showing.show(
                 config, workdir, problem, directions, name=DIRECTIONS, microbatch=microbatch

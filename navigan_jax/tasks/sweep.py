@@ -25,10 +25,10 @@ from navigan_jax.evaluation import locality
 from navigan_jax.generators.base import EditableLayer, Generator
 from navigan_jax.showcase import base, layers_page
 from navigan_jax.showcase.layers_page import LayerRecord
-from navigan_jax.tasks import budget, hessian, inputs, showing
+from navigan_jax.tasks import budget, calibrating, hessian, inputs, showing
+from navigan_jax.tasks.calibrating import Gauge
 from navigan_jax.tasks.inputs import Problem
 from navigan_jax.tasks.settings import Limits, Settings
-from navigan_jax.tasks.showing import Gauge
 from navigan_jax.tasks.workdirs import say, say_written
 
 # Keys of this task alone; all others are those of `hessian`, but for the layer.
@@ -76,7 +76,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     with checkpoints.locked(workdir):
         # The last layers need most for their images.
         microbatch = budget.microbatch_of_images(config, problems[-1])
-        gauge = showing.make_gauge(config, problems[0], microbatch)
+        gauge = calibrating.make_gauge(config, problems[0], microbatch)
         records = []
         for number, (one, problem) in enumerate(zip(single, problems, strict=True)):
             path = problem.layers[0].path
@@ -133,9 +133,9 @@ def _find(
 ) -> Directions:
     """Returns the calibrated directions of a layer, found and measured once."""
     directions = hessian.find(config, folder, problem, z)
-    if showing.is_calibrated(config, directions):
+    if calibrating.is_calibrated(config, directions):
         return directions
-    scaled = showing.calibrate(problem, directions, gauge)
+    scaled = calibrating.calibrate(problem, directions, gauge)
     write_directions(folder / hessian.DIRECTIONS, scaled)
     checkpoints.remove_state(folder / hessian.STATE)
     return scaled

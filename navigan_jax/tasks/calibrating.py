@@ -1,0 +1,192 @@
+"""Calibration as tasks ask for it: shifts of equal change, and how far images stay plausible."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from navigan_jax import devices
+from navigan_jax import params as params_lib
+from navigan_jax.array_types import Params
+from navigan_jax.config import Config
+from navigan_jax.directions import Directions, Edit
+from navigan_jax.editing import calibration, edit, plausibility
+from navigan_jax.errors import InputError
+from navigan_jax.perceptual.base import squared_norms
+from navigan_jax.progress import Progress
+from navigan_jax.tasks.inputs import Problem
+from navigan_jax.tasks.settings import POSITIVE, Limits, Settings
+
+NOTED = "calibration"  # the name in the provenance of directions of what they are calibrated to
+
+SETTINGS = Settings(
+    {
+        "show.change": float,
+        "show.calibration_latents": int,
+        "show.plausible_samples": int,
+        "show.plausible_quantile": float,
+    },
+    {
+        "show.change": POSITIVE,
+        "show.calibration_latents": Limits(most=10**5, is_open=True),
+        "show.plausible_samples": Limits(most=10**6),
+        "show.plausible_quantile": Limits(most=1, is_open=True),
+    },
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gauge:
+    """What directions of a generator are measured by, whatever their layers.
+
+    name: what it measures, in words. microbatch: images made at once. z: latents. target: distance
+    at the shift scale. plausible: None where it is not asked for.
+    """
+
+    name: str
+    microbatch: int
+    z: np.ndarray
+    target: float
+    plausible: plausibility.Plausibility | None
+
+
+def measure_plausible(
+    config: Config, problem: Problem, microbatch: int
+) -> plausibility.Plausibility:
+    """Returns what is plausible by the generator's own images.
+
+    Raises: InputError if these are not finite.
+    """
+    key = jax.random.fold_in(jax.random.key(config.seed), 5)
+    return plausibility.measure(
+        problem.generator,
+        problem.params,
+        problem.generator.sample_latents(key, config.show.plausible_samples),
+        quantile=config.show.plausible_quantile,
+        microbatch=microbatch,
+    )
+
+
+def make_gauge(
+    config: Config,
+    problem: Problem,
+    microbatch: int,
+    plausible: plausibility.Plausibility | None = None,
+) -> Gauge:
+    """Returns the gauge of a generator and its distance.
+
+    microbatch: images to be made at once, here and with the gauge. plausible: of this generator,
+    if it was measured before.
+    Raises: InputError if all images of the generator are the same, or not finite.
+    """
+    generator, params, metric = problem.generator, problem.params, problem.metric
+    key = jax.random.fold_in(jax.random.key(config.seed), 2)
+    z = generator.sample_latents(key, 2 * config.show.calibration_latents)
+
+    @jax.jit
+    def features(params: Params, metric: Any, z: jax.Array) -> Any:
+        return metric.features(generator.synthesize(params, generator.map_latent(params, z)))
+
+    parts = [
+        features(params, metric, z[start : start + microbatch])
+        for start in range(0, len(z), microbatch)
+    ]
+    whole = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+    halves = (jax.tree.map(lambda leaf, h=h: jnp.split(leaf, 2)[h], whole) for h in (0, 1))
+    difference = jax.tree.map(jnp.subtract, *halves)
+    between = float(jnp.mean(jnp.sum(squared_norms(difference), axis=0)))
+    if not between > 0:
+        raise InputError(
+            f"{problem.source}: expected images that differ with the latent; got the same for "
+            "all; check the weights"
+        )
+    if plausible is None and config.show.plausible_samples:
+        plausible = measure_plausible(config, problem, microbatch)
+    half = np.asarray(z[: config.show.calibration_latents])
+    return Gauge(
+        describe_calibration(config), microbatch, half, config.show.change * between, plausible
+    )
+
+
+def describe_calibration(config: Config) -> str:
+    """Returns in words what directions are calibrated to, whatever their layer."""
+    show = config.show
+    words = (
+        f"distance {show.change:g} of that between two random images, in the mean over "
+        f"{show.calibration_latents} latents"
+    )
+    if show.plausible_samples:
+        words += f"; plausible: quantile {show.plausible_quantile:g} of {show.plausible_samples}"
+    return words
+
+
+def is_calibrated(config: Config, directions: Directions) -> bool:
+    """Whether the directions, found with this config or its like, have the shifts it asks for."""
+    return directions.provenance.get(NOTED) == describe_calibration(config)
+
+
+def calibrate(problem: Problem, directions: Directions, gauge: Gauge) -> Directions:
+    """Returns the directions with the shifts at which images have changed by the wanted amount."""
+    plausible = gauge.plausible
+    look = edit.make_look(
+        problem.generator,
+        problem.params,
+        problem.layers,
+        problem.metric,
+        jnp.asarray(gauge.z),
+        plausible,
+        gauge.microbatch,
+    )
+    weights = [params_lib.get(problem.params, layer.path) for layer in problem.layers]
+    weight_norm = math.sqrt(sum(float(np.sum(np.square(weight))) for weight in weights))
+    scales, distances, edges = (np.zeros((len(directions), 2)) for _ in range(3))
+    with Progress(
+        "shift scales", len(directions), unit="directions", is_main=devices.is_main_process()
+    ) as progress:
+        # What is known of an edit of zero: how odd the originals are.
+        usual = look(edit.on_device(directions.edit(0)), 0.0)[1]
+        ratio = 1.0  # of the last direction's scale to its guess: much the same for the next one
+        for index in range(len(directions)):
+            direction = edit.on_device(directions.edit(index))
+            guess = _first_guess(directions, index, gauge.target, weight_norm)
+            first = ratio * guess
+            for side, sign in enumerate((-1.0, 1.0)):
+                found = calibration.find_side(
+                    _along(look, direction, sign),
+                    target=gauge.target,
+                    first=first,
+                    largest=max(10 * weight_norm, first),
+                    bound=math.inf if plausible is None else 1.0,
+                    usual=usual,
+                )
+                scales[index, side] = found.scale.shift
+                distances[index, side] = found.scale.distance
+                edges[index, side] = found.plausible
+                first = found.scale.shift or first  # the other side is much like this one
+            ratio = scales[index, 0] / guess if scales[index, 0] else ratio
+            progress.advance(1, scale=scales[index].max())
+    return dataclasses.replace(
+        directions,
+        shift_scales=scales,
+        distances=distances,
+        plausible=None if plausible is None else edges,
+        provenance={**directions.provenance, NOTED: gauge.name},
+    )
+
+
+def _along(
+    look: Callable[[Edit, float], tuple[float, float]], direction: Edit, sign: float
+) -> Callable[[float], tuple[float, float]]:
+    return lambda shift: look(direction, sign * shift)
+
+
+def _first_guess(directions: Directions, index: int, target: float, weight_norm: float) -> float:
+    """Returns the shift t of distance t²λ/2 = target, or without eigenvalues some small one."""
+    eigenvalues = directions.measures.get("eigenvalue")
+    if eigenvalues is None:
+        return weight_norm / 100
+    return math.sqrt(2 * target / max(float(eigenvalues[index]), 1e-12))
