@@ -39,6 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.generator = placeholder(str)  # generator file, made by tools/convert_weights
     config.recipe = placeholder(str)  # JSON, see above
     config.directions = placeholder(str)  # files with commas; nothing: those the recipe names
+    config.any_weights = False  # True: also directions found in other weights of the same sizes
     config.synthesis = hessian.synthesis_keys()  # see there: truncation, noise, label, precision;
     # what is set takes the place of the recipe's own word, also if it is the default
     return config

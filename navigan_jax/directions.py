@@ -142,6 +142,24 @@ def read_directions(path: str | os.PathLike[str], *, digest: str | None) -> Dire
     )
 
 
+def read_fitting(
+    path: str | os.PathLike[str], params: Params, *, digest: str, any_weights: bool
+) -> Directions:
+    """Returns the directions of a file for these weights, whose layers have their sizes.
+
+    digest: of the weights. any_weights: whether directions that were found in others are taken too;
+      they then count as of these, and the provenance tells under "found_in" of which they are.
+    Raises: as `read_directions` and `require_fit`.
+    """
+    directions = read_directions(path, digest=None if any_weights else digest)
+    require_fit(path, directions, params)
+    found_in = directions.provenance["digest"]
+    if found_in == digest:
+        return directions
+    provenance = {**directions.provenance, "digest": digest, "found_in": found_in}
+    return dataclasses.replace(directions, provenance=provenance)
+
+
 def require_fit(path: str | os.PathLike[str], directions: Directions, params: Params) -> None:
     """Checks that the directions, which are those of that file, are shaped like the weights.
 

@@ -8,7 +8,7 @@ from navigan_jax import directions as directions_lib
 from navigan_jax import notes
 from navigan_jax import params as params_lib
 from navigan_jax.config import Config
-from navigan_jax.directions import Directions, read_directions, require_fit
+from navigan_jax.directions import Directions, read_fitting
 from navigan_jax.errors import InputError
 from navigan_jax.notes import Notes
 from navigan_jax.perceptual import METRICS
@@ -51,9 +51,9 @@ def read_choice(config: Config) -> Choice:
     """
     generator, params, _ = inputs.read_set_generator(config)
     digest = params_lib.digest(params)
-    wanted = None if config.any_weights else digest
-    directions = read_directions(config.directions, digest=wanted)
-    require_fit(config.directions, directions, params)
+    directions = read_fitting(
+        config.directions, params, digest=digest, any_weights=config.any_weights
+    )
     layers = generator.find_layers(directions.layers)
     problem = Problem(generator, params, digest, layers, METRICS["l2"](), config.generator)
     noted = notes.read_notes(

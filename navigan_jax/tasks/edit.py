@@ -11,7 +11,7 @@ from navigan_jax import directions as directions_lib
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
 from navigan_jax.config import Config
-from navigan_jax.directions import Directions, read_directions
+from navigan_jax.directions import Directions, read_fitting
 from navigan_jax.editing import recipe as recipe_lib
 from navigan_jax.editing import recipe_files, rendering
 from navigan_jax.editing.recipe import Recipe, Video
@@ -30,6 +30,7 @@ SETTINGS = inputs.SYNTHESIS | Settings(
         "generator": str,
         "recipe": str,
         "directions": str | None,
+        "any_weights": bool,
     }
 )
 
@@ -44,7 +45,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     generator, params, synthesis = inputs.read_set_generator(config, recipe.synthesis)
     recipe = dataclasses.replace(recipe, synthesis=synthesis)
     digest = params_lib.digest(params)
-    directions = _read_all(config, recipe, digest)
+    directions = _read_all(config, recipe, params)
     try:
         rendering.check(recipe, generator, digest, directions)
     except InputError as error:
@@ -68,7 +69,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     say_written(workdir, written)
 
 
-def _read_all(config: Config, recipe: Recipe, digest: str) -> Mapping[str, Directions]:
+def _read_all(config: Config, recipe: Recipe, params: Params) -> Mapping[str, Directions]:
     """Returns the directions of the recipe by their digests.
 
     A file is looked for where `config.directions` says, then where the recipe does: seen from
@@ -88,7 +89,10 @@ def _read_all(config: Config, recipe: Recipe, digest: str) -> Mapping[str, Direc
                     "nor beside the recipe; say where they are with --config.directions=FILE"
                 )
             paths.append(found[0])
-    found_directions = [read_directions(path, digest=digest) for path in paths]
+    digest, any_weights = params_lib.digest(params), config.any_weights
+    found_directions = [
+        read_fitting(path, params, digest=digest, any_weights=any_weights) for path in paths
+    ]
     return {directions_lib.digest(one): one for one in found_directions}
 
 

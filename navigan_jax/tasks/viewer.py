@@ -6,7 +6,7 @@ import secrets
 from navigan_jax import checkpoints
 from navigan_jax import params as params_lib
 from navigan_jax.config import Config
-from navigan_jax.directions import read_directions, require_fit
+from navigan_jax.directions import read_fitting
 from navigan_jax.errors import InputError
 from navigan_jax.generators.source_map import read_source_map
 from navigan_jax.tasks import inputs
@@ -45,9 +45,10 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     is_open = not access.is_loopback(config.host)
     token = config.token or (secrets.token_urlsafe(24) if is_open else None)
     generator, params, synthesis = inputs.read_set_generator(config)
-    digest = None if config.any_weights else params_lib.digest(params)
-    directions = read_directions(config.directions, digest=digest)
-    require_fit(config.directions, directions, params)
+    digest = params_lib.digest(params)
+    directions = read_fitting(
+        config.directions, params, digest=digest, any_weights=config.any_weights
+    )
     generator.find_layers(directions.layers)
     source = None
     if config.source is not None:

@@ -12,7 +12,7 @@ from configs import edit, viewer
 from navigan_jax import config as config_lib
 from navigan_jax import params as params_lib
 from navigan_jax import tasks
-from navigan_jax.directions import read_directions
+from navigan_jax.directions import read_directions, read_fitting
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import read_generator
 from navigan_jax.viewer.studio import Studio
@@ -84,10 +84,33 @@ def test_directions_of_another_generator_are_told(
     config = configure(files, directions=str(files / "others.safetensors"))
     with pytest.raises(InputError, match="expected directions of the weights"):
         tasks.TASKS["viewer"](config, tmp_path)
-    # Told otherwise, the task goes on to its next check.
-    config = configure(files, directions=config.directions, any_weights=True, host="192.0.2.1")
-    with pytest.raises(InputError, match=r"config\.port: expected a free port of 192"):
-        tasks.TASKS["viewer"](config, tmp_path)
+
+
+def test_directions_of_another_generator_are_used_if_told_so(
+    files: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """In the viewer and in the recipe that it exports; the pixels are those of the directions' own
+    generator, which is the same one here under another name.
+    """
+    generator, params = read_generator(files / "generator.safetensors")
+    digest = params_lib.digest(params)
+    views = []
+    for name in ("directions", "others"):
+        path = files / f"{name}.safetensors"
+        directions = read_fitting(path, params, digest=digest, any_weights=True)
+        assert directions.provenance.get("found_in") == ("0" * 64 if name == "others" else None)
+        studio = Studio(generator, params, directions, path, tmp_path)
+        moves = [{"index": 1, "shift": 2.5}]
+        views.append(studio.view({"sample": {"seed": 7}, "moves": moves}))
+    recipe = files / "others.json"
+    recipe.write_text(studio.recipe_text(views[1].recipe), encoding="utf-8")
+    config = edit.get_config()
+    config.generator, config.recipe = str(files / "generator.safetensors"), str(recipe)
+    with pytest.raises(InputError, match=r"directions of the weights .*any_weights=True"):
+        tasks.TASKS["edit"](config_lib.freeze(config), tmp_path)
+    config.any_weights = True
+    tasks.TASKS["edit"](config_lib.freeze(config), tmp_path)
+    assert (tmp_path / "edit_000.png").read_bytes() == studio.png(views[0])
 
 
 def test_png_is_the_edit_tasks_file(files: pathlib.Path, tmp_path: pathlib.Path) -> None:
