@@ -209,7 +209,8 @@ def _check(
         may_be_infinite = name == f"{_MEASURE}residual"
         if np.isnan(array).any() or (not may_be_infinite and np.isinf(array).any()):
             raise _damaged(path, "finite numbers", f"NaN or infinity in {name}")
-        if (name in _TABLES or may_be_infinite) and (array < 0).any():
+        is_table = name in _TABLES or name in _OPTIONAL_TABLES
+        if (is_table or may_be_infinite) and (array < 0).any():
             raise _damaged(path, f"{name} of 0 or more", f"{float(array.min()):g}")
     for index in range(count):
         rows = [arrays[f"{_BASIS}{layer}"][index].astype(np.float64) for layer in layers]

@@ -176,6 +176,7 @@ def test_truncated_file_is_refused(written, tenth):
             "measures/residual of 0 or more; got -0.001",
         ),
         ({"arrays": {"distances": -np.eye(3)[:, :2]}}, "distances of 0 or more; got -1"),
+        ({"arrays": {"plausible": -np.eye(3)[:, :2]}}, "plausible of 0 or more; got -1"),
         (
             {"arrays": {"basis/conv1/kernel": np.zeros((3, 3, 3, 2, 1), np.int8)}},
             "fractions .* in basis/conv1/kernel; got int8",

@@ -86,9 +86,18 @@ def _require_fit(got: Mapping[str, Any], own: Mapping[str, Any], path: str) -> N
                 f"{path}: expected the weights of a ResNet-18 for these images, {name} {expected}; "
                 f"got {found}; {_ADVICE}"
             )
-        if not np.isfinite(got[name]).all():
+        array = np.asarray(got[name])
+        if not np.isfinite(array).all():
             raise InputError(
                 f"{path}: expected finite weights; got NaN or infinity in {name}; {_ADVICE}"
+            )
+        if array.dtype != np.float32:
+            raise InputError(
+                f"{path}: expected weights of float32; got {name} of {array.dtype}; {_ADVICE}"
+            )
+        if name.endswith("/var") and array.min() < 0:
+            raise InputError(
+                f"{path}: expected variances of 0 or more; got {array.min():g} in {name}; {_ADVICE}"
             )
 
 

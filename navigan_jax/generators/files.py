@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 import jax
+import numpy as np
 
 from navigan_jax import checkpoints, generators
 from navigan_jax import params as params_lib
@@ -170,6 +171,11 @@ def _make_fitting(
         raise InputError(
             f"{path}: expected the weights of this {architecture}; got others; convert them anew:"
             "\n  " + "\n  ".join(differences)
+        )
+    kinds = {key: np.asarray(leaf).dtype for key, leaf in params_lib.flatten(params).items()}
+    if others := [f"{key} of {kind}" for key, kind in kinds.items() if kind != np.float32]:
+        raise InputError(
+            f"{path}: expected weights of float32; got {', '.join(others)}; convert them anew"
         )
     if bad := params_lib.non_finite_paths(params):
         raise InputError(

@@ -273,6 +273,8 @@ class _Session:
             raise self._diverged(window.step, "NaN or infinity in what is trained")
         table = self._measure(state.directions, state.reconstructor, self._key)
         accuracy = float(table.accuracy.mean())
+        if not np.isfinite(table.shift_error).all():
+            raise self._diverged(window.step, "NaN or infinity of the reconstructor")
         self._history.append(accuracy)
         if loop.has_stalled(self._history, patience=config.patience, least_gain=config.least_gain):
             self.stop = f"no gain in {config.patience} evaluations, config.patience"

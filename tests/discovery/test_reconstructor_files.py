@@ -145,6 +145,11 @@ def test_incomplete_or_broken_weights_are_not_written(converted, tmp_path):
         ({"params/bn1/bias": np.ones(3)}, r"params/bn1/bias \[64\]; got \[3\]; make it anew"),
         ({"params/other": np.ones(3)}, r"params/other absent; got \[3\]; make it anew"),
         ({"params/bn1/bias": np.full(64, np.nan)}, r"got NaN or infinity in params/bn1/bias"),
+        ({"params/bn1/bias": np.ones(64, np.int32)}, r"of float32; got params/bn1/bias of int32"),
+        (
+            {"batch_stats/bn1/var": np.full(64, -1, np.float32)},
+            r"variances of 0 or more; got -1 in batch_stats/bn1/var",
+        ),
     ):
         kept = {name: leaf for name, leaf in (flat | changed).items() if leaf is not None}
         with pytest.raises(InputError, match=complaint):

@@ -150,6 +150,13 @@ def test_weights_that_do_not_fit_are_listed(written):
     ]
 
 
+def test_weights_of_another_type_are_refused(written):
+    """Derivatives would fail at whole numbers, and directions be of other bits than 32."""
+    rewrite(written, arrays={"conv1/kernel": np.ones((4, 4, 6, 5), np.int32)})
+    with pytest.raises(InputError, match=r"of float32; got conv1/kernel of int32; convert them"):
+        read_generator(written)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_weights_that_are_not_finite_are_refused(params, written, bad):
     """Read or written; the file that is there stays."""

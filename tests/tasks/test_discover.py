@@ -211,15 +211,15 @@ def train(files, monkeypatch):
 
     def measure(setup, rounds):
         empty = np.zeros((3, 3))
-        return lambda *arguments: ranking.Table(empty.astype(int), np.ones(3), empty)
+        return lambda *arguments: ranking.Table(empty.astype(int), errors, empty)
 
-    poisoned = None
+    poisoned, errors = None, np.ones(3)
     monkeypatch.setattr(training, "make_step", make_cheap_step)
     monkeypatch.setattr(training, "make_measure", measure)
 
-    def run_it(workdir, *, nan_at=None, **changes):
-        nonlocal poisoned
-        poisoned = nan_at
+    def run_it(workdir, *, nan_at=None, shift_error=1.0, **changes):
+        nonlocal poisoned, errors
+        poisoned, errors = nan_at, np.full(3, shift_error)
         config = configure(files, image_steps=100, **changes)
         recipe = step_lib.Recipe(batch=4, directions=3, shift_scale=1.0, min_shift=0.1)
         matrix = direction_matrix(jax.random.key(0), Latent(3), kind="linear", count=3)
@@ -259,6 +259,12 @@ def test_a_loss_of_nan_ends_the_run_and_keeps_the_last_good_checkpoint(train, tm
     ):
         train(tmp_path, nan_at=5)
     assert (tmp_path / "checkpoints" / "4").is_dir()
+
+
+def test_a_reconstructor_that_tells_nan_ends_the_run(train, tmp_path):
+    """Its loss may be finite all the same, as it has statistics of its own in training."""
+    with pytest.raises(InputError, match=r"training: .* got NaN or infinity of the reconstructor"):
+        train(tmp_path, shift_error=np.nan)
 
 
 # --- what is refused

@@ -210,6 +210,23 @@ def test_edit_tells_what_is_missing(folder, tmp_path):
     assert not list(workdir.iterdir())
 
 
+@pytest.mark.parametrize("task", ["gallery", "maps", "edit"])
+def test_directions_of_another_shape_are_refused(folder, tmp_path, task):
+    """A changed file, which names the right generator."""
+    found = read_directions(folder / "directions.safetensors", digest=None)
+    turned = {path: np.swapaxes(rows, 3, 4) for path, rows in found.basis.items()}
+    found = dataclasses.replace(found, basis=turned)
+    path, recipe = tmp_path / "turned.safetensors", tmp_path / "recipe.json"
+    write_directions(path, found)
+    move = Move(directions_lib.digest(found), 0, 1.0)
+    recipe_files.write_recipe(recipe, make_recipe(folder, moves=(move,)))
+    config = configure(task, folder, directions=str(path))
+    if task == "edit":
+        config = configure(task, folder, directions=str(path), recipe=str(recipe))
+    with pytest.raises(InputError, match=r"turned.safetensors: expected directions for weights of"):
+        run(config, tmp_path / "run")
+
+
 def test_maps_are_those_of_the_chosen_directions(folder, tmp_path):
     """Evenly spread shifts up to the nearer end of what is shown; again the same bits."""
     config = configure("maps", folder, choose="3,0")
