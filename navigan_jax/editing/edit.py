@@ -91,29 +91,48 @@ def render_shifts(
     shifts: Float[np.ndarray, "edits steps"],
     on_edit: Callable[[], None] = lambda: None,
     microbatch: int | None = None,
+    smallest: int | None = None,
 ) -> Float[np.ndarray, "edits samples steps height width channels"]:
     """Returns the images of all samples at all shifts of each edit.
 
     The part before the layers runs once in all; one compiled function renders everything, the
     originals (t = 0) too, so that a shift of 0 gives the same bits as the original.
     on_edit: called after each edit, for progress. microbatch: samples at once; None: all.
+    smallest: where many large images would not fit the memory: each comes as its means over equal
+    squares, whose longer side has this many pixels or more; None: as it is.
     """
     carries = _carries(generator, params, layers, z, microbatch)
+    side = _side_of_squares(generator.image_shape, smallest)
 
     @jax.jit
     def images_at(params: Params, carry: Any, edit: Edit, shift: Array) -> Images:
-        return _images_of_edit(generator, params, carry, layers, edit, shift)
+        images = _images_of_edit(generator, params, carry, layers, edit, shift)
+        if side == 1:
+            return images
+        batch, height, width, channels = images.shape
+        squares = (batch, height // side, side, width // side, side, channels)
+        return jnp.mean(images.reshape(squares), axis=(2, 4))
 
-    frames = []
-    for edit, row in zip(edits, shifts, strict=True):
+    frames = np.zeros(0)
+    for number, (edit, row) in enumerate(zip(edits, shifts, strict=True)):
         held = on_device(edit)
         steps = [
             [np.asarray(images_at(params, carry, held, jnp.float32(shift))) for carry in carries]
             for shift in row
         ]
-        frames.append(np.stack([np.concatenate(parts) for parts in steps], axis=1))
+        images = np.stack([np.concatenate(parts) for parts in steps], axis=1)
+        if number == 0:  # all at once: no second copy of all at the end
+            frames = np.empty((len(edits), *images.shape), images.dtype)
+        frames[number] = images
         on_edit()
-    return np.stack(frames)
+    return frames
+
+
+def _side_of_squares(image_shape: tuple[int, int, int], smallest: int | None) -> int:
+    """Returns the largest side of equal squares that leave so many along the longer side."""
+    height, width, _ = image_shape
+    most = 1 if smallest is None else max(height, width) // smallest
+    return max(k for k in range(1, max(most, 1) + 1) if height % k == width % k == 0)
 
 
 def _carries(

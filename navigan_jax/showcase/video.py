@@ -28,7 +28,9 @@ MAX_GIF_BYTES = 8_000_000
 LARGEST_GIF_CELL = 96  # pixels: a GIF of larger tiles is slow to make and to load
 LARGEST_SIDE = 1920  # pixels of a frame
 
-_CELLS = (192, 128, 96, 64, 48, 32)  # longer side of a tile
+LARGEST_CELL = 192  # longer side of a tile
+
+_CELLS = (LARGEST_CELL, 128, 96, 64, 48, 32)
 _PAPER, _INK, _MUTED, _RULE = (255, 255, 255), (24, 24, 27), (113, 113, 122), (212, 212, 216)
 _MARGIN, _GAP, _HEAD, _BETWEEN, _FOOT = 20, 4, 34, 18, 30
 _NARROWEST = 320  # of a frame: room for a name and a scale

@@ -31,6 +31,8 @@ PATH = Settings(
     },
     {"video.easing": EASINGS},
 )
+_PIXELS_AT_ONCE = 2**20
+
 SETTINGS = (
     choosing.CHOICE
     | PATH
@@ -71,6 +73,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         seed=config.show.seed,
         samples=config.show.samples,
         steps=config.show.steps,
+        microbatch=_at_once(choice.problem.generator),
         raw_shift=config.raw_shift,
     )
     made = {name: str(value) for name, value in inputs.synthesis(config).to_json().items()}
@@ -83,12 +86,40 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         "gallery.png": "the same as one picture",
     }
     if config.figure.directions:
-        figure.write_figure(workdir / "figure.pdf", showcase.first(config.figure.directions))
+        _write_figure(config, workdir, choice, showcase.first(config.figure.directions))
         written["figure.pdf"] = "the first of them as a figure for a paper"
     if config.video.directions:
         _write_videos(config, workdir, choice, showcase.first(config.video.directions))
         written |= {"video.mp4": "the first of them moving", "video.gif": "the same"}
     say_written(workdir, written)
+
+
+def _at_once(generator: Generator) -> int:
+    """Returns how many images to make at once; more are not faster where they are large."""
+    height, width, _ = generator.image_shape
+    return max(1, _PIXELS_AT_ONCE // (height * width))
+
+
+def _write_figure(config: Config, workdir: pathlib.Path, choice: Choice, small: Showcase) -> None:
+    """Writes the figure, its few images in full size: made anew if the page has smaller ones."""
+    problem, whole = choice.problem, small
+    if small.frames.shape[3:5] != problem.generator.image_shape[:2]:
+        z = problem.generator.sample_latents(jax.random.key(config.show.seed), config.show.samples)
+        records = tuple(
+            dataclasses.replace(record, shifts=(record.shifts[0], 0.0, record.shifts[-1]))
+            for record in small.directions
+        )
+        frames = edit.render_shifts(
+            problem.generator,
+            problem.params,
+            problem.layers,
+            z[: figure.MAX_SAMPLES],
+            [choice.directions.edit(record.index) for record in records],
+            np.array([record.shifts for record in records]),
+            microbatch=_at_once(problem.generator),
+        )
+        whole = dataclasses.replace(small, frames=frames, directions=records)
+    figure.write_figure(workdir / "figure.pdf", whole)
 
 
 def _write_videos(
@@ -110,6 +141,8 @@ def _write_videos(
         z,
         edits,
         shifts,
+        microbatch=_at_once(generator),
+        smallest=video.LARGEST_CELL,
     )
     strips = [
         video.Strip(

@@ -118,6 +118,7 @@ def _rows(
         z,
         [choice.directions.edit(index) for index in choice.indices[: maps.MAX_ROWS]],
         np.stack([base.spread_shifts(scale, scale, 3) for scale in scales[: maps.MAX_ROWS]]),
+        microbatch=config.microbatch,
     )
     return [
         maps.MapRow(

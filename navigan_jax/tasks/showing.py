@@ -58,13 +58,14 @@ def render_showcase(
     seed: int,
     samples: int,
     steps: int,
+    microbatch: int,
     raw_shift: float = 0.0,
-    microbatch: int | None = None,
 ) -> Showcase:
     """Returns frames of those directions, from −s to +s, with all that is known of them.
 
     s is the shift of equal change of each side, or less where images stop being plausible before.
-    raw_shift: s for all directions instead, if it is not 0. microbatch: samples at once; None: all.
+    Large images are reduced to about the size at which pages show them at most.
+    microbatch: samples at once. raw_shift: s for all directions instead, if it is not 0.
     """
     z = problem.generator.sample_latents(jax.random.key(seed), samples)
     ends = np.maximum(directions.shown, 1e-6)
@@ -83,6 +84,7 @@ def render_showcase(
             shifts,
             progress.advance,
             microbatch,
+            smallest=gallery.LARGEST_CELL,
         )
     records = tuple(
         _record(directions, noted, index, row, is_raw=bool(raw_shift))

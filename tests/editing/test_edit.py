@@ -182,6 +182,25 @@ def test_column_of_shift_zero_is_the_original_bit_by_bit(case, rendered):
     testing.assert_close(middle[0], case.generator.synthesize(case.params, case.z), 1e-5)
 
 
+def test_large_images_come_as_means_over_squares(case, rendered):
+    """Down to the side asked for or above it, whatever the microbatch; small ones as they are."""
+    side = case.generator.resolution
+    for smallest, factor in ((side, 1), (side // 2, 2), (side // 2 - 1, 2), (side // 4, 4)):
+        frames = render_shifts(
+            case.generator,
+            case.params,
+            case.layers,
+            case.z,
+            rendered.edits[:2],
+            rendered.shifts[:2],
+            microbatch=1,
+            smallest=smallest,
+        )
+        squares = (2, SAMPLES, 5, side // factor, factor, side // factor, factor, 3)
+        expected = rendered.frames[:2].reshape(squares).mean(axis=(4, 6))
+        testing.assert_close(frames, expected, 1e-5)
+
+
 def test_frames_are_those_of_the_shifted_generator(case, rendered):
     """Each column has its own shift, and every one differs from the original."""
     for index, edit in enumerate(rendered.edits):

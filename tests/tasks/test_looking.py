@@ -27,7 +27,8 @@ from navigan_jax.errors import InputError
 from navigan_jax.evaluation import locality
 from navigan_jax.generators.files import make_generator, read_generator, write_generator
 from navigan_jax.notes import Note, Notes
-from navigan_jax.showcase import base
+from navigan_jax.showcase import base, figure
+from navigan_jax.showcase import gallery as gallery_page
 from navigan_jax.tasks import choosing
 from navigan_jax.tasks import edit as edit_task
 from navigan_jax.tasks import gallery as gallery_task
@@ -112,6 +113,21 @@ def test_gallery_shows_the_chosen_directions_with_their_notes(folder, tmp_path):
     assert made == {"gallery.html", "gallery.png", "figure.pdf", "video.mp4", "video.gif"}
     with Image.open(io.BytesIO((tmp_path / "video.gif").read_bytes())) as image:
         assert image.n_frames > 2
+
+
+def test_page_has_reduced_images_and_figure_whole_ones(folder, tmp_path, monkeypatch):
+    """Where images are larger than any page shows them; the figure shows the same samples."""
+    drawn = []
+    monkeypatch.setattr(figure, "write_figure", lambda path, showcase: drawn.append(showcase))
+    config = configure("gallery", folder, choose="0,2", show__steps=5, video__directions=0)
+    run(config, tmp_path / "whole")
+    monkeypatch.setattr(gallery_page, "LARGEST_CELL", 4)
+    monkeypatch.setattr(gallery_task, "_PIXELS_AT_ONCE", 100)
+    run(config, tmp_path / "small")
+    whole, small = (page_data(tmp_path / name / "gallery.html") for name in ("whole", "small"))
+    assert whole["height"] == 4 * small["height"]
+    testing.assert_close(drawn[1].frames, drawn[0].frames[:, :, [0, 2, 4]], 1e-5)
+    assert drawn[1].directions[1].shifts == (-1.5, 0.0, 3.0)
 
 
 def test_raw_shift_stands_in_for_the_scales(folder, tmp_path):
