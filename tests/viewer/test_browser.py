@@ -238,6 +238,31 @@ def test_names_stars_and_ranges_survive_a_reload(page: Page, fresh: Served) -> N
     expect(page.locator("#cards button")).to_have_count(1)
 
 
+def test_good_range_is_typed_one_bound_after_the_other(page: Page, fresh: Served) -> None:
+    """The first one stays while the other is missing; a range that is none is refused aloud."""
+
+    def fill(place: str, text: str) -> None:
+        page.locator(f"#good-{place}").fill(text)
+        page.locator(f"#good-{place}").press("Tab")
+
+    fill("from", "0.5")
+    page.locator("#plus-scale").click()
+    expect(page.locator("#good-from")).to_have_value("0.5")
+    with page.expect_response("**/api/notes"):
+        fill("to", "1.5")
+    wait_saved(fresh, "0", good_range=[0.5, 1.5])
+    fill("to", "-2")
+    expect(page.locator("#toast")).to_contain_text("from a lower shift to a higher one")
+    choose(page, 1)
+    expect(page.locator("#good-to")).to_have_value("")
+    choose(page, 0)
+    expect(page.locator("#good-to")).to_have_value("1.5")
+    fill("from", "")  # counts as 0
+    wait_saved(fresh, "0", good_range=[0, 1.5])
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("#good-to")).to_have_value("")
+
+
 def test_undo_takes_a_name_back_from_the_disk_too(page: Page, fresh: Served) -> None:
     for name in ("first", "second"):
         with page.expect_response("**/api/notes"):

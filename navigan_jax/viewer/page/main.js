@@ -71,7 +71,7 @@ function choose(index, { keep = store.state.combine } = {}) {
 }
 
 const stage = makeStage(store, refuse);
-const shifts = makeShifts(store, info, notes, choose);
+const shifts = makeShifts(store, info, notes, choose, refuse);
 const strip = makeStrip(store, info, notes, choose);
 const samples = makeSamples(store, info, { count: start.samples, onRefused: refuse, onDone: say });
 

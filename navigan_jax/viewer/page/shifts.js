@@ -28,7 +28,7 @@ function setSlider(input, shift, scale, good) {
 
 const shiftOf = (input, scale) => (Number(input.value) / STEPS) * scale;
 
-export function makeShifts(store, info, notes, choose) {
+export function makeShifts(store, info, notes, choose, onRefused) {
   const { scales, measures, plausible } = info.directions;
   const current = (state) => state.shifts[state.chosen] ?? 0;
 
@@ -41,6 +41,8 @@ export function makeShifts(store, info, notes, choose) {
     else delete shifts[index];
     store.set({ shifts }, { settle });
   }
+
+  let unfinished = null; // the direction whose good range has one bound typed and lacks the other
 
   const nameOf = (index) => notes.get(index).name || `Direction ${index}`;
 
@@ -57,12 +59,15 @@ export function makeShifts(store, info, notes, choose) {
     const beyond = value < least || value > most ? ", beyond plausible" : "";
     $("shift-text").textContent = value ? `${formatNumber(value / scale, { signed: true })} s${beyond}` : "0";
     if (document.activeElement !== $("shift-number")) $("shift-number").value = editable(value);
-    const [low, high] = note.good_range ?? [null, null];
-    for (const [id, bound] of [
-      ["good-from", low],
-      ["good-to", high],
-    ]) {
-      if (document.activeElement !== $(id)) $(id).value = bound === null ? "" : editable(bound);
+    if (unfinished !== chosen) {
+      unfinished = null;
+      const [low, high] = note.good_range ?? [null, null];
+      for (const [id, bound] of [
+        ["good-from", low],
+        ["good-to", high],
+      ]) {
+        if (document.activeElement !== $(id)) $(id).value = bound === null ? "" : editable(bound);
+      }
     }
     $("good-clear").disabled = note.good_range === null;
     $("good-here").disabled = value === 0;
@@ -158,8 +163,14 @@ export function makeShifts(store, info, notes, choose) {
   $("good-here").addEventListener("click", stretch);
   for (const id of ["good-from", "good-to"]) {
     $(id).addEventListener("change", () => {
-      const bounds = [$("good-from"), $("good-to")].map((input) => (input.value === "" ? 0 : Number(input.value)));
-      if (bounds.every(Number.isFinite) && bounds[0] < bounds[1]) note({ good_range: bounds });
+      const typed = [$("good-from"), $("good-to")].map((input) => input.value);
+      const bounds = typed.map(Number); // an empty one is 0
+      const isRange = bounds.every(Number.isFinite) && bounds[0] < bounds[1];
+      const lacksOne = typed.filter(Boolean).length === 1;
+      unfinished = lacksOne && !isRange ? store.state.chosen : null;
+      if (isRange) note({ good_range: bounds });
+      else if (!typed.some(Boolean)) note({ good_range: null });
+      else if (!lacksOne) onRefused("A good range goes from a lower shift to a higher one.");
       update();
     });
   }
