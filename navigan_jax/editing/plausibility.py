@@ -153,6 +153,7 @@ def measure(
         return describe(generator.synthesize(params, generator.map_latent(params, z)))
 
     z = np.asarray(z)
+    microbatch = min(microbatch, len(z))
     whole = np.concatenate([z, np.repeat(z[-1:], -len(z) % microbatch, axis=0)])
     batches = np.split(whole, len(whole) // microbatch)
     parts = [jax.device_get(describe_own(params, batch)) for batch in batches]

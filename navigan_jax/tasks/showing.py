@@ -98,6 +98,9 @@ def render_showcase(
         "weights": known["digest"],
         "directions": noted.digest,
     }
+    height, width, _ = problem.generator.image_shape
+    if frames.shape[3:5] != (height, width):
+        provenance["reduced"] = f"from {width} × {height} pixels"
     return Showcase(frames, records, provenance, noted)
 
 

@@ -126,6 +126,9 @@ def test_page_has_reduced_images_and_figure_whole_ones(folder, tmp_path, monkeyp
     run(config, tmp_path / "small")
     whole, small = (page_data(tmp_path / name / "gallery.html") for name in ("whole", "small"))
     assert whole["height"] == 4 * small["height"]
+    side = whole["height"]
+    assert f"from {side} × {side} pixels" in (tmp_path / "small" / "gallery.html").read_text()
+    assert "× pixels</dd>" not in (tmp_path / "whole" / "gallery.html").read_text()
     testing.assert_close(drawn[1].frames, drawn[0].frames[:, :, [0, 2, 4]], 1e-5)
     assert drawn[1].directions[1].shifts == (-1.5, 0.0, 3.0)
 
