@@ -81,6 +81,34 @@ def test_network_is_converted_by_its_name(
     assert f"must be {digest(ADA)}" in error
 
 
+def test_download_that_breaks_off_is_not_kept(
+    known: dict[str, KnownFile], tmp_path: pathlib.Path, capsys: Any
+) -> None:
+    """Where no digest is known, half a file would be the file from then on."""
+
+    class Broken(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            data = ADA.read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data[: len(data) // 2])
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Broken) as site:
+        thread = threading.Thread(target=site.handle_request)
+        thread.start()
+        known["toy"] = KnownFile("", url=f"http://127.0.0.1:{site.server_port}/toy.pkl")
+        arguments = ["stylegan2", "toy", "--out", str(tmp_path / "toy.safetensors")]
+        assert command.main(arguments) == 2
+        thread.join()
+    error = capsys.readouterr().err
+    assert "toy.pkl: expected to get it by http" in error and "more expected" in error
+    assert list((tmp_path / "cache" / "stylegan2").iterdir()) == []
+
+
 def test_file_put_into_the_cache_by_hand_is_taken(
     known: dict[str, KnownFile], tmp_path: pathlib.Path, capsys: Any
 ) -> None:

@@ -179,6 +179,8 @@ def _download(known: KnownFile, temporary: pathlib.Path, path: pathlib.Path) -> 
                 while block := response.read(_BLOCK):
                     file.write(block)
                     bar.update(len(block))
+            if total is not None and file.tell() < total:  # read(n) does not raise for that
+                raise http.client.IncompleteRead(b"", total - file.tell())
     except urllib.error.HTTPError as error:  # there is a network, but not this file
         raise _unavailable(known, path, str(error)) from error
     except _NETWORK_ERRORS as error:
