@@ -89,9 +89,8 @@ def make_recipe(
             changes = matrix.changes(parameters, indices, shifts)
             return render_pairs(generator, params, target, changes, z)[1]
 
-        return jax.lax.map(lambda part: some(*part), (z_parts, indices, shifts)).reshape(
-            samples, generator.resolution, generator.resolution, generator.image_channels
-        )
+        images = jax.lax.map(lambda part: some(*part), (z_parts, indices, shifts))
+        return images.reshape(samples, *generator.image_shape)
 
     size = math.gcd(samples, config.microbatch)
     z_parts = z.reshape(samples // size, size, -1)
@@ -323,8 +322,8 @@ def first_variables(
 
     Raises: InputError if `start` is of another network.
     """
-    shape = (generator.resolution, generator.resolution, generator.image_channels)
-    variables = init_reconstructor(key_for(config, RECONSTRUCTOR), reconstructor, shape)
+    key = key_for(config, RECONSTRUCTOR)
+    variables = init_reconstructor(key, reconstructor, generator.image_shape)
     if start is None:
         return variables
     return start_with(variables, start, config.reconstructor.weights)

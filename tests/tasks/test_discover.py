@@ -4,17 +4,21 @@ A kill happens in a process of its own, at a given step.
 """
 
 import dataclasses
+import io
 import json
 import pathlib
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL.Image
 import pytest
+from tensorboardX.proto import event_pb2
 
 from configs import discover, discover_demo, tiny
 from navigan_jax import config as config_lib
@@ -105,7 +109,38 @@ def test_run_writes_directions_of_unit_norm_and_tables_that_agree(files, whole):
     assert all(row["directions_rate"] == 1e-4 for row in rows)
     for name in ("training.png", "gallery.png", "gallery.html", "animation.gif", "table.csv"):
         assert (whole / name).stat().st_size > 100
-    assert b"directions" in next(whole.glob("events.*")).read_bytes()
+
+
+def test_tensorboard_has_the_numbers_of_the_metrics_and_pictures(whole):
+    """Losses, accuracies, shift errors and rates of every window; directions at image steps."""
+    scalars, pictures = {}, {}
+    for event in board_events(next(whole.glob("events.*"))):
+        for value in event.summary.value:
+            if value.HasField("simple_value"):
+                scalars.setdefault(value.tag, {})[event.step] = value.simple_value
+            else:
+                pictures.setdefault(value.tag, []).append((event.step, value.image))
+    rows = list(progress.read_metrics(whole / "metrics.jsonl"))
+    assert {"loss", "label_loss", "shift_loss", "accuracy", "shift_error"} < set(scalars)
+    for name in {name for row in rows for name in row} - {"step"}:
+        wanted = {row["step"]: row[name] for row in rows if name in row}
+        assert scalars[name] == pytest.approx(wanted, rel=1e-6)
+    assert scalars["directions_rate"] == scalars["reconstructor_rate"]
+    assert len(scalars["held_out_accuracy"]) == 2
+    ((tag, shown),) = pictures.items()
+    assert tag == "directions" and [step for step, _ in shown] == [4, 8]
+    with PIL.Image.open(io.BytesIO(shown[0][1].encoded_image_string)) as picture:
+        assert picture.size == (5 * 16, 2 * 16)  # shifts across, directions down
+
+
+def board_events(path):
+    """What TensorBoard reads: records of length, checksum, event, checksum."""
+    data, place, events = path.read_bytes(), 0, []
+    while place < len(data):
+        (length,) = struct.unpack_from("<Q", data, place)
+        events.append(event_pb2.Event.FromString(data[place + 12 : place + 12 + length]))
+        place += 12 + length + 4
+    return events
 
 
 def test_finished_run_is_shown_anew_without_training(files, whole, tmp_path, capsys, monkeypatch):
@@ -188,6 +223,21 @@ def test_every_subspace_trains(files, tmp_path, changes, capsys, monkeypatch):
         rows = directions.basis["conv1/kernel"].reshape(len(directions), -1)
         assert rows.shape[1] == 4 * 4 * 7 * 6
         testing.assert_close(rows @ rows.T, np.eye(len(rows)), 1e-5)
+
+
+def test_images_need_not_be_square(tmp_path, capsys, monkeypatch):
+    """Of a StyleGAN2 whose constant is not: weights of several layers, and w."""
+    sizes = testing.TINY_CONFIGS["stylegan2"] | {"first_size": (4, 6)}
+    params = testing.draw_params(make_generator("stylegan2", sizes), 0)
+    params = {**params, "mapping": jax.tree.map(lambda leaf: 100 * leaf, params["mapping"])}
+    write_generator(tmp_path / "generator.safetensors", "stylegan2", sizes, params, {})
+    several = {"layer": "to_rgb1, 0, convs.1.modulation", "matrix": "linear"}
+    latent = {"layer": None, "subspace__name": "latent", "subspace__latent": "w"}
+    shown = []
+    monkeypatch.setattr(task, "_show", lambda *arguments: shown.append(arguments))
+    for name, changes in (("several", several), ("latent", latent)):
+        run(configure(tmp_path, steps=2, save_steps=2, **changes), tmp_path / name)
+    assert len(shown) == 2 and capsys.readouterr().out.count("of 3 directions kept") == 2
 
 
 # --- what ends a run
