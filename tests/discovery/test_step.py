@@ -14,6 +14,7 @@ import pytest
 
 from navigan_jax import devices, testing
 from navigan_jax import params as params_lib
+from navigan_jax.discovery import loop
 from navigan_jax.discovery import step as step_lib
 from navigan_jax.discovery.matrix import direction_matrix
 from navigan_jax.discovery.reconstructor import init_reconstructor, make_reconstructor
@@ -190,6 +191,17 @@ def test_step_is_traced_once_and_uses_its_state_up(monkeypatch):
         state, _ = step(state)
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(previous))
     assert [counter.traces for counter in counters] == [1]
+
+
+def test_training_loop_moves_nothing_to_the_device():
+    """Inputs are made there; what comes back is fetched by name, once a window of steps."""
+    step, state = compiled(False), devices.replicate(first_state())
+    state, _ = step(state)  # compiled
+    with jax.transfer_guard("disallow"):
+        found = [window.step for window in loop.windows(step, state, done=1, total=5, every=2)]
+        assert found == [2, 4, 5]
+        with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+            jnp.sin(np.ones(3, np.float32))
 
 
 def test_microbatches_change_nothing_but_the_rounding():
