@@ -149,7 +149,7 @@ def upsample_windows(
 ) -> Images:
     """Returns of `ops.upsample` the windows `after`, from the windows `before`."""
     factors = [2 / sum(taps) * tap for tap in reversed(taps)]
-    matrix = np.zeros((after.size, before.size), np.float32)
+    matrix = np.zeros((after.size, before.size))
     for row in range(after.size):
         for index, factor in enumerate(factors):
             place = after.first + row - (len(taps) + 1) // 2 + index

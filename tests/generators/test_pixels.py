@@ -24,18 +24,23 @@ CONFIG = {
     "clamp": None,
 }
 
-# Kind of blocks, filter, stride, layers whose weights move: whole ones and ones of windows.
+# Kind of blocks, filter, stride, layers whose weights move (whole ones and ones of windows), first
+# size. The strides are those of 64 of 1024 and of 512 pixels; by them alone windows are planned.
 CASES = [
-    ("skip", (1, 3, 3, 1), 16, ("b16/conv0", "b64/conv0", "b64/torgb/affine")),
-    ("resnet", (1, 3, 4, 2), 8, ("b32/conv1", "b64/skip", "b64/conv1")),
-    ("orig", (1, 2, 4), 8, ("b32/conv0",)),
+    ("skip", (1, 3, 3, 1), 16, ("b16/conv0", "b64/conv0", "b64/torgb/affine"), (4, 4)),
+    ("skip", (1, 3, 3, 1), 8, ("b32/conv0", "b64/torgb"), (4, 6)),
+    ("resnet", (1, 3, 4, 2), 8, ("b32/conv1", "b64/skip", "b64/conv1"), (4, 4)),
+    ("orig", (1, 2, 4), 8, ("b32/conv0",), (4, 4)),
 ]
 
 
-@pytest.mark.parametrize(("blocks", "taps", "stride", "names"), CASES)
-def test_wanted_pixels_and_their_derivatives_are_those_of_whole_images(blocks, taps, stride, names):
+@pytest.mark.parametrize(("blocks", "taps", "stride", "names", "first_size"), CASES)
+def test_wanted_pixels_and_their_derivatives_are_those_of_whole_images(
+    blocks, taps, stride, names, first_size
+):
     """In 64 bits; each window at the image's rim reads zeros as the whole image does."""
-    generator = make_generator("stylegan2", CONFIG | {"blocks": blocks, "resample_taps": taps})
+    changes = {"blocks": blocks, "resample_taps": taps, "first_size": first_size}
+    generator = make_generator("stylegan2", CONFIG | changes)
     layers = generator.find_layers([f"synthesis/{name}" for name in names])
     shapes = jax.eval_shape(generator.init, jax.random.key(0))
 
@@ -56,8 +61,9 @@ def test_wanted_pixels_and_their_derivatives_are_those_of_whole_images(blocks, t
         params = jax.tree.map(
             lambda leaf: jnp.asarray(leaf, np.float64), testing.normal_like(0, shapes)
         )
-        z, side = np.random.RandomState(1).standard_normal((2, 3)), 64 // stride
-        cotangent = np.random.RandomState(2).standard_normal((2, side, side, 2))
+        z = np.random.RandomState(1).standard_normal((2, 3))
+        height, width = (length // stride for length in generator.image_shape[:2])
+        cotangent = np.random.RandomState(2).standard_normal((2, height, width, 2))
         actual = jax.device_get(images_and_gradient(stride, params, z, cotangent))
         desired = jax.device_get(images_and_gradient(1, params, z, cotangent))
     testing.assert_close(actual[0], desired[0], 1e-11, "images")
@@ -65,6 +71,26 @@ def test_wanted_pixels_and_their_derivatives_are_those_of_whole_images(blocks, t
         testing.assert_close(actual[1][path], gradient, 1e-10, path)
     with pytest.raises(AssertionError, match="relative error"):
         testing.assert_close(actual[0], np.roll(desired[0], 1, axis=1), 1e-2)
+
+
+@pytest.mark.parametrize("blocks", [8, 9])
+def test_images_of_512_and_1024_pixels_are_made_at_64(blocks):
+    """Of single precision, to its rounding: every 8th and every 16th pixel of the whole image."""
+    changes = {"channels": (2,) * blocks, "blocks": "skip", "resample_taps": (1, 3, 3, 1)}
+    generator = make_generator("stylegan2", CONFIG | changes)
+    params = testing.draw_params(generator, 0)
+    z, layers = generator.sample_latents(jax.random.key(0), 1), generator.layers[-2:]
+    stride = generator.resolution // 64
+
+    @jax.jit
+    def both(params, z):
+        carry = generator.prefix(params, z, layers)
+        whole = generator.suffix(params, carry, layers)
+        return generator.suffix(params, carry, layers, stride=stride), whole[:, ::stride, ::stride]
+
+    made, wanted = both(params, z)
+    assert made.shape == (1, 64, 64, 2)
+    testing.assert_close(made, wanted, 1e-5)
 
 
 def test_windows_begin_where_they_are_cheaper():

@@ -17,6 +17,7 @@ from navigan_jax.layers import (
     conv_transpose_by_matmul,
 )
 from navigan_jax.winograd import conv3x3, double3x3
+from tests.generators.stylegan2_definition import by_definition
 
 
 def convolutions(up, by_matmul, taps):
@@ -25,23 +26,6 @@ def convolutions(up, by_matmul, taps):
     double = conv_transpose_by_matmul if by_matmul else conv_transpose
     rim = rim_of(taps)
     return lambda x, kernel: smooth(double(x, kernel, stride=2, padding=-rim), taps, rim)
-
-
-def by_definition(x, kernel, style, up, taps, demodulate, change=None):
-    """One kernel for each sample: scaled by the style, divided by its norm for each output.
-
-    x may hold several windows of each sample. change: of the kernel, [samples, *kernel].
-    """
-    side, _, inputs, _ = kernel.shape
-    kernels = []
-    for index, scales in enumerate(style):
-        own = kernel if change is None else kernel + change[index]
-        own = own * scales[None, None, :, None] / np.sqrt(inputs * side**2)
-        if demodulate:
-            own = own / np.sqrt(np.sum(own**2, axis=(0, 1, 2)) + 1e-8)
-        kernels += [own] * (len(x) // len(style))
-    pairs = zip(x, kernels, strict=True)
-    return np.stack([doubled(*pair, taps) if up else correlated(*pair) for pair in pairs])
 
 
 def draw_change(kind, random, kernel, samples):
@@ -54,28 +38,6 @@ def draw_change(kind, random, kernel, samples):
     shapes = ((*kernel.shape[:-1], 2), (samples, 2), (2, kernel.shape[-1]))
     left, scale, right = map(random.standard_normal, shapes)
     return Factors(left, scale, right), np.einsum("klir,br,ro->bklio", left, scale, right)
-
-
-def correlated(image, kernel):
-    side = len(kernel)
-    padded = np.pad(image, ((side // 2, side // 2), (side // 2, side // 2), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side), axis=(0, 1))
-    return np.einsum("hwikl,klio->hwo", windows, kernel)
-
-
-def doubled(image, kernel, taps):
-    """A zero after each pixel, the padded filter, then the kernel turned round: one formula."""
-    height, width, channels = image.shape
-    inserted = np.zeros((2 * height, 2 * width, channels))
-    inserted[::2, ::2] = image
-    count = len(taps)
-    pads = ((count - 1) // 2 + 2, (count - 2) // 2 + 1)
-    padded = np.pad(inserted, (pads, pads, (0, 0)))
-    weights = 4 * np.outer(taps, taps) / np.sum(taps) ** 2
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (count, count), axis=(0, 1))
-    blurred = np.einsum("hwikl,kl->hwi", windows, weights[::-1, ::-1])
-    windows = np.lib.stride_tricks.sliding_window_view(blurred, (3, 3), axis=(0, 1))
-    return np.einsum("hwikl,klio->hwo", windows, kernel[::-1, ::-1])
 
 
 CHANGES = ("none", "dense", "factors")
