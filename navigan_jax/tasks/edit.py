@@ -118,7 +118,8 @@ def _write_videos(
     ) as progress:
         for factor in factors:
             scaled = recipe.scaled(float(factor))
-            images.append(rendering.render(scaled, generator, params, directions))
+            whole = rendering.render(scaled, generator, params, directions)
+            images.append(base.shrink(whole, 2 * video.LARGEST_CELL))  # all are held at once
             progress.advance()
     captions = [f"{base.format_number(round(factor, 2), signed=True)} ×" for factor in factors]
     strip = video.Strip(_title(recipe), np.stack(images), captions)

@@ -135,13 +135,7 @@ class Exporter:
 
     def _frame(self, recipe: Recipe) -> np.ndarray:
         """Returns an image, averaged over squares of pixels if it is large."""
-        image = self._studio.render(recipe)
-        side = -(-max(image.shape[:2]) // _LARGEST_FRAME)
-        if side == 1:
-            return image
-        height, width = (size // side for size in image.shape[:2])
-        cut = image[: height * side, : width * side]
-        return cut.reshape(height, side, width, side, -1).mean(axis=(1, 3))
+        return base.shrink(self._studio.render(recipe), _LARGEST_FRAME)
 
     def _bake(self, recipe: Recipe) -> pathlib.Path:
         """Returns the path of a copy of the source, which is to be removed once it is sent."""
