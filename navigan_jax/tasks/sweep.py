@@ -14,8 +14,9 @@ import pathlib
 import jax
 import numpy as np
 
-from navigan_jax import checkpoints, devices
+from navigan_jax import checkpoints, devices, notes
 from navigan_jax import config as config_lib
+from navigan_jax import directions as directions_lib
 from navigan_jax import params as params_lib
 from navigan_jax.config import Config
 from navigan_jax.directions import Directions, write_directions
@@ -83,7 +84,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             say(f"layer {number + 1} of {len(layers)}: {path}")
             folder = checkpoints.make_folder(workdir / folder_name(path))
             directions = _find(one, folder, problem, z, gauge)
-            records.append(_record(config, problem, directions, microbatch))
+            records.append(_record(config, folder, problem, directions, microbatch))
             # After every layer, so that there is something to look at during a long run.
             layers_page.write_page(
                 workdir / "layers.html",
@@ -142,9 +143,18 @@ def _find(
 
 
 def _record(
-    config: Config, problem: Problem, directions: Directions, microbatch: int
+    config: Config,
+    folder: pathlib.Path,
+    problem: Problem,
+    directions: Directions,
+    microbatch: int,
 ) -> LayerRecord:
-    """Returns what the page shows of a layer."""
+    """Returns what the page shows of a layer, with the names that people gave to its directions."""
+    noted = notes.read_notes(
+        folder / hessian.DIRECTIONS,
+        digest=directions_lib.digest(directions),
+        count=len(directions),
+    )
     generator, layer = problem.generator, problem.layers[0]
     shown = min(config.page.directions, len(directions))
     scales = np.maximum(directions.shown.min(axis=1), 1e-6)
@@ -180,7 +190,7 @@ def _record(
         scales=scales[:shown],
         frames=frames,
         changes=changes,
-        names=[f"direction {index}" for index in range(shown)],
+        names=[noted.get(index).name or f"direction {index}" for index in range(shown)],
     )
 
 

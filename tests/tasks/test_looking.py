@@ -5,6 +5,7 @@ import io
 import json
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -310,6 +311,19 @@ def test_sweep_goes_on_where_it_was(swept):
     for name in arrays:
         np.testing.assert_array_equal(again[name], arrays[name])
     assert (workdir / "layers.html").read_bytes() == page
+
+
+def test_sweep_shows_the_names_that_people_gave(swept, tmp_path):
+    """Notes beside a layer's directions, as the viewer writes them."""
+    config, workdir = swept
+    again = pathlib.Path(shutil.copytree(workdir, tmp_path / "again"))
+    path = again / "conv1" / "directions.safetensors"
+    digest = directions_lib.digest(read_directions(path, digest=None))
+    notes.write_notes(path, Notes(digest).with_note(1, Note("smile <wide>")))
+    run(config, again)
+    text = (again / "layers.html").read_text()
+    assert text.count("smile &lt;wide&gt;") > 0 and "smile <" not in text
+    assert "smile" not in (workdir / "layers.html").read_text()
 
 
 def test_sweep_that_was_killed_ends_with_the_same_bits(swept, folder, tmp_path):
