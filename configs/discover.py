@@ -109,8 +109,8 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
 
     config.batch = 32  # pairs a step, over all devices (paper: 32, hybrid 16)
     config.microbatch = 32  # pairs a device makes at once; lower it if memory runs out
-    config.steps = 20_000  # of training (paper: 100000)
-    config.max_hours = 0.0  # of training, all runs of the workdir together; 0: no limit
+    config.steps = 20_000  # of training (paper: 100000); a finished run goes on with more of them
+    config.max_hours = 0.0  # of training, all runs of the workdir together; 0: no limit; likewise
     config.patience = 0  # evaluations without a gain after which training stops; 0: never
     config.least_gain = 0.002  # of held-out accuracy, to count as one
 

@@ -95,7 +95,7 @@ class Checkpoints:
 
     def best_step(self) -> int:
         """Returns the step of the highest accuracy, the first of equal ones."""
-        return max(self.steps, key=lambda step: (_accuracy(self._read_record(step)), -step))
+        return max(self.steps, key=lambda step: (_accuracy(self.record(step)), -step))
 
     def restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         """Returns state and record of a step.
@@ -121,9 +121,13 @@ class Checkpoints:
                 "--workdir:\n  " + "\n  ".join(differences)
             )
         leaves = [arrays[name].astype(leaf.dtype) for name, leaf in _named_leaves(like)]
-        return jax.tree.unflatten(jax.tree.structure(like), leaves), self._read_record(step)
+        return jax.tree.unflatten(jax.tree.structure(like), leaves), self.record(step)
 
-    def _read_record(self, step: int) -> dict[str, Any]:
+    def record(self, step: int) -> dict[str, Any]:
+        """Returns the record of a step.
+
+        Raises: InputError if it is damaged.
+        """
         path = self._folder / str(step) / "record" / "metadata"
         try:
             return json.loads(path.read_text(encoding="utf-8"))

@@ -110,7 +110,11 @@ _TRAINING = Settings(
 _PLAUSIBLE = Settings({}, {"show.plausible_samples": Limits(most=10**6, is_open=True)})
 SETTINGS = inputs.COMMON | inputs.PROBLEM | inputs.SYNTHESIS | _TRAINING | showing.SHOW | _PLAUSIBLE
 
-# Keys that change how a run goes or what is drawn of it, but not which directions it finds.
+# Keys that tell when a run is over: with more of them it goes on.
+_LENGTH_KEYS = ("steps", "max_hours", "patience", "least_gain")
+# Keys of the table at the end, which is made anew where they change.
+_RANK_KEYS = ("held_out.final_rounds", "rank.")
+# Keys that change how a run goes or what is drawn of it, but not what its steps are.
 _FREE_KEYS = (
     "generator",
     "subspace.path",
@@ -118,12 +122,11 @@ _FREE_KEYS = (
     "reconstructor.weights",
     "microbatch",
     "distributed",
-    "max_hours",
+    *_LENGTH_KEYS,
     "log_steps",
     "image_steps",
     "keep",
-    "held_out.final_rounds",
-    "rank.",
+    *_RANK_KEYS,
     "show.seed",
     "show.samples",
     "show.steps",
@@ -167,7 +170,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             free_keys=_FREE_KEYS,
         )
         path, plausible = workdir / _DIRECTIONS, None
-        if path.exists():
+        if path.exists() and not _is_outdated(path, config):
             directions = read_directions(path, digest=problem.digest)
             say(f"{path}: found, {len(directions)} directions")
         else:
@@ -176,6 +179,16 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         if devices.is_main_process():
             _show(config, workdir, problem, directions, plausible)
         devices.wait_for_all("finished")  # a process that leaves takes the others with it
+
+
+def _is_outdated(path: pathlib.Path, config: Config) -> bool:
+    """Whether the directions there are those of a shorter training or of another ranking."""
+    if training.goes_on(config, path.parent):
+        return True
+    made = config_lib.from_text(read_directions(path, digest=None).provenance["config"])
+    changed = config_lib.differences(made, config)
+    is_ranked_anew = any(line.startswith(_RANK_KEYS) for line in changed)
+    return is_ranked_anew and training.has_checkpoints(path.parent)
 
 
 def _read_problem(config: Config) -> Problem:

@@ -174,7 +174,7 @@ def train(config: Config, workdir: pathlib.Path, setup: Setup, first: Any) -> Tr
     parameters = matrix.init(key_for(config, MATRIX))
     state = init_state(key_for(config, TRAIN), setup.recipe, parameters, first)
     with Checkpoints(workdir / CHECKPOINTS, keep=config.keep) as saved:
-        record: dict[str, Any] = {"history": [], "hours": 0.0, "stopped": ""}
+        record: dict[str, Any] = {"history": [], "hours": 0.0}
         done = 0
         if saved.steps:
             done = saved.steps[-1]
@@ -198,7 +198,8 @@ def train(config: Config, workdir: pathlib.Path, setup: Setup, first: Any) -> Tr
 class _Session:
     """One process' part of a run: what happens after each window of steps.
 
-    record: of the checkpoint that it goes on from. stop: why the run is over, or nothing.
+    record: of the checkpoint that it goes on from. stop: why the run is over, or nothing; by the
+    config, so that a run that was over goes on where there is more time.
     """
 
     def __init__(
@@ -216,7 +217,7 @@ class _Session:
         self._hours_before, self._began = float(record["hours"]), time.monotonic()
         self._measure = make_measure(setup, rounds=config.held_out.rounds)
         self._key = jax.random.fold_in(jax.random.key(config.held_out.seed), 1)
-        self.stop = str(record["stopped"])
+        self.stop = _why_over(config, self._history, self._hours_before)
 
     def run(self, state: TrainState, done: int) -> None:
         """Trains from `done` steps on, unless the run was over before."""
@@ -256,8 +257,7 @@ class _Session:
             "reconstructor_rate": config.optimizer.reconstructor_rate,
         }
         hours = self._hours_before + (time.monotonic() - self._began) / 3600
-        if config.max_hours and hours >= config.max_hours:
-            self.stop = f"{hours:.2f} hours are over, config.max_hours"
+        self.stop = _why_over(config, [], hours)
         if self._is_over(window.step) or window.step % config.save_steps == 0:
             numbers |= self._evaluate_and_save(window, hours)
         if devices.is_main_process() and window.step % config.image_steps == 0:
@@ -275,11 +275,10 @@ class _Session:
         if not np.isfinite(table.shift_error).all():
             raise self._diverged(window.step, "NaN or infinity of the reconstructor")
         self._history.append(accuracy)
-        if loop.has_stalled(self._history, patience=config.patience, least_gain=config.least_gain):
-            self.stop = f"no gain in {config.patience} evaluations, config.patience"
+        self.stop = _why_over(config, self._history, hours)
         if devices.is_main_process():
-            record = {"history": self._history, "hours": hours, "stopped": self.stop}
-            self._saved.save(window.step, state, {"accuracy": accuracy, **record})
+            record = {"accuracy": accuracy, "history": self._history, "hours": hours}
+            self._saved.save(window.step, state, record)
         return {
             "held_out_accuracy": accuracy,
             "held_out_shift_error": float(table.shift_error.mean()),
@@ -293,6 +292,37 @@ class _Session:
             "another --workdir with a smaller --config.shift.scale, --config.loss.shift_weight, "
             "--config.optimizer.directions_rate or --config.optimizer.reconstructor_rate"
         )
+
+
+def _why_over(config: Config, history: list[float], hours: float) -> str:
+    """Returns why a run is over before all of its steps are made, or nothing: it is not."""
+    if config.max_hours and hours >= config.max_hours:
+        return f"{hours:.2f} hours are over, config.max_hours"
+    if loop.has_stalled(history, patience=config.patience, least_gain=config.least_gain):
+        return f"no gain in {config.patience} evaluations, config.patience"
+    return ""
+
+
+def has_checkpoints(workdir: pathlib.Path) -> bool:
+    """Whether there are any, of a training that may be over."""
+    return _last_record(workdir) is not None
+
+
+def goes_on(config: Config, workdir: pathlib.Path) -> bool:
+    """Whether the checkpoints there are of a training that is not over by this config."""
+    last = _last_record(workdir)
+    if last is None:
+        return False
+    step, record = last
+    return step < config.steps and not _why_over(config, record["history"], record["hours"])
+
+
+def _last_record(workdir: pathlib.Path) -> tuple[int, dict[str, Any]] | None:
+    folder = workdir / CHECKPOINTS
+    if not folder.is_dir():
+        return None
+    with Checkpoints(folder, keep=1) as saved:
+        return (saved.steps[-1], saved.record(saved.steps[-1])) if saved.steps else None
 
 
 def read_reconstructor(config: Config) -> dict[str, Any] | None:

@@ -200,6 +200,36 @@ def test_killed_run_resumes_with_the_same_bits(files, whole, tmp_path):
     assert other.basis["conv1/kernel"].tobytes() != theirs.basis["conv1/kernel"].tobytes()
 
 
+def test_finished_run_goes_on_with_more_steps(files, whole, tmp_path):
+    """And ends with the bits of one that had them at once."""
+    run(configure(files, steps=4), tmp_path / "run")
+    before = read_directions(tmp_path / "run" / "directions.safetensors", digest=None)
+    assert before.provenance["latents"] == str(4 * 4)
+    run(configure(files), tmp_path / "run")
+    for name in TEXTS:
+        assert (tmp_path / "run" / name).read_text() == (whole / name).read_text(), name
+    ours, theirs = (
+        read_directions(folder / "directions.safetensors", digest=None)
+        for folder in (tmp_path / "run", whole)
+    )
+    assert ours.basis["conv1/kernel"].tobytes() == theirs.basis["conv1/kernel"].tobytes()
+
+
+def test_finished_run_is_ranked_anew_without_training(files, whole, tmp_path, monkeypatch):
+    """All but one direction are now too parallel; without checkpoints the old result stays."""
+    workdir = pathlib.Path(shutil.copytree(whole, tmp_path / "copy"))
+    config = configure(files, rank__most_cosine=1e-9)
+    monkeypatch.setattr(training, "make_step", None)
+    monkeypatch.setattr(task, "_show", lambda *arguments: None)
+    run(config, workdir)
+    records = json.loads((workdir / "table.json").read_text())
+    assert [row["fate"].partition(" ")[0] for row in records].count("kept") == 1
+    assert len(read_directions(workdir / "directions.safetensors", digest=None)) == 1
+    shutil.rmtree(workdir / "checkpoints")
+    run(configure(files), workdir)
+    assert len(read_directions(workdir / "directions.safetensors", digest=None)) == 1
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -299,6 +329,8 @@ def test_hours_end_a_run_with_a_checkpoint(train, tmp_path, capsys):
     best, steps = train(tmp_path, max_hours=1e-9)
     assert steps == [2] and best.steps == 2
     assert "hours are over, config.max_hours" in capsys.readouterr().out
+    assert train(tmp_path, max_hours=1e-9)[1] == [2]
+    assert train(tmp_path, max_hours=100.0)[1] == [2, 4, 6, 8]
 
 
 def test_a_loss_of_nan_ends_the_run_and_keeps_the_last_good_checkpoint(train, tmp_path):
