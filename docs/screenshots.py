@@ -1,8 +1,12 @@
-"""Makes the pictures of the viewer in docs/: a screenshot of each of its views.
+"""Makes the pictures of pages in docs/: a screenshot of each view of viewer, gallery and sweep.
 
-  make demo && python -m docs.screenshots
+  make demo
+  python -m navigan_jax.main --config=configs/sweep.py --workdir=runs/sweep \
+      --config.generator=runs/weights/faces.safetensors --config.show.seed=24
+  python -m docs.screenshots
 
-Starts the viewer on a copy of the demo's directions and looks at it with the system's Chromium.
+Starts the viewer on a copy of the demo's directions and looks at it, and at the two pages on the
+disk, with the system's Chromium.
 """
 
 import contextlib
@@ -77,6 +81,24 @@ def look_narrow(page: Page) -> None:
     choose(page, 4, 1.6)
 
 
+def look_at_gallery(page: Page) -> None:
+    page.wait_for_timeout(1000)  # until the sheets are drawn
+
+
+def look_at_one(page: Page) -> None:
+    look_at_gallery(page)
+    page.locator(".card .enlarge").nth(4).click()
+
+
+def look_at_layers(page: Page) -> None:
+    page.wait_for_load_state("networkidle")
+
+
+PAGES: dict[str, tuple[str, int, int, Callable[[Page], None]]] = {
+    "gallery_page": ("runs/demo/gallery.html", 1240, 860, look_at_gallery),
+    "gallery_one": ("runs/demo/gallery.html", 1240, 860, look_at_one),
+    "layers_page": ("runs/sweep/layers.html", 1240, 1000, look_at_layers),
+}
 VIEWS: dict[str, tuple[int, int, Literal["light", "dark"], Callable[[Page], None]]] = {
     "viewer": (1240, 860, "light", look_wide),
     "viewer_difference": (1240, 860, "dark", look_dark),
@@ -84,12 +106,21 @@ VIEWS: dict[str, tuple[int, int, Literal["light", "dark"], Callable[[Page], None
 }
 
 
+def keep(page: Page, name: str) -> None:
+    """Writes what the page shows to docs/ and closes it."""
+    path = DOCS / f"{name}.png"
+    page.screenshot(path=path)
+    print(f"docs/{name}.png  {path.stat().st_size} bytes")
+    page.close()
+
+
 def main() -> None:
-    directions = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "runs/demo")
-    directions = directions / "directions.safetensors"
+    directions = pathlib.Path("runs/demo/directions.safetensors")
     chromium = shutil.which("chromium")
-    if chromium is None or not directions.is_file():
-        sys.exit(f"expected `chromium` on the PATH and {directions}: run make demo first")
+    needed = [directions, *(pathlib.Path(place) for place, *_ in PAGES.values())]
+    missing = [str(path) for path in needed if not path.is_file()]
+    if chromium is None or missing:
+        sys.exit(f"expected `chromium` on the PATH and {missing}: see the head of this file")
     with (
         tempfile.TemporaryDirectory() as folder,
         served(directions, pathlib.Path(folder)) as url,
@@ -105,9 +136,13 @@ def main() -> None:
             page.mouse.move(0, 0)
             page.evaluate("() => { document.activeElement.blur(); scrollTo(0, 0); }")
             page.wait_for_timeout(4000)  # until the previews in sight are there
-            page.screenshot(path=DOCS / f"{name}.png")
-            print(f"docs/{name}.png  {(DOCS / f'{name}.png').stat().st_size} bytes")
-            page.close()
+            keep(page, name)
+        for name, (place, width, height, look_at) in PAGES.items():
+            page = browser.new_page(viewport={"width": width, "height": height})
+            page.emulate_media(color_scheme="light")
+            page.goto(pathlib.Path(place).resolve().as_uri())
+            look_at(page)
+            keep(page, name)
         browser.close()
 
 
