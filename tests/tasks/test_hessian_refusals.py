@@ -373,6 +373,7 @@ def test_file_too_large_for_the_system_is_one_message_and_a_rerun_goes_on(
     [
         hessian.get_config,
         lambda: hessian.get_config("paper"),
+        lambda: hessian.get_config("paper_code"),
         demo.get_config,
         lambda: tiny.get_config("hessian"),
     ],
@@ -394,8 +395,18 @@ def test_every_key_is_read() -> None:
         assert re.search(rf"\.{key.rpartition('.')[2]}\b(?!\")", text), key
 
 
+def test_variants_have_the_numbers_of_the_paper_and_of_the_script() -> None:
+    for variant, iterations in (("paper", 10), ("paper_code", 20)):
+        config = hessian.get_config(variant)
+        assert (config.directions, config.latents.count) == (64, 512)
+        assert (config.solver.name, config.solver.epsilon) == ("power", 0.1)
+        assert config.solver.iterations == iterations
+        metric = config.metric
+        assert (metric.name, metric.size, metric.resize) == ("lpips", 64, "nearest")
+
+
 def test_unknown_words_for_configs_are_refused() -> None:
-    with pytest.raises(ValueError, match="expected the variant default or paper; got 'papr'"):
+    with pytest.raises(ValueError, match=r"expected the variant default, paper or .*; got 'papr'"):
         hessian.get_config("papr")
     with pytest.raises(ValueError, match=r"expected one of hessian, .*; got 'hesian'"):
         tiny.get_config("hesian")

@@ -280,6 +280,36 @@ def test_stylegan3_is_refused_by_name(ada: Record) -> None:
         from_nvidia(ada)
 
 
+def test_stylegan3_is_refused_as_its_own_program_pickles_it(tmp_path: Any) -> None:
+    """With the arrays and sets of NumPy and Python that its modules keep beside their tensors."""
+    rebuild = crafting.Global("torch_utils.persistence", "_reconstruct_persistent_obj")
+    load = crafting.Global("torch.storage", "_load_from_bytes")
+
+    def tensor(array: np.ndarray) -> Any:
+        memory = crafting.storage("0", array.dtype.name, array.size, legacy=True)
+        stream = crafting.Call(load, (crafting.torch_stream(memory, {"0": array}),))
+        return crafting.tensor(stream, array.shape, crafting.row_strides(array.shape))
+
+    def made(name: str, buffers: dict[str, Any], modules: dict[str, Any], **state: Any) -> Any:
+        state |= {"_parameters": {}, "_buffers": buffers, "_modules": modules}
+        state["_non_persistent_buffers_set"] = crafting.Call(
+            crafting.Global("builtins", "set"), ([],)
+        )
+        meta = {"type": "class", "version": 6, "class_name": name, "state": state}
+        return crafting.Call(rebuild, (meta,))
+
+    size = crafting.numpy_array(np.array([36, 36]))
+    first = made("SynthesisInput", {"freqs": tensor(np.ones((4, 2), np.float32))}, {}, size=size)
+    ema = {"magnitude_ema": tensor(np.ones((), np.float32)), "down_filter": None}
+    layer = made("SynthesisLayer", ema, {}, in_size=size, padding=[1, 2, 1, 2])
+    synthesis = made("SynthesisNetwork", {}, {"input": first, "L0_36_4": layer})
+    network = made("Generator", {}, {"synthesis": synthesis})
+    path = tmp_path / "stylegan3-t-ffhq-1024x1024.pkl"
+    path.write_bytes(crafting.pickled({"G": network, "D": None, "G_ema": network}, 4))
+    with pytest.raises(InputError, match=r"ffhq-1024x1024\.pkl: .*; got a StyleGAN3 generator"):
+        read_stylegan2(path)
+
+
 def test_network_without_its_state_is_refused() -> None:
     """The message begins with the file."""
     with pytest.raises(InputError, match=r"^file: Generator: expected a network"):
