@@ -70,6 +70,7 @@ ORDER = [
     "discovery.sampling",
     "discovery.reconstructor",
     "discovery.reconstructor_files",
+    "discovery.latent_network",
     "discovery.loss",
     "discovery.step",
     "discovery.ranking",

@@ -9,6 +9,7 @@ import pytest
 
 from navigan_jax import params as params_lib
 from navigan_jax import testing
+from navigan_jax.discovery.latent_network import LatentNetwork
 from navigan_jax.discovery.matrix import DirectionMatrix
 from navigan_jax.generators.files import make_generator
 from navigan_jax.subspaces.base import LATENT, Latent, fixed_basis
@@ -111,12 +112,14 @@ _KINDS = {
 
 
 def latent_cases():
-    """Returns the sub-cases but for those of the network with hidden layers (FC)."""
+    """Returns the names of the sub-cases: of matrices, and of the network with hidden layers."""
     settings = testing.golden_case("navigan_latent_deformator").info["architecture"]["sub_cases"]
-    return sorted(name for name, case in settings.items() if case["type"] in _KINDS)
+    assert {case["type"] for case in settings.values()} == {*_KINDS, "FC"}
+    bent = sorted(name for name, case in settings.items() if case["type"] == "FC")
+    return sorted(settings.keys() - set(bent)), bent
 
 
-@pytest.mark.parametrize("name", latent_cases())
+@pytest.mark.parametrize("name", latent_cases()[0])
 def test_changes_of_latents_equal_the_original(name):
     case = testing.golden_case("navigan_latent_deformator")
     data, settings = case.arrays("data"), case.info["architecture"]["sub_cases"][name]
@@ -142,3 +145,51 @@ def test_changes_of_latents_equal_the_original(name):
             testing.assert_close(
                 exponential.T, data[f"{name}/expm_scipy_f64"], case.tolerance["expm"]
             )
+
+
+@pytest.mark.parametrize("name", latent_cases()[1])
+def test_bent_map_of_latents_equals_the_original(name):
+    """By running statistics and by those of the batch, which move the running ones."""
+    case = testing.golden_case("navigan_latent_deformator")
+    data, settings = case.arrays("data"), case.info["architecture"]["sub_cases"][name]
+
+    params = {
+        f"dense{index}": {
+            "kernel": data[f"{name}/state/fc{index + 1}.weight"].T,
+            "bias": data[f"{name}/state/fc{index + 1}.bias"],
+        }
+        for index in range(4)
+    }
+    for index in range(3):
+        prefix = f"{name}/state/bn{index + 1}"
+        params[f"norm{index}"] = {
+            "scale": data[f"{prefix}.weight"],
+            "bias": data[f"{prefix}.bias"],
+        }
+
+    def statistics(prefix):
+        return {
+            f"norm{index}": {
+                "mean": data[f"{name}/{prefix}/bn{index + 1}.running_mean"],
+                "var": data[f"{name}/{prefix}/bn{index + 1}.running_var"],
+            }
+            for index in range(3)
+        }
+
+    variables = {"params": params, "batch_stats": statistics("state")}
+    network = LatentNetwork(width=params["dense0"]["kernel"].shape[1])
+    shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, False), data[f"{name}/in"])
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, dict(shapes))
+    amounts, tolerance = jnp.asarray(data[f"{name}/in"]), case.tolerance
+    latent = Latent(settings["shift_dim"][0])
+    made = network.apply(variables, amounts, False)
+    testing.assert_close(
+        latent.expand(made)[LATENT], data[f"{name}/out_eval"], tolerance["forward"]
+    )
+    made, changed = network.apply(variables, amounts, True, mutable=["batch_stats"])
+    testing.assert_close(
+        latent.expand(made)[LATENT], data[f"{name}/out_train"], tolerance["forward"]
+    )
+    moved = params_lib.flatten(changed["batch_stats"])
+    for path, wanted in params_lib.flatten(statistics("after_train")).items():
+        testing.assert_close(moved[path], wanted, tolerance["running_stats"], path)
