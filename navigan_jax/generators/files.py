@@ -137,6 +137,12 @@ def _check_options(
                 f"{config[option]!r}; leave it out",
             )
         if option in known[architecture]:
+            if _is_number(value) and not -_LARGEST < value < _LARGEST:
+                raise OptionError(
+                    option,
+                    f"expected a number between {-_LARGEST} and {_LARGEST}; got {value!r}; correct "
+                    "it where it was set",
+                )
             try:
                 make_generator(architecture, {**config, option: value})
             except InputError as error:

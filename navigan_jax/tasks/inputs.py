@@ -95,7 +95,7 @@ def synthesis(config: Config) -> Synthesis:
         truncation_cutoff=keys.truncation_cutoff,
         noise=keys.noise or None,
         noise_seed=keys.noise_seed,
-        label=keys.label,
+        label=keys.label or None,
         precision=keys.precision or None,
     )
 

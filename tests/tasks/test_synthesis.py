@@ -164,6 +164,15 @@ def test_a_default_that_is_said_takes_the_place_of_the_recipes(
     assert inputs.read_set_generator(configure(folder, "edit"))[0] == read_generator(path)[0]
 
 
+def test_empty_texts_and_huge_numbers(folder: pathlib.Path) -> None:
+    """A label of no letters is none; a number that only ends in NaN is told by its key."""
+    empty = configure(folder, "edit", **{"synthesis.label": ""})
+    assert inputs.synthesis(empty) == Synthesis()
+    huge = configure(folder, "edit", **{"synthesis.truncation": 1e30})
+    with pytest.raises(InputError, match=r"^config.synthesis.truncation: .*got 1e\+30; correct it"):
+        inputs.read_set_generator(huge)
+
+
 def test_a_config_is_kept_with_its_defaults_in_full(folder: pathlib.Path) -> None:
     """So to say one changes nothing; an empty config is as a config of all defaults."""
     empty = inputs.said_in_full(configure(folder, "hessian"))
