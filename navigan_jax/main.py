@@ -123,6 +123,7 @@ def run() -> NoReturn:
     """Entry point: `main` with the exit codes that the module's docstring lists."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    sys.unraisablehook = _interrupt_again
     logging.set_verbosity(logging.WARNING)  # libraries tell of every file they touch
     try:
         app.run(main, flags_parser=parse_flags)
@@ -141,6 +142,17 @@ def run() -> NoReturn:
 def _interrupt(number: int, frame: object) -> NoReturn:
     del frame
     raise KeyboardInterrupt(number)
+
+
+def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
+    """Interrupts once more where Python dropped it, as in what runs at a garbage collection."""
+    error = lost.exc_value
+    if not isinstance(error, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    number = error.args[0] if error.args else signal.SIGINT
+    signal.signal(signal.SIGALRM, lambda _, frame: _interrupt(number, frame))
+    signal.setitimer(signal.ITIMER_REAL, 0.05)  # seconds, by which that is over
 
 
 # Keys that memory grows with, the first ones first: not every task has them all.

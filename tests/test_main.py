@@ -231,6 +231,24 @@ def test_fault_of_the_program_keeps_its_traceback(
     assert "Traceback" in done.stderr and done.stderr.endswith("ValueError: a bug\n")
 
 
+def test_interruption_is_not_lost_in_a_garbage_collection(
+    config: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """Python drops what is raised there, and JAX has something to do at every one."""
+    body = (
+        "  import gc, os, signal, time\n"
+        "  def at_collection(phase, info):\n"
+        "    gc.callbacks.remove(at_collection)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "  gc.callbacks.append(at_collection)\n"
+        "  gc.collect()\n"
+        "  time.sleep(60)"
+    )
+    done = run(f"--config={config}", f"--workdir={tmp_path}", body=body)
+    assert done.returncode == 143
+    assert done.stderr == "interrupted; run the same command again to resume\n"
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
 )
