@@ -38,6 +38,7 @@ CHECKPOINTS = "checkpoints"
 
 # What the run's key is folded with, for each purpose; 2 is that of the calibration.
 DRAWN, MATRIX, RECONSTRUCTOR, TRAIN, PLAUSIBLE = range(10, 15)
+_FAR = 1000  # times the first shift that is tried: a hundred times the norm of the weights
 _COLUMNS = 5  # of a picture in TensorBoard: shifts from −T to T
 
 
@@ -105,7 +106,16 @@ def make_recipe(
     first = 0.1 * math.sqrt(sum(float(jnp.sum(weight**2)) for weight in weights)) or 1.0
     scale, least, weight = config.shift.scale, config.shift.least, config.loss.shift_weight
     if scale:
-        judged = shift_scale.require_images(along, judge, scale=scale, first=first)
+        judged = judge(along(scale))
+        # The paper's scales are about twice the weights, and images there may all be odd, which is
+        # meant; of a change a hundred times as large nothing of the layer is left.
+        if judged.flat + judged.broken > 0.5 or scale > _FAR * first:
+            shift_scale.require_images(along, judge, scale=scale, first=first)
+        elif not judged.plausible:
+            say(
+                f"note: at ±{scale:.4g}, config.shift.scale, all images are unlike this "
+                "generator's own; 0 finds the largest shift at which they are not"
+            )
     else:
         scale = shift_scale.largest_plausible_shift(along, judge, first=first)
         least, weight = least * scale, weight / scale

@@ -255,6 +255,16 @@ def test_every_subspace_trains(files, tmp_path, changes, capsys, monkeypatch):
         testing.assert_close(rows @ rows.T, np.eye(len(rows)), 1e-5)
 
 
+def test_scale_that_is_given_may_make_odd_images(files, tmp_path, capsys, monkeypatch):
+    """As the paper's do: it is told, with what finds another one, and trained all the same."""
+    monkeypatch.setattr(task, "_show", lambda *arguments: None)
+    config = configure(files, shift__scale=30.0, steps=2, save_steps=2)
+    run(config, tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "note: at ±30, config.shift.scale, all images are unlike" in said
+    assert "of 3 directions kept" in said
+
+
 def test_images_need_not_be_square(tmp_path, capsys, monkeypatch):
     """Of a StyleGAN2 whose constant is not: weights of several layers, and w."""
     sizes = testing.TINY_CONFIGS["stylegan2"] | {"first_size": (4, 6)}
