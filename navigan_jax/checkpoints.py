@@ -13,6 +13,7 @@ import re
 import secrets
 import stat
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -36,6 +37,8 @@ _ADVICE = {
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
 }
 
+_UNFINISHED = ".unfinished-"  # begins the names of files that are being written
+_ABANDONED = 3600.0  # seconds without a change after which nobody writes to such a file any more
 
 # What reading an .npz file raises if it is none, damaged, or lacks the array.
 NO_NPZ = (
@@ -85,7 +88,7 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     Raises: InputError naming the path, the reason and what to do if the system refuses to write.
     """
     target = pathlib.Path(path)
-    temporary = target.parent / f".unfinished-{secrets.token_hex(4)}{target.suffix}"
+    temporary = target.parent / f"{_UNFINISHED}{secrets.token_hex(4)}{target.suffix}"
     with _told_as_input_error(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists() and not target.is_file():
@@ -107,6 +110,7 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Holds the folder for this process; the system lets go of it when the process ends.
 
+    What killed writers left in it and in its folders an hour ago or before is removed.
     Raises: InputError if another process holds it.
     """
     with _told_as_input_error(pathlib.Path(folder)):
@@ -120,9 +124,19 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
             "for that run, or choose another --workdir"
         ) from error
     try:
+        _remove_unfinished(pathlib.Path(folder))
         yield
     finally:
         os.close(handle)
+
+
+def _remove_unfinished(folder: pathlib.Path) -> None:
+    now = time.time()
+    for pattern in (f"{_UNFINISHED}*", f"*/{_UNFINISHED}*"):
+        for path in folder.glob(pattern):
+            with contextlib.suppress(OSError):  # gone, or not ours
+                if now - path.stat().st_mtime > _ABANDONED:
+                    path.unlink()
 
 
 def read_text(path: str | os.PathLike[str]) -> str:

@@ -100,6 +100,11 @@ def test_killed_writer_leaves_the_old_file(tmp_path):
     assert len(left) == 2 and left[0].startswith(".unfinished-") and left[0].endswith(".txt")
     checkpoints.write_text(path, "new")
     assert path.read_text() == "new"
+    with checkpoints.locked(tmp_path):
+        assert names(tmp_path) == left  # it may be in use yet
+    os.utime(tmp_path / left[0], (0, 0))
+    with checkpoints.locked(tmp_path):
+        assert names(tmp_path) == ["file.txt"]
 
 
 def test_name_changes_only_after_the_bytes_are_on_the_disk(tmp_path, monkeypatch):
