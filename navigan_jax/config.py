@@ -165,21 +165,22 @@ def to_text(config: Config) -> str:
     return json.dumps(config.to_dict(), indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
-def from_text(text: str) -> Config:
+def from_text(text: str, name: str = "saved config") -> Config:
     """Returns the frozen config that `to_text` wrote.
 
+    name: of where the text is from, with which a message begins.
     Raises: InputError if the text is not such a text.
     """
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"saved config: expected the JSON that a run writes; got {text[:40]!r} ({error}); "
+            f"{name}: expected the JSON that a run writes; got {text[:40]!r} ({error}); "
             "remove that file, or choose another --workdir"
         ) from error
     if not isinstance(content, dict):
         raise InputError(
-            f"saved config: expected a JSON object; got {text[:40]!r}; "
+            f"{name}: expected a JSON object; got {text[:40]!r}; "
             "remove that file, or choose another --workdir"
         )
     return config_dict.FrozenConfigDict(_with_tuples(content))

@@ -185,7 +185,8 @@ def _is_outdated(path: pathlib.Path, config: Config) -> bool:
     """Whether the directions there are those of a shorter training or of another ranking."""
     if training.goes_on(config, path.parent):
         return True
-    made = config_lib.from_text(read_directions(path, digest=None).provenance["config"])
+    text = read_directions(path, digest=None).provenance["config"]
+    made = config_lib.from_text(text, f"{path}: config")
     changed = config_lib.differences(made, config)
     is_ranked_anew = any(line.startswith(_RANK_KEYS) for line in changed)
     return is_ranked_anew and training.has_checkpoints(path.parent)

@@ -50,8 +50,9 @@ def _require_same(
             f"{workdir}: expected config.json and inputs.json beside the results there; got "
             "none; choose another --workdir, or remove this one"
         )
-    old_config = config_lib.from_text(checkpoints.read_text(config_path))
-    old_inputs = config_lib.from_text(checkpoints.read_text(inputs_path)).to_dict()
+    old_config = config_lib.from_text(checkpoints.read_text(config_path), str(config_path))
+    text = checkpoints.read_text(inputs_path)
+    old_inputs = config_lib.from_text(text, str(inputs_path)).to_dict()
     changed = [
         line
         for line in config_lib.differences(old_config, config)

@@ -62,7 +62,7 @@ def test_damaged_workdir_is_one_message(
     config = finished.config
     workdir = finished.copy(tmp_path)
     (workdir / "config.json").write_text("{", encoding="utf-8")
-    refused(config, workdir, "saved config: expected the JSON that a run writes")
+    refused(config, workdir, r"config\.json: expected the JSON that a run writes")
     (workdir / "config.json").unlink()
     refused(config, workdir, "expected config.json and inputs.json beside the results there; got")
     shutil.copy(finished.workdir / "config.json", workdir)
