@@ -80,6 +80,12 @@ def make_recipe(
     Raises: InputError if images at that scale are none, or there is no plausible one.
     """
     generator, params = problem.generator, problem.params
+    if target == "z" and generator.mapping_stages and not config.shift.scale:
+        raise InputError(
+            "config.shift.scale: expected a number for z of a generator whose mapping brings z to "
+            "one norm, as no shift is too large there; got 0; set --config.shift.scale=6, as "
+            "GANLatentDiscovery does, or --config.subspace.latent=w"
+        )
     samples = max(32, 2 * matrix.count)
     z = generator.sample_latents(key_for(config, PLAUSIBLE), samples)
     parameters = matrix.init(key_for(config, MATRIX))

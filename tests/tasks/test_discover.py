@@ -278,6 +278,10 @@ def test_images_need_not_be_square(tmp_path, capsys, monkeypatch):
     for name, changes in (("several", several), ("latent", latent)):
         run(configure(tmp_path, steps=2, save_steps=2, **changes), tmp_path / name)
     assert len(shown) == 2 and capsys.readouterr().out.count("of 3 directions kept") == 2
+    with pytest.raises(
+        InputError, match=r"shift\.scale: expected a number for z of .*; got 0; set"
+    ):
+        run(configure(tmp_path, **latent | {"subspace__latent": "z"}), tmp_path / "z")
 
 
 # --- what ends a run
