@@ -14,7 +14,7 @@ from navigan_jax.generators.base import Generator
 from navigan_jax.showcase import base, figure, grid, video
 from navigan_jax.showcase import gallery as page
 from navigan_jax.showcase.base import Showcase
-from navigan_jax.tasks import choosing, inputs, showing
+from navigan_jax.tasks import budget, choosing, inputs, showing
 from navigan_jax.tasks.choosing import Choice
 from navigan_jax.tasks.settings import NOT_NEGATIVE, SEED, Limits, Settings
 from navigan_jax.tasks.workdirs import say_written
@@ -31,8 +31,6 @@ PATH = Settings(
     },
     {"video.easing": EASINGS},
 )
-_PIXELS_AT_ONCE = 2**20
-
 SETTINGS = (
     choosing.CHOICE
     | PATH
@@ -73,7 +71,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         seed=config.show.seed,
         samples=config.show.samples,
         steps=config.show.steps,
-        microbatch=_at_once(choice.problem.generator),
+        microbatch=budget.images_at_once(choice.problem.generator),
         raw_shift=config.raw_shift,
     )
     made = {name: str(value) for name, value in inputs.synthesis(config).to_json().items()}
@@ -94,12 +92,6 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     say_written(workdir, written)
 
 
-def _at_once(generator: Generator) -> int:
-    """Returns how many images to make at once; more are not faster where they are large."""
-    height, width, _ = generator.image_shape
-    return max(1, _PIXELS_AT_ONCE // (height * width))
-
-
 def _write_figure(config: Config, workdir: pathlib.Path, choice: Choice, small: Showcase) -> None:
     """Writes the figure, its few images in full size: made anew if the page has smaller ones."""
     problem, whole = choice.problem, small
@@ -116,7 +108,7 @@ def _write_figure(config: Config, workdir: pathlib.Path, choice: Choice, small: 
             z[: figure.MAX_SAMPLES],
             [choice.directions.edit(record.index) for record in records],
             np.array([record.shifts for record in records]),
-            microbatch=_at_once(problem.generator),
+            microbatch=budget.images_at_once(problem.generator),
         )
         whole = dataclasses.replace(small, frames=frames, directions=records)
     figure.write_figure(workdir / "figure.pdf", whole)
@@ -141,7 +133,7 @@ def _write_videos(
         z,
         edits,
         shifts,
-        microbatch=_at_once(generator),
+        microbatch=budget.images_at_once(generator),
         smallest=video.LARGEST_CELL,
     )
     strips = [

@@ -108,6 +108,19 @@ def test_number_of_the_config_is_taken_as_it_is(generator: str) -> None:
     assert budget.microbatch_of_images(config, problem) == 3
 
 
+def test_large_images_are_made_a_few_at_a_time(
+    generator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the config says, but one at least."""
+    config = configure(generator, microbatch=1000)
+    problem, z = read(config)
+    height, width, _ = problem.generator.image_shape
+    for pixels, count in ((5 * height * width + 1, 5), (height * width - 1, 1)):
+        monkeypatch.setattr(budget, "_PIXELS_AT_ONCE", pixels)
+        assert budget.microbatch_of_images(config, problem) == count
+    assert budget.microbatch_of_spectrum(config, problem, z) == 1000
+
+
 def test_run_with_a_chosen_microbatch_finds_the_same(
     generator: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

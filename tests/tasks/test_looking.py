@@ -30,7 +30,7 @@ from navigan_jax.generators.files import make_generator, read_generator, write_g
 from navigan_jax.notes import Note, Notes
 from navigan_jax.showcase import base, figure
 from navigan_jax.showcase import gallery as gallery_page
-from navigan_jax.tasks import choosing
+from navigan_jax.tasks import budget, choosing
 from navigan_jax.tasks import edit as edit_task
 from navigan_jax.tasks import gallery as gallery_task
 from navigan_jax.tasks import maps as maps_task
@@ -123,7 +123,7 @@ def test_page_has_reduced_images_and_figure_whole_ones(folder, tmp_path, monkeyp
     config = configure("gallery", folder, choose="0,2", show__steps=5, video__directions=0)
     run(config, tmp_path / "whole")
     monkeypatch.setattr(gallery_page, "LARGEST_CELL", 4)
-    monkeypatch.setattr(gallery_task, "_PIXELS_AT_ONCE", 100)
+    monkeypatch.setattr(budget, "_PIXELS_AT_ONCE", 100)
     run(config, tmp_path / "small")
     whole, small = (page_data(tmp_path / name / "gallery.html") for name in ("whole", "small"))
     assert whole["height"] == 4 * small["height"]
