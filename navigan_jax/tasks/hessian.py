@@ -197,10 +197,15 @@ def _find_directions(
         )
     try:
         spectrum_lib.require_usable(spectrum, objective)
-    except InputError:
+    except InputError as error:
         if devices.is_main_process():
             checkpoints.remove_state(workdir / STATE)  # nobody will go on from it
-        raise
+        if config.solver.name != "power":
+            raise
+        raise InputError(
+            f"{error}; or change the step of the differences with --config.solver.epsilon=N, which "
+            f"is {config.solver.epsilon:g}"
+        ) from error
     seconds = time.perf_counter() - began
     worst = np.max(spectrum.residuals)
     say(
