@@ -27,10 +27,10 @@ from navigan_jax.errors import InputError
 from navigan_jax.perceptual.base import distance
 from navigan_jax.progress import METRICS_FILE, read_metrics
 from navigan_jax.showcase import curves, gallery, grid
-from navigan_jax.showcase.base import DirectionRecord, Showcase, spread_shifts
+from navigan_jax.showcase.base import DirectionRecord, Showcase, shrink, spread_shifts
 from navigan_jax.subspaces.base import LATENT, Full, Latent, Subspace, fixed_basis, require_fit
 from navigan_jax.subspaces.svd import singular_values
-from navigan_jax.tasks import calibrating, inputs, showing, training, workdirs
+from navigan_jax.tasks import budget, calibrating, inputs, showing, training, workdirs
 from navigan_jax.tasks.inputs import Problem
 from navigan_jax.tasks.settings import NOT_NEGATIVE, POSITIVE, SEED, Limits, Settings, wrong_number
 from navigan_jax.tasks.workdirs import say
@@ -174,7 +174,9 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             directions = read_directions(path, digest=problem.digest)
             say(f"{path}: found, {len(directions)} directions")
         else:
-            plausible = calibrating.measure_plausible(config, problem, config.microbatch)
+            plausible = calibrating.measure_plausible(
+                config, problem, budget.microbatch_of_images(config, problem)
+            )
             directions = _discover(config, workdir, problem, matrix, start, plausible)
         if devices.is_main_process():
             _show(config, workdir, problem, directions, plausible)
@@ -341,13 +343,12 @@ def _show(
 ) -> None:
     """Calibrates and shows changes of weights; shows changes of the latent at the run's scale."""
     if problem.layers:
+        microbatch = budget.microbatch_of_images(config, problem)
         if not calibrating.is_calibrated(config, directions):
-            gauge = calibrating.make_gauge(config, problem, config.microbatch, plausible)
+            gauge = calibrating.make_gauge(config, problem, microbatch, plausible)
             directions = calibrating.calibrate(problem, directions, gauge)
             write_directions(workdir / _DIRECTIONS, directions)
-        showing.show(
-            config, workdir, problem, directions, name=_DIRECTIONS, microbatch=config.microbatch
-        )
+        showing.show(config, workdir, problem, directions, name=_DIRECTIONS, microbatch=microbatch)
     else:
         _show_latents(config, workdir, problem, directions)
     say(f"  {workdir / 'training.png'}  loss and accuracy by step")
@@ -367,24 +368,24 @@ def _show_latents(
         target = config.subspace.latent
         return render_pairs(problem.generator, params, target, changes, z)[1]
 
-    frames = np.stack(
-        [
-            np.stack([np.asarray(images_at(problem.params, t * row)) for t in shifts], axis=1)
-            for row in directions.basis[LATENT]
-        ]
-    )
+    frames, distances = [], []
+    for row in directions.basis[LATENT]:
+        steps = [np.asarray(images_at(problem.params, t * row)) for t in shifts]
+        whole = np.stack(steps, axis=1)
+        distances.append(_distance_at_ends(problem, whole))
+        frames.append(shrink(whole, gallery.LARGEST_CELL))  # all directions' are held at once
     records = tuple(
         DirectionRecord(
             index=index,
             measures={name: float(rows[index]) for name, rows in directions.measures.items()},
             shifts=tuple(map(float, shifts)),
-            distance=_distance_at_ends(problem, rows_of_frames),
+            distance=distance_at_ends,
         )
-        for index, rows_of_frames in enumerate(frames)
+        for index, distance_at_ends in enumerate(distances)
     )
     provenance = {"layer": f"latent {config.subspace.latent}", **directions.provenance}
     del provenance["config"]
-    showcase = Showcase(frames, records, provenance)
+    showcase = Showcase(np.stack(frames), records, provenance)
     grid.write_grid(workdir / "gallery.png", showcase)
     gallery.write_gallery(workdir / "gallery.html", showcase)
     workdirs.say_written(
