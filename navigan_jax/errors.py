@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this."""
+"""The exceptions that mean: the user can mend this."""
 
 
 class InputError(ValueError):
@@ -6,6 +6,10 @@ class InputError(ValueError):
 
     The text says what was expected, what came, what is allowed and what to do next.
     """
+
+
+class NoEffectError(InputError):
+    """No image changes with the weights that were chosen."""
 
 
 class OptionError(InputError):

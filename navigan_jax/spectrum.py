@@ -15,7 +15,7 @@ from navigan_jax import linalg
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Array, Float, Params
 from navigan_jax.directions import Directions
-from navigan_jax.errors import InputError
+from navigan_jax.errors import InputError, NoEffectError
 from navigan_jax.generators.base import EditableLayer, Generator
 from navigan_jax.perceptual.base import Distance
 from navigan_jax.subspaces import hessian, products, reduction
@@ -93,7 +93,7 @@ def require_count(count: int, layers: Sequence[EditableLayer]) -> None:
 def require_usable(spectrum: hessian.Spectrum, objective: products.Objective) -> None:
     """Refuses a spectrum that is not finite, or zero because the weights do not matter.
 
-    Raises: InputError.
+    Raises: InputError; where all products are zero `NoEffectError`.
     """
     names = describe_layers(objective.layers)
     if not np.isfinite(spectrum.eigenvalues).all():
@@ -103,7 +103,7 @@ def require_usable(spectrum: hessian.Spectrum, objective: products.Objective) ->
             "FILE) and the latents"
         )
     if spectrum.eigenvalues[0] <= 0:
-        raise InputError(
+        raise NoEffectError(
             f"{names}: expected images that change with these weights; got a gradient of zero; "
             "choose another layer with --config.layer=NAME"
         )

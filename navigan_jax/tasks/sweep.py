@@ -10,6 +10,7 @@ DCGAN of faces that is less than a hundredth of the time that its directions tak
 import dataclasses
 import math
 import pathlib
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -21,7 +22,7 @@ from navigan_jax import params as params_lib
 from navigan_jax.config import Config
 from navigan_jax.directions import Directions, write_directions
 from navigan_jax.editing import edit
-from navigan_jax.errors import InputError
+from navigan_jax.errors import InputError, NoEffectError
 from navigan_jax.evaluation import locality
 from navigan_jax.generators.base import EditableLayer, Generator
 from navigan_jax.showcase import base, layers_page
@@ -78,26 +79,37 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         # The last layers need most for their images.
         microbatch = budget.microbatch_of_images(config, problems[-1])
         gauge = calibrating.make_gauge(config, problems[0], microbatch)
-        records = []
+        records, idle = [], []
         for number, (one, problem) in enumerate(zip(single, problems, strict=True)):
             path = problem.layers[0].path
             say(f"layer {number + 1} of {len(layers)}: {path}")
             folder = checkpoints.make_folder(workdir / folder_name(path))
-            directions = _find(one, folder, problem, z, gauge)
+            try:
+                directions = _find(one, folder, problem, z, gauge)
+            except NoEffectError:
+                say(f"  left out: no image changes with {path}")
+                idle.append(path)
+                continue
             records.append(_record(config, folder, problem, directions, microbatch))
             # After every layer, so that there is something to look at during a long run.
             layers_page.write_page(
                 workdir / "layers.html",
                 f"{generator.architecture} {generator.resolution} px",
                 records,
-                _provenance(config, digest, len(z)),
+                _provenance(config, digest, len(z), idle),
             )
+    if not records:
+        raise InputError(
+            f"config.layers: expected layers with which images change; got {', '.join(idle)}; "
+            "choose others with --config.layers=NAME,NAME"
+        )
     say_written(
         workdir,
         {"layers.html": "all layers on one page: open it in a browser"}
         | {
             f"{folder_name(layer.path)}/{hessian.DIRECTIONS}": f"directions of {layer.path}"
             for layer in layers
+            if layer.path not in idle
         },
     )
 
@@ -194,8 +206,9 @@ def _record(
     )
 
 
-def _provenance(config: Config, digest: str, latents: int) -> dict[str, str]:
-    return {
+def _provenance(config: Config, digest: str, latents: int, idle: Sequence[str]) -> dict[str, str]:
+    without = {"layers without effect": ", ".join(idle)} if idle else {}
+    return without | {
         "metric": config.metric.name,
         "latents": str(latents),
         "directions": str(config.directions),

@@ -24,7 +24,7 @@ from navigan_jax import params as params_lib
 from navigan_jax.directions import Directions, read_directions, write_directions
 from navigan_jax.editing import recipe_files, rendering
 from navigan_jax.editing.recipe import Drawn, Move, Recipe, Video
-from navigan_jax.errors import InputError
+from navigan_jax.errors import InputError, NoEffectError
 from navigan_jax.evaluation import locality
 from navigan_jax.generators.files import make_generator, read_generator, write_generator
 from navigan_jax.notes import Note, Notes
@@ -324,6 +324,27 @@ def test_sweep_shows_the_names_that_people_gave(swept, tmp_path):
     text = (again / "layers.html").read_text()
     assert text.count("smile &lt;wide&gt;") > 0 and "smile <" not in text
     assert "smile" not in (workdir / "layers.html").read_text()
+
+
+def test_sweep_leaves_out_a_layer_without_effect(swept, folder, tmp_path, monkeypatch):
+    """The others are shown, and the page tells; a sweep of nothing else is refused."""
+    config, workdir = swept
+    again = pathlib.Path(shutil.copytree(workdir, tmp_path / "again"))
+    find = sweep_task.hessian.find
+
+    def find_none(one, folder, problem, z):
+        if one.layer == "conv1/kernel":
+            raise NoEffectError("conv1/kernel: expected images that change with these weights")
+        return find(one, folder, problem, z)
+
+    monkeypatch.setattr(sweep_task.hessian, "find", find_none)
+    run(config, again)
+    text = (again / "layers.html").read_text()
+    assert text.count("<section ") == 1
+    assert "<dt>layers without effect</dt><dd>conv1/kernel</dd>" in text
+    alone = configure("sweep", folder, layers="conv1", metric__name="l2")
+    with pytest.raises(InputError, match=r"config\.layers: .*got conv1/kernel; choose others"):
+        run(alone, tmp_path / "none")
 
 
 def test_sweep_that_was_killed_ends_with_the_same_bits(swept, folder, tmp_path):
