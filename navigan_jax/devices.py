@@ -96,6 +96,13 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def value_of_main_process(value: float) -> float:
+    """Returns the value that the main process has; all processes have to ask for it."""
+    if is_single_process():
+        return value
+    return float(multihost_utils.broadcast_one_to_all(np.float32(value)))
+
+
 def share_memory() -> bool:
     """Whether the devices of a process share its memory, as on CPU."""
     return jax.default_backend() == "cpu"

@@ -141,6 +141,47 @@ def test_two_processes_find_the_spectrum_of_one_even_when_killed_between(
     assert steps[0] == steps[1]
 
 
+def test_two_processes_train_directions_as_one_does(
+    generator: pathlib.Path, tmp_path: pathlib.Path, port: int
+) -> None:
+    """Process 0 alone saves, and both end with the checkpoint that is best; up to rounding."""
+    command = [sys.executable, "-m", "navigan_jax.main", "--config=configs/tiny.py:discover"]
+    command += [f"--config.generator={generator}", "--config.layer=conv1"]
+    command += ["--config.metric.name=l2", "--config.max_hours=9.0", "--config.steps=4"]
+    command += ["--config.distributed=True", f"--workdir={tmp_path / 'pod'}"]
+    environment = os.environ | {
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+        "JAX_NUM_PROCESSES": "2",
+    }
+    processes = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment | {"JAX_PROCESS_ID": str(number)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=240) for process in processes]
+    finally:
+        end(processes)
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert "best held-out accuracy" in said[0][0]
+    assert all("[Gloo]" in line for line in said[1][0].splitlines())
+    config = tiny.get_config("discover")
+    config.generator, config.layer, config.metric.name = str(generator), "conv1", "l2"
+    config.steps = 4
+    tasks.TASKS["discover"](config_lib.freeze(config), checkpoints.make_folder(tmp_path / "one"))
+    rows = [
+        [(row["step"], row["loss"]) for row in read_metrics(folder / "metrics.jsonl")]
+        for folder in (tmp_path / "pod", tmp_path / "one")
+    ]
+    np.testing.assert_allclose(rows[0], rows[1], rtol=1e-4)
+
+
 def test_process_that_is_not_the_main_one_writes_nothing(
     generator: pathlib.Path,
     tmp_path: pathlib.Path,

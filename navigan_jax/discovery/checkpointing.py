@@ -41,9 +41,16 @@ class Checkpoints:
             preservation_policy.LatestN(keep),
             preservation_policy.BestN(get_metric_fn=_accuracy, n=1),
         ]
+        # Each process for itself: one alone writes, and none waits for the others in here.
+        own = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
+        )
         options = ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.AnyPreservationPolicy(kept),
             cleanup_tmp_directories=True,  # what a killed run left unfinished
+            create=False,
+            multiprocessing_options=alone,
         )
         with self._told():
             self._manager = ocp.CheckpointManager(self._folder, options=options)
@@ -87,6 +94,11 @@ class Checkpoints:
         """Returns once all that was saved is on the disk. Raises: as `save`."""
         with self._told():
             self._manager.wait_until_finished()
+
+    def look_again(self) -> None:
+        """Finds what another process saved meanwhile."""
+        with self._told():
+            self._manager.reload()
 
     @property
     def steps(self) -> tuple[int, ...]:

@@ -203,6 +203,9 @@ def train(config: Config, workdir: pathlib.Path, setup: Setup, first: Any) -> Tr
             session = _Session(config, setup, saved, metrics, bar, record)
             session.run(state, done)
         saved.wait()
+        devices.wait_for_all("trained")
+        if not devices.is_main_process():
+            saved.look_again()
         if session.stop:
             say(f"stopped: {session.stop}")
         best = saved.best_step()
@@ -272,7 +275,8 @@ class _Session:
             "directions_rate": config.optimizer.directions_rate,
             "reconstructor_rate": config.optimizer.reconstructor_rate,
         }
-        hours = self._hours_before + (time.monotonic() - self._began) / 3600
+        passed = (time.monotonic() - self._began) / 3600
+        hours = self._hours_before + devices.value_of_main_process(passed)
         self.stop = _why_over(config, [], hours)
         if self._is_over(window.step) or window.step % config.save_steps == 0:
             numbers |= self._evaluate_and_save(window, hours)
