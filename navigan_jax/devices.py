@@ -82,7 +82,12 @@ def _first_line(error: Exception) -> str:
 
 def is_main_process() -> bool:
     """Whether this process writes files and shows progress."""
-    return jax.process_index() == 0
+    return process_number() == 0
+
+
+def process_number() -> int:
+    """Returns which of the processes this is, from 0."""
+    return int(jax.process_index())
 
 
 def is_single_process() -> bool:

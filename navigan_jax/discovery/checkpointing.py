@@ -19,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from navigan_jax import devices
 from navigan_jax import params as params_lib
 from navigan_jax.checkpoints import make_folder
 from navigan_jax.errors import InputError
@@ -42,7 +43,7 @@ class Checkpoints:
             preservation_policy.BestN(get_metric_fn=_accuracy, n=1),
         ]
         # Each process for itself: one alone writes, and none waits for the others in here.
-        own = jax.process_index()
+        own = devices.process_number()
         alone = ocp.options.MultiprocessingOptions(
             primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
         )

@@ -32,7 +32,7 @@ _LARGEST = 16  # more at once are not faster on CPU; on a GPU try more by hand
 _PIXELS_AT_ONCE = 2**22
 
 # Python, JAX, what it compiled and what the allocator keeps; benchmarks/large.py tells.
-_PROGRAM_BYTES = 2**30
+_PROGRAM_BYTES = 3 * 2**29
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +106,7 @@ def estimate_spectrum(config: Config, problem: Problem, z: np.ndarray, microbatc
             config.directions, settings.block_size
         )
     held = 4 * vectors * entries
+    found = 0 if is_power else 8 * config.directions * entries  # by the solver, and to be written
     if not is_power and entries <= vectors:  # the matrix itself, in float64, and what eigh takes
         held += 5 * 8 * entries**2
     copies = jax.local_device_count() if devices.share_memory() else 1
@@ -119,6 +120,7 @@ def estimate_spectrum(config: Config, problem: Problem, z: np.ndarray, microbatc
             ("inputs of the layer", copies * needs.inputs),
             ("linearisation", copies * needs.jacobian),
             (f"{vectors} vectors", held),
+            ("directions", found),
         ),
     )
 
