@@ -6,8 +6,9 @@
       --config.indices="(4, 7)" --config.shifts="(30.0, -12.5)"
 
 The copy has the size and the format of the source; only the edited weights differ. Seconds on any
-machine. To take an edit back, convert the copy and bake the opposite shifts into it, with
---config.any_weights=True, as the directions were found in the weights before.
+machine. A shift beyond the range in which images stay plausible, by the directions file, is baked
+with a note that says so. To take an edit back, convert the copy and bake the opposite shifts into
+it, with --config.any_weights=True, as the directions were found in the weights before.
 """
 
 import ml_collections

@@ -15,6 +15,8 @@ have where these differ from the paper (Cherepkov et al. 2021):
                StyleGAN2 add --config.subspace.latent=w
   full         all weights of one small layer, the shift scale found
 
+config.subspace.path has to hold directions of config.layer, config.subspace.size of them or more.
+
 The paper's scales hold for one layer of one network: elsewhere use config.shift.scale=0. The paper
 does not mention a least shift; its variants here have that of the scripts.
 """
@@ -140,7 +142,7 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     config.show.seed = 0  # of the samples shown
     config.show.samples = 4  # images per direction, from fresh latents
     config.show.steps = 9  # shifts from −s to +s, an odd number: the middle one is the original
-    config.show.change = 0.16  # distance at ±s, as a share of that between two random images
+    config.show.change = 0.16  # at ±s, as a share of the distance between two random images
     config.show.calibration_latents = 16  # z over which that distance is averaged
     config.show.plausible_samples = 512  # own images that tell what is plausible, T among it
     config.show.plausible_quantile = 0.8  # of their oddities: the bound of plausible shifts

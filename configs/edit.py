@@ -1,7 +1,8 @@
 """Makes the images of a recipe: samples, directions with their shifts, and moves of the latents.
 
   python -m navigan_jax.main --config=configs/edit.py --workdir=runs/edit \
-      --config.generator=runs/weights/faces.safetensors --config.recipe=recipe.json
+      --config.generator=runs/weights/faces.safetensors --config.recipe=recipe.json \
+      --config.directions=runs/demo/directions.safetensors
 
 The viewer exports recipes; the images have the same bits as those it showed. A recipe is JSON and
 may be written by hand:
@@ -12,16 +13,19 @@ may be written by hand:
    "moves": [{"directions": "DIGEST", "file": "directions.safetensors", "index": 4, "shift": 2.5}],
    "mixes": [{"source": {"seed": 7}, "rows": [8, 9], "amount": 0.5, "samples": [0]}],
    "truncation": 0.7, "enlarge": 2, "synthesis": {"noise": "none", "precision": "float32"},
-   "video": {"start": -1, "stop": 1, "seconds": 4, "easing": "sine", "returns": true}}
+   "video": {"start": -1, "stop": 1, "seconds": 4, "frames_per_second": 25, "easing": "sine",
+             "returns": true}}
 
 All but format, version, generator and samples may be left out; of a move, directions, index and
 shift are needed. Each DIGEST is the line "digest" of
 
   python -m tools.convert_weights inspect FILE
 
-for the generator file and the directions file. "truncation" is of the mixed latents of all samples;
-"synthesis" holds keys of config.synthesis, whose truncation is of drawn ones. A video is made only
-where the recipe has "video", of which {} is enough.
+for the generator file and the directions file. Without --config.directions, the "file" of a move is
+looked for from the current folder, then from the recipe's, then by its bare name beside the recipe;
+the viewer writes the bare name. A shift is t, in units of ‖ξ‖. "truncation" is of the mixed latents
+of all samples; "synthesis" holds keys of config.synthesis, whose truncation is of drawn ones. A
+video is made only where the recipe has "video", of which {} is enough.
 """
 
 import ml_collections
@@ -38,7 +42,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.generator = placeholder(str)  # generator file, made by tools/convert_weights
     config.recipe = placeholder(str)  # JSON, see above
-    config.directions = placeholder(str)  # files with commas; nothing: those the recipe names
+    config.directions = placeholder(str)  # files with commas; left out: those the recipe names
     config.any_weights = False  # True: also directions found in other weights of the same sizes
     config.synthesis = hessian.synthesis_keys()  # see there: truncation, noise, label, precision;
     # what is set takes the place of the recipe's own word, also if it is the default

@@ -9,6 +9,11 @@
 
 The defaults find the same eigenvectors to a residual of 1e-3 with about a third of the products,
 each several times cheaper. A generator file comes from tools/convert_weights.
+
+In a workdir that holds a run, the keys of show, and microbatch, cache_gib, memory_gib and
+save_minutes, may change: the directions are kept and the pictures made anew. Where show.change,
+calibration_latents or plausible_* changed, the shift scales in the file are measured anew too. For
+any other key take another workdir.
 """
 
 import ml_collections
@@ -87,7 +92,8 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     config.show.seed = 0  # of the samples shown
     config.show.samples = 4  # images per direction, from fresh latents
     config.show.steps = 9  # shifts from −s to +s, an odd number: the middle one is the original
-    config.show.change = 0.16  # distance at ±s, as a share of that between two random images
+    # s, of each side: the |t| of this change, or less where images would not stay plausible
+    config.show.change = 0.16  # as a share of the distance between two random images
     config.show.calibration_latents = 16  # z over which that distance is averaged
     config.show.plausible_samples = 512  # own images that tell what is plausible; 0: do not ask
     config.show.plausible_quantile = 0.8  # of their oddities: the bound of plausible shifts

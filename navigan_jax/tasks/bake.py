@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+from typing import NamedTuple
 
 from navigan_jax import checkpoints, devices
 from navigan_jax import directions as directions_lib
@@ -37,51 +38,72 @@ SETTINGS = Settings(
 _RECORD = "baked.json"
 
 
+class _Move(NamedTuple):
+    """t ξ to add to the weights. plausible: from which t to which; None if that is not known."""
+
+    label: str
+    edit: Edit
+    shift: float
+    plausible: tuple[float, float] | None
+
+    def describe(self) -> str:
+        """Returns what is baked, and a note if images are no longer plausible there."""
+        text = f"{self.label}: shift {self.shift:g}"
+        if self.plausible is None or self.plausible[0] <= self.shift <= self.plausible[1]:
+            return text
+        low, high = self.plausible
+        return f"{text}; beyond {low:.3g} to {high:.3g}, where images stay plausible"
+
+
 def run(config: Config, workdir: pathlib.Path) -> None:
     """Writes the edited copy, and what it is to baked.json in the workdir."""
     SETTINGS.check(config)
     _, params = read_generator(config.generator)
     source_map = read_source_map(config.generator)
-    edits = _read_edits(config, params)
+    moves = _read_moves(config, params)
     out = pathlib.Path(config.out or workdir / original_name(config.source, source_map))
     networks = [name.strip() for name in (config.networks or source_map.converted).split(",")]
-    moves = [{"direction": label, "shift": shift} for label, _, shift in edits]
     inputs = {"generator": params_lib.digest(params), "source": source_map.sha256}
     free_keys = ("generator", "source", "directions", "recipe", "distributed")
     if devices.is_main_process():
         with checkpoints.locked(workdir):
             claim(workdir, config, inputs, results=(_RECORD,), free_keys=free_keys)
-            pairs = [(edit, shift) for _, edit, shift in edits]
+            pairs = [(move.edit, move.shift) for move in moves]
             bake(config.source, out, source_map, params, pairs, networks=networks)
             with open(out, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            record = {"file": str(out), "sha256": digest, "networks": networks, "moves": moves}
+            record = {
+                "file": str(out),
+                "sha256": digest,
+                "networks": networks,
+                "moves": [{"direction": move.label, "shift": move.shift} for move in moves],
+            }
             checkpoints.write_text(workdir / _RECORD, json.dumps(record, indent=2) + "\n")
-    layers = sorted({path for _, edit, _ in edits for path in edit.deltas})
-    for label, _, shift in edits:
-        say(f"{label}: shift {shift:g}")
-    say(f"{out}: {', '.join(networks)} of {source_map.file}, with other weights in")
-    say(f"  {', '.join(layers)}")
-    say_written(workdir, {_RECORD: "what it is"})
+    layers = sorted({path for move in moves for path in move.edit.deltas})
+    for move in moves:
+        say(move.describe())
+    what = f"{', '.join(networks)} of {source_map.file}, with other weights in {', '.join(layers)}"
+    written = str(out.absolute()) if config.out else out.name
+    say_written(workdir, {written: what, _RECORD: "what it is"})
 
 
-def _read_edits(config: Config, params: Params) -> list[tuple[str, Edit, float]]:
-    """Returns (label, ξ, t) of all that is to be baked."""
+def _read_moves(config: Config, params: Params) -> list[_Move]:
+    """Returns all that is to be baked."""
     if config.recipe is not None:
-        moves = _moves_of_recipe(config)
+        asked = _moves_of_recipe(config)
     elif config.directions is not None:
-        moves = [(config.directions, "", *move) for move in _moves_of_keys(config)]
+        asked = [(config.directions, "", *move) for move in _moves_of_keys(config)]
     else:
         raise InputError(
             "config.directions: expected what to bake; got neither directions nor a recipe; set "
             "config.directions, indices and shifts, or config.recipe"
         )
-    digest = None if config.any_weights else params_lib.digest(params)
+    digest = params_lib.digest(params)
     files: dict[str, Directions] = {}
-    edits = []
-    for file, wanted, index, shift in moves:
+    moves = []
+    for file, wanted, index, shift in asked:
         if file not in files:
-            files[file] = read_directions(file, digest=digest)
+            files[file] = read_directions(file, digest=None if config.any_weights else digest)
             directions_lib.require_fit(file, files[file], params)
         if wanted and directions_lib.digest(files[file]) != wanted:
             raise InputError(
@@ -90,8 +112,17 @@ def _read_edits(config: Config, params: Params) -> list[tuple[str, Edit, float]]
                 '--config.directions=FILE, or change "directions" of the move to the digest that '
                 "python -m tools.convert_weights inspect FILE tells"
             )
-        edits.append((f"direction {index} of {file}", files[file].edit(index), shift))
-    return edits
+        edit, plausible = files[file].edit(index), _plausible(files[file], index, digest)
+        moves.append(_Move(f"direction {index} of {file}", edit, shift, plausible))
+    return moves
+
+
+def _plausible(directions: Directions, index: int, digest: str) -> tuple[float, float] | None:
+    """Returns from which t to which images stay plausible; None if unknown for these weights."""
+    if directions.plausible is None or directions.provenance["digest"] != digest:
+        return None
+    low, high = map(float, directions.plausible[index])
+    return (-low, high) if max(low, high) > 0 else None
 
 
 def _moves_of_keys(config: Config) -> list[tuple[int, float]]:

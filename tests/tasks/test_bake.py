@@ -1,5 +1,6 @@
 """The task from a config to a checkpoint of the user's own format, which converts again."""
 
+import dataclasses
 import json
 import pathlib
 import zipfile
@@ -139,6 +140,26 @@ def test_recipe_is_baked_like_its_moves(folder: pathlib.Path, capsys: Any) -> No
         run(folder, "none", recipe=str(folder / "none.json"))
     with pytest.raises(InputError, match="expected a recipe alone"):
         run(folder, "both", recipe=recipe, indices=(1,), shifts=(1.0,))
+
+
+def test_shift_beyond_the_plausible_range_is_told(folder: pathlib.Path, capsys: Any) -> None:
+    """Of the side it is on; not in other weights than it was measured in, nor where it was not."""
+    path = folder / "directions.safetensors"
+    directions = read_directions(path, digest=None)
+    edges = np.array([[2.0, 1.0], [1.0, 2.0], [0.0, 0.0]])
+    write_directions(path, dataclasses.replace(directions, plausible=edges))
+    moves: dict[str, Any] = {"indices": (0, 1, 2), "shifts": (1.5, 1.5, 1.5)}
+    run(folder, **moves)
+    lines = capsys.readouterr().out.splitlines()
+    (note,) = [line for line in lines if "plausible" in line]
+    assert note.endswith("shift 1.5; beyond -2 to 1, where images stay plausible")
+    assert note.startswith("direction 0 of ")
+    assert any(line.startswith(f"  {folder / 'baked' / 'net.pth'}  G of ") for line in lines)
+    foreign = {**directions.provenance, "digest": "0" * 64}
+    write_directions(path, dataclasses.replace(directions, plausible=edges, provenance=foreign))
+    run(folder, "foreign", **moves, any_weights=True, out=str(folder / "out.pth"))
+    text = capsys.readouterr().out
+    assert "plausible" not in text and f"  {folder / 'out.pth'}  G of " in text
 
 
 def test_checkpoint_in_a_wheel_is_baked_like_the_file_itself(folder: pathlib.Path) -> None:
