@@ -178,6 +178,22 @@ def write_arrays(
             if code is None:
                 raise
             raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
+        _sort_metadata(temporary)
+
+
+def _sort_metadata(path: pathlib.Path) -> None:
+    """Puts the metadata of a safetensors file in order: as written, it is another every time.
+
+    The header keeps its length, so that no array moves; padding blanks are part of the format.
+    """
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) <= size:
+            file.seek(8)
+            file.write(text.ljust(size))
 
 
 def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:

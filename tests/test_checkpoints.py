@@ -62,6 +62,21 @@ def test_arrays_and_metadata_come_back(tmp_path):
     assert names(path.parent) == ["file.safetensors"]
 
 
+def test_same_arrays_and_metadata_are_the_same_bytes(tmp_path):
+    """Whatever order they are given in; the library has another one for metadata every time."""
+    metadata = {f"key {number}": 'ü\u2028\\ \x7f"' * number for number in range(9)}
+    arrays = {name: np.arange(3.0) for name in "cab"}
+    written = set()
+    for order in (1, -1):
+        path = tmp_path / f"{order}.safetensors"
+        checkpoints.write_arrays(path, arrays, dict(list(metadata.items())[::order]))
+        assert checkpoints.read_arrays(path)[1] == metadata
+        written.add(path.read_bytes())
+    assert len(written) == 1
+    checkpoints.write_arrays(path, arrays, {})
+    assert checkpoints.read_arrays(path)[1] == {}
+
+
 def test_text_comes_back(tmp_path):
     """As UTF-8."""
     checkpoints.write_text(tmp_path / "a.txt", METADATA["note"])
