@@ -21,8 +21,7 @@ _GUIDED = 2  # moves
 _POWER = 1.6  # of t, that a distance grows like until two evaluations say better: 2 at first, less
 # where images have changed as much as one wants to see (1.3 to 2 on a DCGAN of faces)
 _MOST_EVALUATIONS = 40
-_STRIDE = 2.0  # most by what factor t is changed in search of the edge of what is plausible
-_WALL = 1.5  # the same where the oddity beyond the edge is not finite, so that nothing leads there
+_STRIDE = 1.5  # most by what factor t is changed in search of the edge of what is plausible
 _BEYOND = (
     1.1  # how far behind the edge that is expected one looks: a look there is worth two before
 )
@@ -85,7 +84,7 @@ def find_side(
     look: t > 0 -> (distance, oddity). target, first, largest: as for `find_scale`. bound: of the
     oddity, infinite if it does not matter; what is not finite lies outside. usual: the oddity at
     t = 0, above which the oddity is taken for a power of t near the edge.
-    Cost: that of `find_scale` and 1 to 2 evaluations more, seldom up to 8.
+    Cost: that of `find_scale` and 1 to 3 evaluations more, seldom up to 12.
     """
     search = _search_side(target=target, first=first, largest=largest, bound=bound, usual=usual)
     return _answer(search, look)
@@ -135,11 +134,10 @@ def _search_side(
             growth = _BEYOND / math.sqrt(max(share, _SLIGHT))  # the oddity grows like t² at first
             shift = min(inside * min(growth, _STRIDE), farthest)
         else:
-            stride = _STRIDE if math.isfinite(seen[edge]) else _WALL
             meets = _crossing(inside, share, edge, seen[edge])
-            if inside > edge / (stride * 1.01) or edge <= _NEAREST * scale.shift:
+            if inside > edge / (_STRIDE * 1.01) or edge <= _NEAREST * scale.shift:
                 return Side(scale, meets)
-            shift = min(max(meets / _BEYOND, edge / stride), edge / _BEYOND)
+            shift = min(max(meets / _BEYOND, edge / _STRIDE), edge / _BEYOND)
         _, oddity = yield shift
         seen[shift] = _share(oddity, usual, bound)
 

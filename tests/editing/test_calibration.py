@@ -176,8 +176,8 @@ def test_edge_of_an_oddity_that_is_a_power_above_the_usual_one_is_exact():
     """From one look before the edge and one behind it; without the usual oddity it is not."""
     look = Counted(lambda t: (t**2, 1.3 + 0.02 * t**2.5))
     edge = (0.35 / 0.02) ** 0.4  # where that is 1.65
-    side = find_side(look, target=4.0, first=2.0, largest=LARGEST, bound=1.65, usual=1.3)
+    side = find_side(look, target=6.25, first=2.5, largest=LARGEST, bound=1.65, usual=1.3)
     np.testing.assert_allclose(side.plausible, edge, rtol=1e-6)
     assert len(look.shifts) == 2
-    other = find_side(look, target=4.0, first=2.0, largest=LARGEST, bound=1.65, usual=0.0)
+    other = find_side(look, target=6.25, first=2.5, largest=LARGEST, bound=1.65, usual=0.0)
     assert abs(other.plausible - edge) > 1e-4 * edge
