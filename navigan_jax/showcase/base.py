@@ -174,12 +174,13 @@ def to_rgb(images: Float[np.ndarray, "*batch channels"]) -> UInt8[np.ndarray, "*
 
 
 def spread_shifts(low: float, high: float, steps: int) -> tuple[float, ...]:
-    """Returns shifts from -low over exactly 0, in the middle, to high; evenly spaced on each side.
+    """Returns shifts from -low to high; evenly spaced on each side, in units of that side's end.
 
-    low, high: above 0. steps: odd, 3 at least.
+    low, high: above 0. steps: 2 at least; if odd, the one in the middle is exactly 0.
     """
-    half = steps // 2
-    return tuple((low if step < 0 else high) * step / half for step in range(-half, half + 1))
+    half = (steps - 1) / 2
+    places = [step - half for step in range(steps)]
+    return tuple((low if place < 0 else high) * place / half for place in places)
 
 
 def thin_steps(steps: int, limit: int) -> list[int]:

@@ -32,9 +32,10 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 12, 28
 class LayerRecord:
     """What there is to show of one layer.
 
-    share: shift scales as a share of the weights' norm, the median over directions. half_areas: of
-    each direction, the share of the pixels that holds half its change. frames: of the leading
-    directions at −s, original and +s. changes: their maps of mean squared change.
+    share: s as a share of the weights' norm, the median over directions and their sides.
+    half_areas: of each direction, the share of the pixels that holds half its change. ends: s, the
+    |t| that pictures go to, for t < 0 and t > 0. frames: of the leading directions at −s, original
+    and +s. changes: their maps of mean squared change.
     """
 
     path: str
@@ -44,7 +45,7 @@ class LayerRecord:
     eigenvalues: Float[np.ndarray, "directions"]
     share: float
     half_areas: Float[np.ndarray, "shown"]
-    scales: Float[np.ndarray, "shown"]
+    ends: Float[np.ndarray, "shown 2"]
     frames: Float[np.ndarray, "shown samples 3 height width channels"]
     changes: Float[np.ndarray, "shown height width"]
     names: Sequence[str]
@@ -160,7 +161,7 @@ def _section(layer: LayerRecord, number: int) -> str:
         cards.append(
             f'<article class="card"><header><h3><span class="name">{html.escape(name)}</span></h3>'
             f"<output>λ = {base.format_number(float(layer.eigenvalues[k]))}, "
-            f"s = {base.format_number(float(layer.scales[k]))}</output></header>"
+            f"s = {base.describe_ends(layer.ends[k])}</output></header>"
             f'<div class="strip"><figure>{change}<figcaption>half the change on '
             f"{layer.half_areas[k]:.0%} of the pixels</figcaption></figure>"
             f'<figure>{frames}<figcaption class="signs"><span>−s</span><span>original</span>'

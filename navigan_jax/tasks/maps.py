@@ -12,8 +12,8 @@ from navigan_jax.config import Config
 from navigan_jax.editing import edit
 from navigan_jax.evaluation import locality
 from navigan_jax.progress import Progress
-from navigan_jax.showcase import base, maps
-from navigan_jax.tasks import choosing, inputs
+from navigan_jax.showcase import maps
+from navigan_jax.tasks import choosing, inputs, showing
 from navigan_jax.tasks.choosing import Choice
 from navigan_jax.tasks.settings import NOT_NEGATIVE, POSITIVE, SEED, Limits, Settings
 from navigan_jax.tasks.workdirs import say_written
@@ -46,14 +46,12 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     SETTINGS.check(config)
     choice = choosing.read_choice(config)
     choosing.require_scales(choice.directions, choice.indices, config.raw_shift)
-    scales = np.maximum(choice.directions.shown.min(axis=1), 1e-6)[list(choice.indices)]
-    if config.raw_shift:
-        scales = np.full(len(choice.indices), config.raw_shift)
-    changes = _measure(config, choice, scales)
+    ends = showing.find_ends(choice.directions, choice.indices, config.raw_shift)
+    changes = _measure(config, choice, ends)
     areas = np.array([locality.half_area(change) for change in changes])
     metadata = {
         "format": "navigan_jax.maps",
-        "format_version": "1",
+        "format_version": "2",
         "directions": choice.notes.digest,
         "latents": str(config.latents.count),
         "steps": str(config.steps),
@@ -63,13 +61,13 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     arrays = {
         "change": changes,
         "half_area": areas,
-        "shift": scales,
+        "shift": ends,
         "index": np.array(choice.indices),
     }
     checkpoints.write_arrays(workdir / "maps.safetensors", arrays, metadata)
-    rows = _rows(config, choice, scales, changes, areas)
+    rows = _rows(config, choice, ends, changes, areas)
     layer = ", ".join(layer.path for layer in choice.problem.layers)
-    reach = f"t in ±{config.raw_shift:g}" if config.raw_shift else "t in ±s of each"
+    reach = f"t in ±{config.raw_shift:g}" if config.raw_shift else "t from −s to +s of each"
     maps.write_maps(
         workdir / "maps.png",
         rows,
@@ -79,12 +77,13 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     )
     written = {
         "maps.png": "where each direction acts",
-        "maps.safetensors": "the maps: change [directions, height, width], half_area, shift, index",
+        "maps.safetensors": "the maps: change [directions, height, width], half_area, "
+        "shift [directions, 2], index",
     }
     say_written(workdir, written)
 
 
-def _measure(config: Config, choice: Choice, scales: np.ndarray) -> np.ndarray:
+def _measure(config: Config, choice: Choice, ends: np.ndarray) -> np.ndarray:
     """Returns the maps of the chosen directions."""
     generator = choice.problem.generator
     key = jax.random.fold_in(jax.random.key(config.seed), 4)
@@ -99,14 +98,14 @@ def _measure(config: Config, choice: Choice, scales: np.ndarray) -> np.ndarray:
             choice.problem.layers,
             z,
             edits,
-            scales[:, None] * np.linspace(-1, 1, config.steps)[None],
+            showing.spread_all(ends, config.steps),
             microbatch=config.microbatch,
             on_batch=progress.advance,
         )
 
 
 def _rows(
-    config: Config, choice: Choice, scales: np.ndarray, changes: np.ndarray, areas: np.ndarray
+    config: Config, choice: Choice, ends: np.ndarray, changes: np.ndarray, areas: np.ndarray
 ) -> list[maps.MapRow]:
     """Returns what is drawn: the maps over samples, and the edit of the first one."""
     generator = choice.problem.generator
@@ -117,7 +116,7 @@ def _rows(
         choice.problem.layers,
         z,
         [choice.directions.edit(index) for index in choice.indices[: maps.MAX_ROWS]],
-        np.stack([base.spread_shifts(scale, scale, 3) for scale in scales[: maps.MAX_ROWS]]),
+        showing.spread_all(ends[: maps.MAX_ROWS], 3),
         microbatch=config.microbatch,
     )
     return [

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from navigan_jax import devices, notes
 from navigan_jax import directions as directions_lib
@@ -49,6 +50,24 @@ def check(config: Config) -> None:
         )
 
 
+def find_ends(
+    directions: Directions, indices: Sequence[int], raw_shift: float = 0.0
+) -> Float[np.ndarray, "chosen 2"]:
+    """Returns s of the chosen directions: the |t| that pictures go to, for t < 0 and t > 0.
+
+    raw_shift: s for all directions instead, if it is not 0.
+    """
+    ends = np.maximum(directions.shown, 1e-6)[list(indices)]
+    return np.full_like(ends, raw_shift) if raw_shift else ends
+
+
+def spread_all(
+    ends: Float[np.ndarray, "chosen 2"], steps: int
+) -> Float[np.ndarray, "chosen steps"]:
+    """Returns the shifts of each direction, from −s to +s; see `spread_shifts`."""
+    return np.array([spread_shifts(low, high, steps) for low, high in ends])
+
+
 def render_showcase(
     problem: Problem,
     directions: Directions,
@@ -68,10 +87,7 @@ def render_showcase(
     microbatch: samples at once. raw_shift: s for all directions instead, if it is not 0.
     """
     z = problem.generator.sample_latents(jax.random.key(seed), samples)
-    ends = np.maximum(directions.shown, 1e-6)
-    if raw_shift:
-        ends = np.full_like(ends, raw_shift)
-    shifts = np.array([spread_shifts(low, high, steps) for low, high in ends[list(indices)]])
+    shifts = spread_all(find_ends(directions, indices, raw_shift), steps)
     with Progress(
         "images", len(indices), unit="directions", is_main=devices.is_main_process()
     ) as progress:

@@ -25,7 +25,7 @@ from navigan_jax.editing import edit
 from navigan_jax.errors import InputError, NoEffectError
 from navigan_jax.evaluation import locality
 from navigan_jax.generators.base import EditableLayer, Generator
-from navigan_jax.showcase import base, layers_page
+from navigan_jax.showcase import layers_page
 from navigan_jax.showcase.layers_page import LayerRecord
 from navigan_jax.tasks import budget, calibrating, hessian, inputs, showing
 from navigan_jax.tasks.calibrating import Gauge
@@ -169,7 +169,7 @@ def _record(
     )
     generator, layer = problem.generator, problem.layers[0]
     shown = min(config.page.directions, len(directions))
-    scales = np.maximum(directions.shown.min(axis=1), 1e-6)
+    ends = showing.find_ends(directions, range(len(directions)))
     edits = [edit.on_device(directions.edit(index)) for index in range(shown)]
     key = jax.random.fold_in(jax.random.key(config.seed), 4)
     changes = locality.change_maps(
@@ -178,7 +178,7 @@ def _record(
         problem.layers,
         np.asarray(generator.sample_latents(key, config.page.map_latents)),
         edits,
-        scales[:shown, None] * np.linspace(-1, 1, config.page.map_steps)[None],
+        showing.spread_all(ends[:shown], config.page.map_steps),
         microbatch=microbatch,
     )
     frames = edit.render_shifts(
@@ -187,7 +187,7 @@ def _record(
         problem.layers,
         generator.sample_latents(jax.random.key(config.show.seed), config.page.samples),
         edits,
-        np.stack([base.spread_shifts(scale, scale, 3) for scale in scales[:shown]]),
+        showing.spread_all(ends[:shown], 3),
         microbatch=microbatch,
     )
     norm = float(np.linalg.norm(np.asarray(params_lib.get(problem.params, layer.path))))
@@ -197,9 +197,9 @@ def _record(
         resolution=layer.resolution,
         weights=math.prod(layer.shape),
         eigenvalues=directions.measures["eigenvalue"],
-        share=float(np.median(scales)) / norm,
+        share=float(np.median(ends)) / norm,
         half_areas=np.array([locality.half_area(change) for change in changes]),
-        scales=scales[:shown],
+        ends=ends[:shown],
         frames=frames,
         changes=changes,
         names=[noted.get(index).name or f"direction {index}" for index in range(shown)],

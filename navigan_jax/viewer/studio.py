@@ -104,7 +104,6 @@ class Studio:
                 "layers": list(self.directions.layers),
                 "facts": {key: str(provenance[key]) for key in keys if key in provenance}
                 | {"synthesis": ", ".join(f"{key} {value}" for key, value in chosen.items())},
-                "scales": [self._scale(index) for index in range(len(self.directions))],
                 "ends": [
                     [-low, high] for low, high in map(self._ends, range(len(self.directions)))
                 ],
@@ -124,13 +123,9 @@ class Studio:
         return [[-float(low), float(high)] for low, high in self.directions.plausible]
 
     def _ends(self, index: int) -> tuple[float, float]:
-        """Returns the |t| that galleries show on each side."""
+        """Returns s of each side, the |t| that pictures go to; 1 where none is known."""
         low, high = (float(t) if t > 1e-6 else 1.0 for t in self.directions.shown[index])
         return low, high
-
-    def _scale(self, index: int) -> float:
-        """Returns the unit of shifts on the page: the nearer end."""
-        return min(self._ends(index))
 
     # Views and images ------------------------------------------------------------------------
 

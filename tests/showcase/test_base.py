@@ -79,6 +79,11 @@ def test_spread_shifts_has_an_exact_zero_and_is_odd() -> None:
         assert shifts[-1] == 5.9672571476505025
 
 
+def test_spread_shifts_takes_the_end_of_each_side() -> None:
+    assert base.spread_shifts(2.0, 10.0, 5) == (-2.0, -1.0, 0.0, 5.0, 10.0)
+    assert base.spread_shifts(3.0, 6.0, 4) == (-3.0, -1.0, 2.0, 6.0)
+
+
 @pytest.mark.parametrize(
     ("height", "width", "expected"),
     [

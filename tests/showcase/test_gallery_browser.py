@@ -115,7 +115,7 @@ def test_page_of_layers_is_accessible_and_fits_a_phone(open_file, tmp_path):
         eigenvalues=np.array([3.0, 1.0, 0.1]),
         share=0.1,
         half_areas=np.array([0.1]),
-        scales=np.array([2.0]),
+        ends=np.array([[2.0, 3.0]]),
         frames=random.uniform(-1, 1, (1, 2, 3, 8, 8, 3)).astype(np.float32),
         changes=random.uniform(0, 1, (1, 8, 8)),
         names=["direction 0"],

@@ -248,7 +248,7 @@ def test_directions_of_another_shape_are_refused(folder, tmp_path, task):
 
 
 def test_maps_are_those_of_the_chosen_directions(folder, tmp_path):
-    """Evenly spread shifts up to the nearer end of what is shown; again the same bits."""
+    """From −s of each direction to its +s, evenly on each side; again the same bits."""
     config = configure("maps", folder, choose="3,0")
     run(config, tmp_path / "a")
     run(config, tmp_path / "b")
@@ -257,6 +257,7 @@ def test_maps_are_those_of_the_chosen_directions(folder, tmp_path):
     again, _ = checkpoints.read_arrays(tmp_path / "b/maps.safetensors")
     np.testing.assert_array_equal(again["change"], arrays["change"])
     np.testing.assert_array_equal(arrays["index"], [3, 0])
+    np.testing.assert_array_equal(arrays["shift"], [[1.5, 3.0]] * 2)
     generator, params = read_generator(folder / "generator.safetensors")
     directions = read_directions(folder / "directions.safetensors", digest=None)
     assert metadata["directions"] == directions_lib.digest(directions)
@@ -267,7 +268,7 @@ def test_maps_are_those_of_the_chosen_directions(folder, tmp_path):
         generator.find_layers(["conv1"]),
         z,
         [directions.edit(3), directions.edit(0)],
-        np.array([[-1.5, 0.0, 1.5]] * 2),
+        np.array([[-1.5, 0.0, 3.0]] * 2),
         microbatch=6,
     )
     testing.assert_close(arrays["change"], expected, 1e-5)

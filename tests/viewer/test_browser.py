@@ -109,8 +109,10 @@ def drag(page: Page, places: list[float]) -> None:
     page.mouse.up()
 
 
-def shift_of_slider(page: Page, scale: float = 1.0) -> float:
-    return int(page.locator("#shift").input_value()) / 100 * scale
+def shift_of_slider(page: Page) -> float:
+    """Returns the shift of direction 0, whose s is 1 and 1.5, where its slider stands."""
+    place = int(page.locator("#shift").input_value()) / 100
+    return place * (1.0 if place < 0 else 1.5)
 
 
 def choose(page: Page, index: int) -> None:
@@ -157,10 +159,28 @@ def test_drag_is_followed_and_its_end_is_shown(page: Page) -> None:
 
 
 def test_shift_out_of_the_plausible_range_says_so(page: Page) -> None:
-    for shift, text in ((-2, "−2 s"), (-2.5, "−2.5 s, beyond plausible"), (3, "+3 s")):
+    for shift, text in ((-2, "−2 s"), (-2.5, "−2.5 s, beyond plausible"), (3, "+2 s")):
         page.locator("#shift-number").fill(str(shift))
         page.locator("#shift-number").press("Enter")
         expect(page.locator("#shift-text")).to_have_text(text)
+
+
+def test_slider_and_keys_count_in_s_of_the_side_they_are_on(page: Page) -> None:
+    """Direction 1, from −1.2 to +1.8: one s on the slider is an end of what pictures show."""
+    choose(page, 1)
+    expect(page.locator("#measures")).to_contain_text("s−1.2 … +1.8")
+    for steps, shift in ((-100, -1.2), (100, 1.8), (-200, -2.4)):
+        page.locator("#shift").fill(str(steps))
+        wait_shown(page, {"1": shift})
+        expect(page.locator("#moves input")).to_have_value(str(steps))
+        expect(page.locator("#moves output")).to_have_text(f"{steps / 100:+g} s".replace("-", "−"))
+    page.locator("#moves input").fill("-10")
+    wait_shown(page, {"1": -0.12})
+    page.locator("#picture").click()
+    page.keyboard.press("ArrowRight")
+    wait_shown(page, {})
+    page.keyboard.press("ArrowRight")
+    wait_shown(page, {"1": 0.18})
 
 
 def test_rapid_drag_never_ends_on_a_stale_image(page: Page) -> None:
@@ -225,7 +245,7 @@ def test_names_stars_and_ranges_survive_a_reload(page: Page, fresh: Served) -> N
     wait_saved(fresh, "3", name="smile", starred=True, good_range=[0, pytest.approx(1.6)])
     page.reload()
     page.wait_for_selector(READY)
-    wait_shown(page, {"3": 1.6})
+    wait_shown(page, {"3": 2.4})
     expect(page.get_by_label("Name", exact=True)).to_have_value("smile")
     expect(page.get_by_role("button", name="Star", exact=True)).to_have_attribute(
         "aria-pressed", "true"
@@ -276,7 +296,7 @@ def test_undo_takes_a_name_back_from_the_disk_too(page: Page, fresh: Served) -> 
 
 def test_comparisons(page: Page) -> None:
     page.locator("#plus-scale").click()
-    wait_shown(page, {"0": 1.0})
+    wait_shown(page, {"0": 1.5})
     page.locator("#compare input[value=slide]").check(force=True)
     divider = page.get_by_label("Border between original and edited")
     divider.focus()
@@ -325,7 +345,7 @@ def test_own_latents_and_rows_of_another_sample(page: Page, tmp_path: Any) -> No
 
 def test_exports_are_saved(page: Page, fresh: Served) -> None:
     page.locator("#plus-scale").click()
-    wait_shown(page, {"0": 1.0})
+    wait_shown(page, {"0": 1.5})
     view = json.loads(page.locator("#after").get_attribute("data-shown") or "")
     for name, label in (("edit.png", "PNG"), ("recipe.json", "Recipe"), ("edit.gif", "GIF")):
         with page.expect_download() as download:
@@ -343,7 +363,7 @@ def test_keyboard_alone(page: Page, fresh: Served) -> None:
     for _ in range(3):
         page.keyboard.press("]")
     page.keyboard.press("ArrowRight")
-    wait_shown(page, {"3": 0.16})
+    wait_shown(page, {"3": 0.24})
     page.keyboard.press("g")
     with page.expect_response("**/api/notes"):
         page.keyboard.press("s")
@@ -356,7 +376,7 @@ def test_keyboard_alone(page: Page, fresh: Served) -> None:
     page.keyboard.press("0")
     wait_shown(page, {})
     page.keyboard.press("Control+z")
-    wait_shown(page, {"3": 0.16})
+    wait_shown(page, {"3": 0.24})
     page.keyboard.press(".")
     expect(page.locator("#thumbs button").nth(1)).to_have_attribute("aria-current", "true")
     page.keyboard.press("d")
@@ -392,7 +412,7 @@ def test_no_accessibility_fault(
     viewport = {"width": width, "height": 760}
     page = open_page(browser, fresh.url, faults, color_scheme=scheme, viewport=viewport)
     page.locator("#plus-scale").click()
-    wait_shown(page, {"0": 1.0})
+    wait_shown(page, {"0": 1.5})
     for state in ("edited", "slide", "help"):
         if state == "slide":
             page.locator("#compare input[value=slide]").check(force=True)
@@ -412,7 +432,7 @@ def test_narrow_screen_has_all_and_scrolls_down_only(
     box = page.locator("#shift").bounding_box()
     assert box is not None and box["y"] + box["height"] < 740  # seen together with the image
     page.locator("#plus-scale").tap()
-    wait_shown(page, {"0": 1.0})
+    wait_shown(page, {"0": 1.5})
     page.locator("#cards li[data-index='1'] button").tap()
     expect(page.locator("#chosen-title")).to_have_text("Direction 1")
     page.get_by_role("button", name="Recipe").scroll_into_view_if_needed()
@@ -440,7 +460,7 @@ def test_two_tabs_show_the_same_notes_and_their_own_images(
     expect(other.locator("#name")).to_have_value("seen in both", timeout=WAIT)
     other.locator("#plus-scale").click()
     page.locator("#minus-scale").click()
-    wait_shown(other, {"0": 1.0})
+    wait_shown(other, {"0": 1.5})
     wait_shown(page, {"0": -1.0})
 
 
@@ -452,7 +472,7 @@ def test_page_goes_on_when_the_servers_process_is_killed_and_started_again(
     with Process(tmp_path) as served:
         page = open_page(browser, served.url, faults)
         page.locator("#plus-scale").click()
-        wait_shown(page, {"0": 1.0})
+        wait_shown(page, {"0": 1.5})
         page.get_by_label("Name", exact=True).fill("smile")
         with page.expect_response("**/api/notes"):
             page.get_by_label("Name", exact=True).press("Enter")

@@ -180,13 +180,14 @@ def test_description_is_json_and_tells_rows_where_there_are_some(
     assert names == ["eigenvalue", "residual"]
     assert told["directions"]["measures"][1]["values"][3] is None  # infinite
     assert told["directions"]["plausible"] == [[-2.0, 3.0]] * COUNT
-    np.testing.assert_allclose(told["directions"]["scales"], np.linspace(1, 2, COUNT))
 
 
-def test_scale_of_a_direction_without_one_is_1(tmp_path: pathlib.Path) -> None:
+def test_s_of_a_direction_without_one_is_1(tmp_path: pathlib.Path) -> None:
     studio = make_studio("dcgan", tmp_path)
     studio.directions.shift_scales[1] = 0.0
-    assert studio.describe()["directions"]["scales"][:2] == [1.0, 1.0]
+    np.testing.assert_allclose(
+        studio.describe()["directions"]["ends"][:3], [[-1, 1.5], [-1, 1], [-1.4, 2.1]]
+    )
 
 
 # Notes

@@ -58,7 +58,7 @@ const store = new Store({
   mix: null,
   combine: false,
   compare: "edited",
-  ...readAddress(directions.scales.length, generator.rows),
+  ...readAddress(directions.ends.length, generator.rows),
 });
 const notes = new Notes(store, info, { digest: directions.digest, onRefused: refuse });
 

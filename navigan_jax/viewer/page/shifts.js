@@ -1,23 +1,27 @@
 /** The chosen direction with its shift and its note, and the list of all that are shifted. */
 
-import { editable, formatNumber, make } from "./views.js";
+import { editable, formatEnds, formatNumber, make } from "./views.js";
 
 const $ = (id) => document.getElementById(id);
-const REACH = 3; // a slider goes this many scales to either side
-const STEPS = 100; // of a slider, per scale
+const REACH = 3; // a slider goes this many s to either side
+const STEPS = 100; // of a slider, per s
 
-/** Returns how far a slider has to go. */
-function reachOf(scale, shift, good) {
-  return Math.max(REACH * scale, Math.abs(shift), ...(good ?? []).map(Math.abs));
-}
+/** Returns a shift in units of s, of the side that it lies on; ends: where −s and +s are. */
+const unitsOf = (shift, [low, high]) => (shift < 0 ? -shift / low : shift / high);
 
-/** Sets up a range input in units of the scale, so that its steps are whole whatever the scale is. */
-function setSlider(input, shift, scale, good) {
-  const reach = Math.ceil((reachOf(scale, shift, good) / scale) * STEPS);
+/** Returns the shift of so many s. */
+const shiftAt = (units, [low, high]) => (units < 0 ? -units * low : units * high);
+
+const inUnits = (shift, ends) => `${formatNumber(unitsOf(shift, ends), { signed: true })} s`;
+
+/** Sets up a range input in units of s, so that its steps are whole whatever s is, and 0 in the middle. */
+function setSlider(input, shift, ends, good) {
+  const inSight = [shift, ...(good ?? [])].map((t) => Math.abs(unitsOf(t, ends)));
+  const reach = Math.ceil(Math.max(REACH, ...inSight) * STEPS);
   [input.min, input.max, input.step] = [-reach, reach, 1];
-  const steps = Math.round((shift / scale) * STEPS);
+  const steps = Math.round(unitsOf(shift, ends) * STEPS);
   if (Number(input.value) !== steps) input.value = steps;
-  const place = (t) => `${(50 + (50 * (t / scale) * STEPS) / reach).toFixed(2)}%`;
+  const place = (t) => `${(50 + (50 * unitsOf(t, ends) * STEPS) / reach).toFixed(2)}%`;
   const [low, high] = good ?? [0, 0];
   input.style.setProperty("--from", place(Math.min(0, shift)));
   input.style.setProperty("--to", place(Math.max(0, shift)));
@@ -26,10 +30,10 @@ function setSlider(input, shift, scale, good) {
   input.setAttribute("aria-valuetext", shift ? `t ${formatNumber(shift, { signed: true })}` : "no shift");
 }
 
-const shiftOf = (input, scale) => (Number(input.value) / STEPS) * scale;
+const shiftOf = (input, ends) => shiftAt(Number(input.value) / STEPS, ends);
 
 export function makeShifts(store, info, notes, choose, onRefused) {
-  const { scales, measures, plausible } = info.directions;
+  const { ends, measures, plausible } = info.directions;
   const current = (state) => state.shifts[state.chosen] ?? 0;
 
   /** Shifts a direction; at zero it leaves the edit. */
@@ -48,16 +52,15 @@ export function makeShifts(store, info, notes, choose, onRefused) {
 
   function update() {
     const { chosen, combine } = store.state;
-    const scale = scales[chosen];
     const note = notes.get(chosen);
     const value = current(store.state);
     $("chosen-title").textContent = `Direction ${chosen}`;
     $("star").setAttribute("aria-pressed", String(note.starred));
     if (document.activeElement !== $("name")) $("name").value = note.name;
-    setSlider($("shift"), value, scale, note.good_range);
+    setSlider($("shift"), value, ends[chosen], note.good_range);
     const [least, most] = plausible?.[chosen] ?? [-Infinity, Infinity];
     const beyond = value < least || value > most ? ", beyond plausible" : "";
-    $("shift-text").textContent = value ? `${formatNumber(value / scale, { signed: true })} s${beyond}` : "0";
+    $("shift-text").textContent = value ? `${inUnits(value, ends[chosen])}${beyond}` : "0";
     if (document.activeElement !== $("shift-number")) $("shift-number").value = editable(value);
     if (unfinished !== chosen) {
       unfinished = null;
@@ -71,9 +74,9 @@ export function makeShifts(store, info, notes, choose, onRefused) {
     }
     $("good-clear").disabled = note.good_range === null;
     $("good-here").disabled = value === 0;
-    const facts = [...measures.map(({ name, values }) => [name, values[chosen]]), ["scale s", scale]];
-    const texts = facts.map(([name, number]) => [name, formatNumber(number)]);
-    if (plausible) texts.push(["plausible t", plausible[chosen].map((t) => formatNumber(t)).join(" to ")]);
+    const texts = measures.map(({ name, values }) => [name, formatNumber(values[chosen])]);
+    texts.push(["s", formatEnds(ends[chosen])]);
+    if (plausible) texts.push(["plausible t", formatEnds(plausible[chosen])]);
     $("measures").replaceChildren(
       ...texts.map(([name, text]) =>
         make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: text })),
@@ -92,8 +95,8 @@ export function makeShifts(store, info, notes, choose, onRefused) {
     const number = make("output", {});
     const remove = make("button", { type: "button", className: "icon small", textContent: "×" });
     name.addEventListener("click", () => choose(index, { keep: true }));
-    input.addEventListener("input", () => shift(index, shiftOf(input, scales[index]) || 1e-9 * scales[index], false));
-    input.addEventListener("change", () => shift(index, shiftOf(input, scales[index]), true));
+    input.addEventListener("input", () => shift(index, shiftOf(input, ends[index]) || 1e-9 * ends[index][1], false));
+    input.addEventListener("change", () => shift(index, shiftOf(input, ends[index]), true));
     remove.addEventListener("click", () => {
       shift(index, 0, true);
       $("shift").focus();
@@ -113,8 +116,8 @@ export function makeShifts(store, info, notes, choose, onRefused) {
       name.textContent = nameOf(index);
       input.setAttribute("aria-label", `Shift of ${nameOf(index)}`);
       remove.setAttribute("aria-label", `Take ${nameOf(index)} out`);
-      setSlider(input, shifts[index], scales[index], notes.get(index).good_range);
-      number.textContent = `${formatNumber(shifts[index] / scales[index], { signed: true })} s`;
+      setSlider(input, shifts[index], ends[index], notes.get(index).good_range);
+      number.textContent = inUnits(shifts[index], ends[index]);
     }
     const wanted = indices.map((index) => rows.get(index).item);
     const list = $("moves");
@@ -127,7 +130,7 @@ export function makeShifts(store, info, notes, choose, onRefused) {
 
   // Shifting.
   $("shift").addEventListener("input", (event) =>
-    shift(store.state.chosen, shiftOf(event.target, scales[store.state.chosen]), false),
+    shift(store.state.chosen, shiftOf(event.target, ends[store.state.chosen]), false),
   );
   $("shift").addEventListener("change", () => store.set({}));
   $("shift-number").addEventListener("change", (event) => {
@@ -135,7 +138,7 @@ export function makeShifts(store, info, notes, choose, onRefused) {
     if (Number.isFinite(value)) shift(store.state.chosen, value, true);
     event.target.value = editable(current(store.state));
   });
-  const byScale = (times) => () => shift(store.state.chosen, times * scales[store.state.chosen], true);
+  const byScale = (units) => () => shift(store.state.chosen, shiftAt(units, ends[store.state.chosen]), true);
   $("minus-scale").addEventListener("click", byScale(-1));
   $("plus-scale").addEventListener("click", byScale(1));
   $("zero").addEventListener("click", byScale(0));
@@ -182,9 +185,9 @@ export function makeShifts(store, info, notes, choose, onRefused) {
     stretch,
     zero: byScale(0),
     nudge: (steps) => {
-      const scale = scales[store.state.chosen];
-      const value = Math.round((current(store.state) / scale) * STEPS + steps * 10) / STEPS;
-      shift(store.state.chosen, value * scale, true);
+      const sides = ends[store.state.chosen];
+      const units = Math.round(unitsOf(current(store.state), sides) * STEPS + steps * 10) / STEPS;
+      shift(store.state.chosen, shiftAt(units, sides), true);
     },
   };
 }

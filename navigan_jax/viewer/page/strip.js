@@ -1,7 +1,7 @@
 /** The strip of all directions: a card each with the sample at −s and +s, in an order of choice. */
 
 import { Place } from "./api.js";
-import { STAR, formatNumber, icon, make, sampleOf, viewOf } from "./views.js";
+import { STAR, formatEnds, formatNumber, icon, make, sampleOf, viewOf } from "./views.js";
 
 const $ = (id) => document.getElementById(id);
 const AT_ONCE = 1; // previews asked for at a time: browsers open few connections
@@ -9,7 +9,8 @@ const SMALL_IS_GOOD = ["residual", "shift_error"];
 const SYMBOLS = { eigenvalue: "λ", residual: "residual", accuracy: "accuracy", shift_error: "error" };
 
 export function makeStrip(store, info, notes, choose) {
-  const { ends, scales, measures } = info.directions;
+  const { ends, measures } = info.directions;
+  const nearer = (index) => Math.min(...ends[index].map(Math.abs));
   const list = $("cards");
   let waiting = []; // cards whose previews are out of date and in sight
   let underWay = 0;
@@ -19,7 +20,7 @@ export function makeStrip(store, info, notes, choose) {
     [card.plus, ends[card.index][1]],
   ];
 
-  const cards = scales.map((_, index) => {
+  const cards = ends.map((_, index) => {
     const [minus, plus] = [0, 1].map(() => make("canvas", { width: 1, height: 1, "aria-hidden": "true" }));
     const title = make("span", { className: "title" });
     const value = make("span", { className: "value" });
@@ -91,7 +92,7 @@ export function makeStrip(store, info, notes, choose) {
   $("sort").replaceChildren(
     ...measures.map(({ name }, at) => make("option", { value: `measure ${at}`, textContent: name })),
     make("option", { value: "index", textContent: "number" }),
-    make("option", { value: "scale", textContent: "scale s" }),
+    make("option", { value: "scale", textContent: "s, the nearer side" }),
     make("option", { value: "name", textContent: "name" }),
   );
 
@@ -105,7 +106,7 @@ export function makeStrip(store, info, notes, choose) {
     });
     const orders = {
       index: () => 0,
-      scale: (a, b) => scales[a.index] - scales[b.index],
+      scale: (a, b) => nearer(a.index) - nearer(b.index),
       name: (a, b) => {
         const [left, right] = [notes.get(a.index).name, notes.get(b.index).name];
         return Number(!left) - Number(!right) || left.localeCompare(right);
@@ -140,7 +141,7 @@ export function makeStrip(store, info, notes, choose) {
       const value = `${SYMBOLS[shownMeasure.name] ?? shownMeasure.name} ${formatNumber(shownMeasure.values[card.index])}`;
       const title = name ? `${card.index} · ${name}` : String(card.index);
       if (card.title.textContent !== title) card.title.textContent = title;
-      card.value.textContent = $("sort").value === "scale" ? `s ${formatNumber(scales[card.index])}` : value;
+      card.value.textContent = $("sort").value === "scale" ? `s ${formatEnds(ends[card.index])}` : value;
       card.button.classList.toggle("is-starred", starred);
       card.button.classList.toggle("is-shifted", Boolean(shifts[card.index]));
       if (card.index === chosen) card.button.setAttribute("aria-current", "true");

@@ -29,6 +29,12 @@ export function formatNumber(value, { signed = false } = {}) {
   return `${sign}${Number(mantissa)}×10${power}`;
 }
 
+/** Returns both ends of a range around 0 as a reader likes them. */
+export function formatEnds([low, high]) {
+  const [left, right] = [low, high].map((end) => formatNumber(end, { signed: true }));
+  return left.slice(1) === right.slice(1) ? `±${right.slice(1)}` : `${left} … ${right}`;
+}
+
 /** Returns a number that a person may edit: as short as four significant digits are. */
 export const editable = (value) => String(Number(value.toPrecision(4)));
 
