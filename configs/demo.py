@@ -15,6 +15,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.generator = "runs/weights/faces.safetensors"
     config.layer = "main.3"
     config.directions = 32
-    config.show.seed = 25
+    config.show.seed = 24
     config.latents.count = 64
     return config
