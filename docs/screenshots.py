@@ -46,13 +46,16 @@ def served(directions: pathlib.Path, folder: pathlib.Path) -> Iterator[str]:
             process.communicate()
 
 
-def choose(page: Page, index: int, scales: float, name: str = "") -> None:
-    """Shifts a direction by so many of its scales, and names and stars it if it gets a name."""
+def choose(page: Page, index: int, units: float, name: str = "") -> None:
+    """Shifts a direction, and names and stars it if it gets a name.
+
+    units: of s; images are plausible from −1 to 1.
+    """
     page.locator(f"#cards li[data-index='{index}'] button").click()
     page.locator("#shift").evaluate(
         "(input, steps) => { input.value = steps; "
         "for (const kind of ['input', 'change']) input.dispatchEvent(new Event(kind)); }",
-        round(100 * scales),
+        round(100 * units),
     )
     if name:
         page.locator("#name").fill(name)
@@ -64,21 +67,21 @@ def choose(page: Page, index: int, scales: float, name: str = "") -> None:
 
 def look_wide(page: Page) -> None:
     page.locator("#thumbs button").nth(5).click()
-    choose(page, 4, 2.0, "light from the side")
+    choose(page, 4, 1.0, "light from the side")
     page.locator("#combine").check()
-    choose(page, 2, -1.8, "hair")
+    choose(page, 5, -1.0, "forehead and hair")
     page.locator("#compare input[value=slide]").check(force=True)
 
 
 def look_dark(page: Page) -> None:
     page.locator("#thumbs button").nth(4).click()
-    choose(page, 2, 2.0)
+    choose(page, 5, 1.0)
     page.locator("#compare input[value=difference]").check(force=True)
 
 
 def look_narrow(page: Page) -> None:
     page.locator("#thumbs button").nth(6).click()
-    choose(page, 4, 1.6)
+    choose(page, 4, 1.0)
 
 
 def look_at_gallery(page: Page) -> None:

@@ -82,12 +82,12 @@ class Progress:
             self._bar.close()
         elif self._is_main:
             seconds = time.perf_counter() - self._began
-            rate = (self._done - self._start) / max(seconds, 1e-9)
+            count = self._done - self._start
+            rate = f" ({count / max(seconds, 1e-9):.3g} per second)" if count else ""
             told = "".join(f", {name} {value}" for name, value in self._fields.items())
             verb = "done" if kind is None else "stopped"
             self._print(
-                f"{verb}: {self._done} of {self._total} {self._unit} in {seconds:.1f} s "
-                f"({rate:.3g} per second){told}"
+                f"{verb}: {self._done} of {self._total} {self._unit} in {seconds:.1f} s{rate}{told}"
             )
 
     def _print(self, text: str) -> None:

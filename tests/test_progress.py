@@ -4,6 +4,7 @@ import io
 import json
 import math
 import pathlib
+import re
 
 import jax.numpy as jnp
 import numpy as np
@@ -39,6 +40,10 @@ def test_progress_is_two_lines_without_a_terminal() -> None:
 def test_progress_says_where_it_began_and_stopped() -> None:
     first, _ = _run(io.StringIO(), done=38).splitlines()
     assert first == "Lanczos: 40 products, 38 of them done"
+    assert re.fullmatch(
+        r"Lanczos: done: 40 of 40 products in \d+\.\d s",
+        _run(io.StringIO(), done=40).splitlines()[1],
+    )
     stream = io.StringIO()
     with pytest.raises(ArithmeticError, match="no more"):
         _run(stream, fail=True)

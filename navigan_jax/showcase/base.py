@@ -225,6 +225,15 @@ def format_number(value: float, *, signed: bool = False) -> str:
     return f"{sign}{mantissa.rstrip('0').rstrip('.')}×10{power}"
 
 
+def format_tick(value: float) -> str:
+    """Returns the number at a line of a logarithmic axis: as `format_number`, powers of ten alone.
+
+    >>> [format_tick(v) for v in (0.05, 100.0, 1e-6, 2e6)]
+    ['0.05', '100', '10⁻⁶', '2×10⁶']
+    """
+    return format_number(value).removeprefix("1×")
+
+
 def describe(provenance: Mapping[str, str]) -> str:
     """Returns the layer, the metric and the number of latents in one line."""
     layer, metric, latents = (provenance[key] for key in REQUIRED_PROVENANCE)

@@ -207,7 +207,7 @@
   function setAll(step) {
     globalStep = step;
     setSlider($("shift-all"), step, fractionNames[step]);
-    $("shift-all-text").textContent = fractionNames[step];
+    $("shift-all-text").textContent = step === original ? "original" : `t = ${fractionNames[step]}`;
     for (const card of cards) setStep(card, step);
   }
 
@@ -505,6 +505,11 @@
   };
   const superscript = (number) => [...String(number)].map((digit) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(digit)]).join("");
 
+  function tickText(factor, power) {
+    if (power >= -3 && power < 5) return String(Number(`${factor}e${power}`));
+    return `${factor === 1 ? "" : `${factor}×`}10${superscript(power)}`;
+  }
+
   /** Powers of ten; if fewer than two are in range, their halves and fifths too. */
   function ticks(low, high) {
     const all = (factors) => {
@@ -512,7 +517,7 @@
       for (let power = Math.floor(low); power <= Math.ceil(high); power++) {
         for (const factor of factors) {
           const at = power + Math.log10(factor);
-          if (at >= low && at <= high) found.push({ at, text: factor === 1 ? `10${superscript(power)}` : `${factor}×10${superscript(power)}` });
+          if (at >= low && at <= high) found.push({ at, text: tickText(factor, power) });
         }
       }
       return found;

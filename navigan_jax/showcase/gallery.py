@@ -36,6 +36,7 @@ MAX_DECODED_PIXELS = 80_000_000  # of all sheets; a browser takes 4 bytes for ea
 LARGEST_CELL = 256
 _SMALLEST_CELL = 32
 _QUALITIES = (90, 80, 65)
+_SAME = 1e-6  # relative: what rounding does to the ends of shifts
 _LONGEST_SHEET = 65_500  # pixels, the limit of the format
 
 # What a template has in place of a value: {{name}}.
@@ -179,10 +180,25 @@ def part(name: str) -> str:
     return (importlib.resources.files(__package__) / name).read_text(encoding="utf-8")
 
 
+def _how_far(showcase: base.Showcase) -> tuple[str, str]:
+    """Returns what the help says of shifts beyond the plausible ones, and of s; "" if untrue."""
+    ends, equal, plausible = (
+        np.array([getattr(record, name) for record in showcase.directions])
+        for name in ("ends", "equal", "plausible")
+    )
+    is_beyond = (ends > plausible * (1 + _SAME)).any()
+    is_smaller = np.allclose(ends, np.fmin(equal, plausible), rtol=_SAME, atol=0)
+    return (
+        "; the pale ends of a slider lie beyond" if is_beyond else "",
+        ": the smaller of the two" if is_smaller else "",
+    )
+
+
 def _page(showcase: base.Showcase, encoding: Encoding, sheets: list[str]) -> str:
     style, script = part("gallery.css"), part("gallery_notes.js") + part("gallery.js")
     count, samples = len(sheets), showcase.frames.shape[1]
     facts = dict(showcase.provenance) | {"pictures": _note(showcase, encoding, sheets)}
+    pale, smaller = _how_far(showcase)
     values = {
         "style": style,
         "script": script,
@@ -193,6 +209,8 @@ def _page(showcase: base.Showcase, encoding: Encoding, sheets: list[str]) -> str
         "latents": html.escape(showcase.provenance["latents"]),
         "count": f"{count} direction{'' if count == 1 else 's'}",
         "samples": f"{samples} sample{'' if samples == 1 else 's'}",
+        "pale": pale,
+        "smaller": smaller,
         "last_step": str(len(encoding.columns) - 1),
         "data": _json(_data(showcase, encoding, sheets)),
         "provenance": "\n".join(

@@ -77,7 +77,7 @@ def _chart(layers: Sequence[LayerRecord]) -> str:
     for power in list(powers) or [round((low + high) / 2, 1)]:
         line = f'x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(power):.1f}" y2="{y(power):.1f}"'
         parts.append(f'<line class="grid" {line}/>')
-        name = base.format_number(10.0**power)
+        name = base.format_tick(10.0**power)
         parts.append(
             f'<text x="{_LEFT - 8}" y="{y(power) + 4:.1f}" text-anchor="end">{name}</text>'
         )

@@ -94,7 +94,10 @@ def draw_maps(rows: Sequence[MapRow], title: str, subtitle: str) -> Image.Image:
         ]
         for left, cell in zip(lefts, cells, strict=True):
             sheet.paste(_fit(cell), (left, top))
-    key = "Brightness is the root of the mean squared change, up to each map's largest."
+    key = (
+        "Change is the root of the mean squared one, in % of the range of pixels; "
+        "a map is brightest at its largest."
+    )
     draw.text((_MARGIN, size[1] - _FOOT + 6), shorten(key, room, font(13)), _MUTED, font(13))
     return sheet
 
@@ -109,13 +112,18 @@ def _draw_label(draw: ImageDraw.ImageDraw, row: MapRow, top: int) -> None:
     heading = font(16, bold=True)
     draw.text((_MARGIN, top + 8), shorten(row.name, _LABEL - 20, heading), _INK, heading)
     lines = [
-        f"mean change {base.format_number(float(np.sqrt(row.change.mean())))}",
-        f"most {base.format_number(float(np.sqrt(row.change.max())))}",
+        f"mean change {_percent(row.change.mean())}",
+        f"most {_percent(row.change.max())}",
         f"half of it on {row.half_area:.0%}",
         "of the pixels",
     ]
     for number, line in enumerate(lines):
         draw.text((_MARGIN, top + 34 + 17 * number), line, _MUTED, font(13))
+
+
+def _percent(change: float) -> str:
+    """Returns the root of a mean squared change in % of the range of pixels."""
+    return f"{base.format_number(100 * float(np.sqrt(change)))}%"
 
 
 def write_maps(

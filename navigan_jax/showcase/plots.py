@@ -13,13 +13,15 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from navigan_jax.checkpoints import atomic_output
 from navigan_jax.showcase import base
 
 _INK, _MUTED, _RULE, _ACCENT = "#18181b", "#71717a", "#e4e4e7", "#d95d10"
 _ROOM = 2.0  # above and below the markers, as a factor
+_FEW_DECADES = 200.0  # of an axis: below this factor, twos and fives are labelled too
+_HIDDEN_BAR = 0.05  # of |λ|: up to this a bar hides behind its marker
 _LOWEST_BAR = 1e-3  # of |λ|: a bar that reaches 0 would reach minus infinity on this axis
 
 
@@ -66,8 +68,9 @@ def draw_spectrum(
             label=label,
         )
     if shown.any():
+        has_bars = (np.nan_to_num(residuals[shown], nan=0.0) > _HIDDEN_BAR).any()
         upper.legend(
-            title="bars: ± residual",
+            title="bars: ± residual" if has_bars else None,
             frameon=False,
             fontsize=9,
             title_fontproperties={"size": 9},
@@ -76,9 +79,10 @@ def draw_spectrum(
     known = np.isfinite(residuals) & (residuals > 0)
     lower.plot(index[known], residuals[known], "o", color=_ACCENT, markersize=marker)
     _style(upper, "|λ|", is_log=bool(shown.any()))
-    if shown.any():  # by the markers: a bar of a residual near 1 would squeeze them all
-        upper.set_ylim(sizes[shown].min() / _ROOM, sizes[shown].max() * _ROOM)
     _style(lower, "‖Hξ − λξ‖ / |λ|", is_log=bool(known.any()))
+    for axes, values in ((upper, sizes[shown]), (lower, residuals[known])):
+        if values.size:
+            _label_log(axes, values)
     lower.set_xlabel("direction", color=_MUTED)
     lower.set_xlim(-0.5, len(index) - 0.5)
     lower.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -96,6 +100,16 @@ def _style(axes: Axes, label: str, *, is_log: bool) -> None:
     axes.tick_params(colors=_MUTED, which="both", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(_RULE)
+
+
+def _label_log(axes: Axes, values: Float[np.ndarray, "shown"]) -> None:
+    """Sets the range by the markers, as a bar near 1 would squeeze them, and plain numbers."""
+    low, high = values.min() / _ROOM, values.max() * _ROOM
+    axes.set_ylim(low, high)
+    if high / low < _FEW_DECADES:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: base.format_tick(value)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def write_spectrum(

@@ -25,7 +25,7 @@ from navigan_jax.showcase.grid import ACCENT, font, resize, shorten
 
 SUFFIXES = (".mp4", ".gif")
 MAX_GIF_BYTES = 8_000_000
-LARGEST_GIF_CELL = 96  # pixels: a GIF of larger tiles is slow to make and to load
+LARGEST_GIF_CELL = 128  # pixels: a GIF of larger tiles is slow to make and to load
 LARGEST_SIDE = 1920  # pixels of a frame
 
 LARGEST_CELL = 192  # longer side of a tile
@@ -65,6 +65,16 @@ def plan_path(
         factors[np.argmin(np.abs(factors))] = 0.0
     order = list(range(steps))
     return factors, order + order[-2:0:-1] if returns else order
+
+
+def describe_factors(factors: Float[np.ndarray, "steps"]) -> list[str]:
+    """Returns what a video tells of an edit that is scaled by these factors.
+
+    >>> describe_factors(np.array([-0.5, 0.0, 1.0]))
+    ['−50%', 'original', '100%']
+    """
+    shares = (round(100 * float(factor)) for factor in factors)
+    return [f"{base.format_number(share)}%" if share else "original" for share in shares]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -122,8 +132,11 @@ def _draw_head(
     middle, y = _MARGIN + room - reach - 4, top + 12
     typeface, small = font(15, bold=True), font(12)
     caption = strip.captions[step]
-    edge = middle - reach - 12 - small.getlength(caption)
-    name = shorten(strip.name, edge - _MARGIN - 8, typeface)
+    stop = middle - reach - 12
+    edge = stop - small.getlength(caption)
+    # As long at every step, whatever the caption.
+    widest = max(small.getlength(one) for one in strip.captions)
+    name = shorten(strip.name, stop - widest - _MARGIN - 8, typeface)
     draw.text((_MARGIN, top + 18), name, _INK, typeface, anchor="ls")
     draw.text((edge, top + 17), caption, _MUTED, small, anchor="ls")
     draw.line((middle - reach, y, middle + reach, y), fill=_RULE, width=3)

@@ -121,7 +121,7 @@ def _write_videos(
             whole = rendering.render(scaled, generator, params, directions)
             images.append(base.shrink(whole, 2 * video.LARGEST_CELL))  # all are held at once
             progress.advance()
-    captions = [f"{base.format_number(round(factor, 2), signed=True)} ×" for factor in factors]
+    captions = video.describe_factors(factors)
     strip = video.Strip(_title(recipe), np.stack(images), captions)
     for suffix in video.SUFFIXES:
         video.write_video(

@@ -110,7 +110,7 @@ class Exporter:
         for number, factor in enumerate(factors):
             work = functools.partial(self._frame, recipe.scaled(float(factor)))
             images.append(await asyncio.wrap_future(self._worker.submit(place, number, work)))
-        captions = [f"{base.format_number(round(factor, 2), signed=True)} ×" for factor in factors]
+        captions = video.describe_factors(factors)
         names = [self._studio.name_of(move.index) for move in recipe.moves if move.shift]
         strip = video.Strip(" + ".join(names), np.stack(images)[:, None], captions)
         shifts = [

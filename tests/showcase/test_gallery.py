@@ -214,3 +214,16 @@ def test_write_gallery_is_deterministic(make_showcase: Make, tmp_path: pathlib.P
     data = (tmp_path / "a.html").read_bytes()
     assert data == (tmp_path / "b.html").read_bytes()
     assert data.startswith(b"<!doctype html>") and b"{{" not in data
+
+
+def test_help_tells_of_pale_ends_where_there_are_some(make_showcase: Make) -> None:
+    """Shifts of equal change, all plausible; then shifts beyond what is plausible."""
+    showcase = make_showcase()
+    for plausible, is_beyond in ((50.0, False), (0.5, True)):
+        records = tuple(
+            dataclasses.replace(one, equal=one.ends, plausible=(plausible, plausible))
+            for one in showcase.directions
+        )
+        page = gallery.build_gallery(dataclasses.replace(showcase, directions=records))
+        assert ("the pale ends of a slider lie beyond" in page) == is_beyond
+        assert ("the smaller of the two" in page) == (not is_beyond)

@@ -41,6 +41,28 @@ def test_bars_span_the_residual() -> None:
     assert 0 < bars[3][0] < 1e-3
 
 
+def test_axes_have_plain_numbers_and_room_below_the_lowest_marker() -> None:
+    figure = plots.draw_spectrum(np.array([12.0, 5.0, 2.0]), np.full(3, 1e-4), PROVENANCE)
+    figure.canvas.draw()
+    upper, lower = figure.axes
+    low, high = upper.get_ylim()
+    shown = [
+        label.get_text()
+        for place, label in zip(upper.get_yticks(), upper.get_yticklabels(), strict=True)
+        if low <= place <= high
+    ]
+    assert shown == ["1", "2", "5", "10", "20"]
+    assert lower.get_ylim()[0] < 0.6e-4 and "10⁻⁴" in [
+        x.get_text() for x in lower.get_yticklabels()
+    ]
+
+
+def test_legend_tells_of_bars_where_some_can_be_seen() -> None:
+    for residual, told in ((1e-4, ""), (0.3, "bars: ± residual")):
+        axes = plots.draw_spectrum(EIGENVALUES, np.full(5, residual), PROVENANCE).axes[0]
+        assert axes.get_legend().get_title().get_text() == told
+
+
 @pytest.mark.parametrize(
     ("eigenvalues", "residuals"),
     [

@@ -111,6 +111,17 @@ def test_gif_plays_for_the_time_asked(tmp_path):
         assert sum(durations) == 800 and image.info["loop"] == 0
 
 
+def test_small_images_are_enlarged_in_both_files(tmp_path):
+    """By a whole factor: 64 pixels to 128 in the GIF, where text would dwarf them otherwise."""
+    path = tmp_path / "video.gif"
+    strips = make_strips(steps=2, samples=1, side=64)
+    video.write_video(path, strips, np.linspace(0, 1, 2), [0, 1], frames_per_second=10)
+    with Image.open(path) as image:
+        expected = next(video.draw_frames(strips, np.linspace(0, 1, 2), "", cell=128))
+        assert image.size == expected.size
+    assert video.LARGEST_GIF_CELL // 64 == 2
+
+
 def test_other_names_and_a_broken_program_are_told(tmp_path, monkeypatch):
     """Nothing is left behind."""
     strips, factors = make_strips(), np.linspace(-1, 1, 5)
