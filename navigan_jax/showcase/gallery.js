@@ -8,7 +8,7 @@
   const original = (steps - 1) / 2;
   const gap = 3;
   const seconds = 3.2; // once back and forth
-  const labels = { eigenvalue: "Eigenvalue", residual: "Residual", accuracy: "Accuracy", shift_error: "Shift error", scale: "Shown, ±s", equal: "Equal change", distance: "Distance", plausible: "Plausible" };
+  const labels = { eigenvalue: "Eigenvalue", residual: "Residual", accuracy: "Accuracy", shift_error: "Shift error", scale: "Shown, s", equal: "Equal change", distance: "Distance", plausible: "Plausible" };
   const notes = makeNotes(data);
 
   // Pictures ----------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ LARGEST_CELL = 192  # longer side of a tile
 _CELLS = (LARGEST_CELL, 128, 96, 64, 48, 32)
 _PAPER, _INK, _MUTED, _RULE = (255, 255, 255), (24, 24, 27), (113, 113, 122), (212, 212, 216)
 _MARGIN, _GAP, _HEAD, _BETWEEN, _FOOT = 20, 4, 34, 18, 30
-_NARROWEST = 320  # of a frame: room for a name and a scale
+_NARROWEST = 380  # of a frame: room for a name and a scale
 _CONSTANT_QUALITY = "17"  # of x264: no artefact that can be seen in faces of 64 pixels
 
 

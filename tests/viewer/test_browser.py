@@ -242,7 +242,7 @@ def test_names_stars_and_ranges_survive_a_reload(page: Page, fresh: Served) -> N
     page.locator("#plus-scale").click()
     with page.expect_response("**/api/notes"):
         page.get_by_role("button", name="Here").click()
-    wait_saved(fresh, "3", name="smile", starred=True, good_range=[0, pytest.approx(1.6)])
+    wait_saved(fresh, "3", name="smile", starred=True, good_range=[0, pytest.approx(2.4)])
     page.reload()
     page.wait_for_selector(READY)
     wait_shown(page, {"3": 2.4})
@@ -250,7 +250,7 @@ def test_names_stars_and_ranges_survive_a_reload(page: Page, fresh: Served) -> N
     expect(page.get_by_role("button", name="Star", exact=True)).to_have_attribute(
         "aria-pressed", "true"
     )
-    expect(page.locator("#good-to")).to_have_value("1.6")
+    expect(page.locator("#good-to")).to_have_value("2.4")
     page.locator("#starred-only").check()
     expect(page.locator("#cards button")).to_have_count(1)
     page.locator("#starred-only").uncheck()
@@ -367,7 +367,7 @@ def test_keyboard_alone(page: Page, fresh: Served) -> None:
     page.keyboard.press("g")
     with page.expect_response("**/api/notes"):
         page.keyboard.press("s")
-    wait_saved(fresh, "3", starred=True, good_range=[0, pytest.approx(0.16)])
+    wait_saved(fresh, "3", starred=True, good_range=[0, pytest.approx(0.24)])
     page.keyboard.press("n")
     page.keyboard.type("s[0 warm")  # letters of keys are letters in a field
     with page.expect_response("**/api/notes"):
