@@ -136,7 +136,10 @@ def run() -> NoReturn:
         sys.exit(2)
     except KeyboardInterrupt as error:
         print("interrupted; run the same command again to resume", file=sys.stderr)
-        sys.exit(128 + (error.args[0] if error.args else signal.SIGINT))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # At once: JAX's threads may still compute, and crash where Python is taken down under them.
+        os._exit(128 + (error.args[0] if error.args else signal.SIGINT))
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
