@@ -60,14 +60,9 @@ def configure(generator: pathlib.Path) -> config_lib.Config:
     return config_lib.freeze(config)
 
 
-def start(
-    generator: pathlib.Path, workdir: pathlib.Path, *, port: int, word: str
-) -> list[subprocess.Popen[str]]:
-    """Starts both processes."""
-    command = [sys.executable, "-c", PROGRAM, word, "--config=configs/tiny.py:hessian"]
-    command += ["--config.distributed=True", f"--config.generator={generator}"]
-    command += ["--config.layer=conv1", "--config.latents.count=7", "--config.save_minutes=0.0"]
-    command += [f"--workdir={workdir}"]
+def start(command: list[str], workdir: pathlib.Path, *, port: int) -> list[subprocess.Popen[str]]:
+    """Starts both processes of a command that takes the flags of main."""
+    command = [*command, "--config.distributed=True", f"--workdir={workdir}"]
     environment = os.environ | {
         "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
         "JAX_NUM_PROCESSES": "2",
@@ -83,6 +78,16 @@ def start(
         )
         for number in range(2)
     ]
+
+
+def start_spectrum(
+    generator: pathlib.Path, workdir: pathlib.Path, *, port: int, word: str
+) -> list[subprocess.Popen[str]]:
+    """Starts both processes of the run of `configure`. word: for the program."""
+    command = [sys.executable, "-c", PROGRAM, word, "--config=configs/tiny.py:hessian"]
+    command += [f"--config.generator={generator}", "--config.layer=conv1"]
+    command += ["--config.latents.count=7", "--config.save_minutes=0.0"]
+    return start(command, workdir, port=port)
 
 
 def end(processes: list[subprocess.Popen[str]]) -> None:
@@ -107,7 +112,7 @@ def test_two_processes_find_the_spectrum_of_one_even_when_killed_between(
     speaks and writes; its directions are those of a single process up to rounding.
     """
     workdir = tmp_path / "pod"
-    processes = start(generator, workdir, port=port, word="die")
+    processes = start_spectrum(generator, workdir, port=port, word="die")
     try:
         assert processes[0].wait(timeout=240) == -signal.SIGKILL
     finally:
@@ -116,7 +121,7 @@ def test_two_processes_find_the_spectrum_of_one_even_when_killed_between(
     stopped = (workdir / "metrics.jsonl").read_bytes()
     assert stopped.count(b"\n") == 3
 
-    processes = start(generator, workdir, port=port, word="live")
+    processes = start_spectrum(generator, workdir, port=port, word="live")
     try:
         said = [process.communicate(timeout=240) for process in processes]
     finally:
@@ -148,22 +153,7 @@ def test_two_processes_train_directions_as_one_does(
     command = [sys.executable, "-m", "navigan_jax.main", "--config=configs/tiny.py:discover"]
     command += [f"--config.generator={generator}", "--config.layer=conv1"]
     command += ["--config.metric.name=l2", "--config.max_hours=9.0", "--config.steps=4"]
-    command += ["--config.distributed=True", f"--workdir={tmp_path / 'pod'}"]
-    environment = os.environ | {
-        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-        "JAX_NUM_PROCESSES": "2",
-    }
-    processes = [
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=environment | {"JAX_PROCESS_ID": str(number)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
+    processes = start(command, tmp_path / "pod", port=port)
     try:
         said = [process.communicate(timeout=240) for process in processes]
     finally:
