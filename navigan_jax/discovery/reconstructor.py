@@ -45,6 +45,13 @@ def _bias_of(inputs: int) -> Callable[..., Array]:
     return init
 
 
+def _mean(x: Array) -> Array:
+    """Returns the mean over all axes but the last, one by one: sums of few numbers round less."""
+    for _ in range(x.ndim - 1):
+        x = jnp.mean(x, axis=0)
+    return x
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last.
 
@@ -75,10 +82,10 @@ class BatchNorm(nn.Module):
 
     def _statistics(self, x: Array) -> tuple[Array, Array, int]:
         """Returns mean and biased variance by channel, and of how many numbers."""
-        axes, count = tuple(range(x.ndim - 1)), math.prod(x.shape[:-1])
+        count = math.prod(x.shape[:-1])
         across = devices.mean_over_devices if self.synchronised else lambda value: value
-        mean = across(jnp.mean(x, axes))
-        var = across(jnp.mean((x - mean.reshape(*(1,) * (x.ndim - 1), -1)) ** 2, axes))
+        mean = across(_mean(x))
+        var = across(_mean((x - mean.reshape(*(1,) * (x.ndim - 1), -1)) ** 2))
         return mean, var, count * (devices.mapped_devices() if self.synchronised else 1)
 
 

@@ -46,7 +46,7 @@ def test_page_and_its_parts_load_nothing_from_elsewhere(http: httpx.Client) -> N
 def test_state_tells_what_there_is(http: httpx.Client, fresh: Served) -> None:
     state = http.get("/api/state").json()
     assert state["start"] == {"seed": 5, "samples": 3}
-    assert state["generator"]["rows"] == 4 and len(state["directions"]["scales"]) == 6
+    assert state["generator"]["rows"] == 4 and len(state["directions"]["ends"]) == 6
     assert state["notes"] == {}
 
 
