@@ -354,6 +354,10 @@ def test_settings_of_tensorflow_are_read(tensorflow: Record) -> None:
     assert from_nvidia(tensorflow)[0] == config | changed
     settings["mapping_lrmul"] = np.float32(0.5)
     assert from_nvidia(tensorflow)[0]["mapping_rate"] == 0.5
+    # What the official converter passes over too; the filter of None is a box there.
+    settings |= {"structure": "fixed", "w_avg_beta": 0.99, "fmap_const": None}
+    settings["resample_kernel"] = None
+    assert from_nvidia(tensorflow)[0]["resample_taps"] == [0.5, 0.5]
     settings["use_noise"] = False
     synthesis = tensorflow.state["components"]["synthesis"].state
     synthesis["variables"] = [pair for pair in synthesis["variables"] if "noise" not in pair[0]]

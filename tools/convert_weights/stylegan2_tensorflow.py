@@ -40,6 +40,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "mapping_func": "G_mapping",
     "synthesis_func": "G_synthesis",
 }
+_BOX = (1, 1)  # what the program takes where it is given no filter
 _ALLOWED: Mapping[str, tuple[Any, ...]] = {
     "use_noise": (True, False),
     "nonlinearity": ("lrelu",),
@@ -53,8 +54,9 @@ _WITHOUT_EFFECT = frozenset(
     (
         *("num_channels", "resolution", "label_size", "latent_size", "dlatent_size"),
         *("mapping_layers", "mapping_fmaps", "label_fmaps"),
-        *("fmap_base", "fmap_decay", "fmap_min", "fmap_max", "architecture"),
-        *("dlatent_avg_beta", "style_mixing_prob", "fused_modconv", "num_fp16_res", "dtype"),
+        *("fmap_base", "fmap_decay", "fmap_min", "fmap_max", "fmap_const", "architecture"),
+        *("dlatent_avg_beta", "w_avg_beta", "style_mixing_prob", "structure"),
+        *("fused_modconv", "num_fp16_res", "dtype"),
         *("truncation_psi", "truncation_cutoff", "truncation_psi_val", "truncation_cutoff_val"),
         "randomize_noise",
     )
@@ -70,8 +72,10 @@ def draft_tensorflow(network: Record, arrays: Mapping[str, np.ndarray], name: st
     given = network.state.get("static_kwargs")
     if not isinstance(given, dict):
         raise refusal(name, "a network without its settings (static_kwargs)")
-    # A setting of None stands for the default.
+    # A setting of None stands for the default, but a filter of None is a box.
     chosen = {key: value for key, value in given.items() if value is not None}
+    if given.get("resample_kernel", _BOX) is None:
+        chosen["resample_kernel"] = _BOX
     for key in chosen.keys() - _WITHOUT_EFFECT:
         if key not in _DEFAULTS:
             raise refusal(name, f"the setting {key}={chosen[key]!r}, which is unknown here")
