@@ -180,7 +180,8 @@ def test_official_networks_have_addresses() -> None:
     """Those of the paper are there by name; each has an address of its own, and no false digest."""
     table = known_networks.KNOWN_NETWORKS
     assert {f"{data}-config-f" for data in ("ffhq", "car", "horse", "church")} < set(table)
-    assert len({known.url for known in table.values()}) == len(table) == 32
+    assert {"ffhq-256x256", "afhqv2-512x512", "ada-ffhq", "ada-ffhq256"} < set(table)
+    assert len({known.url for known in table.values()}) == len(table) == 52
     for known in table.values():
         assert known.url.startswith("https://") and known.url.endswith(".pkl")
         assert len(bytes.fromhex(known.sha256)) in (0, 32)

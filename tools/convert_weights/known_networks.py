@@ -10,6 +10,15 @@ from collections.abc import Mapping
 from tools.convert_weights.download import KnownFile, cache_folder, fetch_known
 
 _SITE = "https://nvlabs-fi-cdn.nvidia.com"
+_CATALOGUE = "https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan2/versions/1/files"
+# Under the names by which train.py of stylegan2-ada-pytorch resumes from them.
+_SOURCE_NETS = {
+    "ffhq256": "ffhq-res256-mirror-paper256-noaug",
+    "ffhq512": "ffhq-res512-mirror-stylegan2-noaug",
+    "ffhq1024": "ffhq-res1024-mirror-stylegan2-noaug",
+    "celebahq256": "celebahq-res256-mirror-paper256-kimg100000-ada-target0.5",
+    "lsundog256": "lsundog-res256-paper256-kimg100000-noaug",
+}
 
 _SHA256 = {
     "ada-ffhq": "a205a346e86a9ddaae702e118097d014b7b8bd719491396a162cca438f2f524c",
@@ -18,7 +27,10 @@ _SHA256 = {
 
 
 def _files() -> dict[str, KnownFile]:
-    """Returns the table; the names begin with the data set, or with `ada-`."""
+    """Returns the table; the names begin with the data set, or with `ada-`.
+
+    Those with a size like 256x256 are listed by the program of StyleGAN3.
+    """
     paths = {
         f"{data}-config-f": f"stylegan2/networks/stylegan2-{data}-config-f.pkl"
         for data in ("ffhq", "car", "horse", "church", "cat")  # 1024, 512, 256, 256, 256 px
@@ -31,10 +43,20 @@ def _files() -> dict[str, KnownFile]:
                 paths[name] = f"stylegan2/networks/table2/stylegan2-{name}.pkl"
     for name in ("ffhq", "metfaces", "afhqcat", "afhqdog", "afhqwild", "brecahad", "cifar10"):
         paths[f"ada-{name}"] = f"stylegan2-ada-pytorch/pretrained/{name}.pkl"
-    return {
-        name: KnownFile(_SHA256.get(name, ""), url=f"{_SITE}/{path}")
-        for name, path in paths.items()
-    }
+    for name, file in _SOURCE_NETS.items():
+        folder = "stylegan2-ada-pytorch/pretrained/transfer-learning-source-nets"
+        paths[f"ada-{name}"] = f"{folder}/{file}.pkl"
+    urls = {name: f"{_SITE}/{path}" for name, path in paths.items()}
+    for side, datasets in {
+        1024: ("ffhq", "ffhqu", "metfaces", "metfacesu"),
+        512: ("ffhq", "afhqv2", "afhqcat", "afhqdog", "afhqwild", "brecahad"),
+        256: ("ffhq", "ffhqu", "celebahq", "lsundog"),
+        32: ("cifar10",),
+    }.items():
+        for data in datasets:
+            name = f"{data}-{side}x{side}"
+            urls[name] = f"{_CATALOGUE}/stylegan2-{name}.pkl"
+    return {name: KnownFile(_SHA256.get(name, ""), url=url) for name, url in urls.items()}
 
 
 KNOWN_NETWORKS: Mapping[str, KnownFile] = _files()
