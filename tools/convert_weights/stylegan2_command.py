@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--all-known",
         action="store_true",
-        help="every official network, some 19 GB; --out is then a folder; those already in it are kept",
+        help="every official network, some 19 GB; --out is then a folder; those in it are kept",
     )
     parser.add_argument(
         "--network",
