@@ -14,6 +14,7 @@ import pytest
 from navigan_jax import params as params_lib
 from navigan_jax import testing
 from navigan_jax.generators.files import make_generator
+from tests.generators.stylegan2_definition import upsampled
 from tools.convert_weights.nvidia_file import read_nvidia
 from tools.convert_weights.stylegan2 import from_nvidia, read_stylegan2
 
@@ -176,8 +177,15 @@ def test_rosinality_images_of_given_noise_equal_the_original(rosinality):
     rosinality.close(np.stack(images), "out/image_noiselist", "forward")
 
 
+def before_activation(x, weights):
+    """What the convolution gave, from what noise, bias and the leaky ReLU made of it."""
+    x = np.asarray(x) / np.sqrt(np.float32(2))
+    x = np.where(x < 0, x / np.float32(0.2), x) - weights["bias"]
+    return x - weights["noise_strength"] * weights["noise"][..., None]
+
+
 def test_rosinality_layers_equal_the_original(rosinality):
-    """Features after each convolution and the image after each ToRGB, by NaviGAN's names."""
+    """Features before and after noise, bias and activation, and the image after each ToRGB."""
     generator, data = rosinality.generator, rosinality.data
     states = rosinality.stages(rosinality.w_plus(data["in/z"]))
     compared = 0
@@ -187,6 +195,9 @@ def test_rosinality_layers_equal_the_original(rosinality):
             state = states[layer.stage - generator.mapping_stages]
             if "torgb" not in layer.path:
                 rosinality.close(state.x, key, "intermediate")
+                block, part = layer.path.split("/")[1:3]
+                weights = rosinality.params["synthesis"][block][part]
+                rosinality.close(before_activation(state.x, weights), f"{key}.conv", "intermediate")
             else:
                 is_last = layer.stage == generator.stages - 1
                 rosinality.close(state if is_last else state.image, key, "intermediate")
@@ -246,7 +257,8 @@ def test_ada_latents_and_images_equal_the_original(ada):
 
 
 def test_ada_layers_equal_the_original(ada):
-    """Features, images and summands after each stage, as far as they go on to the next."""
+    """Features, images and summands after each stage, as far as they go on to the next, and what
+    ToRGB and the last convolution of a residual block add to them."""
     generator = ada.generator
     *states, last = ada.stages(ada.w_plus(ada.latent()))
     stages_of = {
@@ -257,10 +269,22 @@ def test_ada_layers_equal_the_original(ada):
     compared = 0
     for place, stage in stages_of.items():
         block, part = place.split("/")
-        if stage == generator.stages - 1:
+        number = stage - generator.mapping_stages
+        is_last = stage == generator.stages - 1
+        before = states[number - 1] if number else None
+        image = last if is_last else states[number].image
+        if part == "torgb":
+            own = image
+            if before.image is not None:
+                taps = ada.config["resample_taps"]
+                own = image - np.stack([upsampled(sample, taps) for sample in before.image])
+            ada.close(own, f"act/{block}.torgb", "intermediate")
+        if is_last:
             ada.close(last, f"act/{block}.img", "intermediate")
             continue
-        state = states[stage - generator.mapping_stages]
+        state = states[number]
+        if part == "conv1" and before is not None and before.residual is not None:
+            ada.close(state.x - before.residual, f"act/{block}.conv1", "intermediate")
         # conv1 of a residual block hands on its sum with the other summand.
         attribute, name = {
             "conv0": ("x", "conv0"),
