@@ -183,15 +183,17 @@ def module(network: Record, path: str) -> Record:
     return network
 
 
+def modules(network: Record, part: str) -> list[Record]:
+    """Those below a network whose path matches, as many as it has."""
+    names = {name.rpartition(".")[0] for name in network_arrays(network)} - {""}
+    return [module(network, name) for name in sorted(names) if re.fullmatch(part, name)]
+
+
 def test_filter_is_that_of_the_layers_that_resample(ada: Record) -> None:
     """conv1 keeps the default filter whatever the others have; filters of one axis may occur."""
     taps = np.array([0.1, 0.4, 0.3, 0.2], np.float32)
-    for block in ("b4", "b8", "b16"):
-        layers = [f"synthesis.{block}"]
-        if block != "b4":
-            layers += [f"synthesis.{block}.conv0", f"synthesis.{block}.skip"]
-        for layer in layers:
-            module(ada, layer).state["_buffers"]["resample_filter"] = np.outer(taps, taps)
+    for layer in modules(ada, r"synthesis\.b\d+(\.conv0|\.skip)?"):
+        layer.state["_buffers"]["resample_filter"] = np.outer(taps, taps)
     config, _ = from_nvidia(ada)
     np.testing.assert_allclose(config["resample_taps"], taps, rtol=1e-6)
     module(ada, "synthesis.b8").state["_buffers"]["resample_filter"] = taps
@@ -201,10 +203,7 @@ def test_filter_is_that_of_the_layers_that_resample(ada: Record) -> None:
 def test_network_without_noise_has_noise_of_strength_0(ada: Record) -> None:
     """Its layers say so; a layer that should have noise and lacks it is refused."""
     _, with_noise = from_nvidia(ada)
-    layers = [
-        module(ada, f"synthesis.{place}")
-        for place in ("b4.conv1", "b8.conv0", "b8.conv1", "b16.conv0", "b16.conv1")
-    ]
+    layers = modules(ada, r"synthesis\.b\d+\.conv[01]")
     for layer in layers:
         del layer.state["_parameters"]["noise_strength"], layer.state["_buffers"]["noise_const"]
     with pytest.raises(InputError, match="missing synthesis/b16/conv0/noise"):
@@ -244,7 +243,7 @@ def test_state_dict_alone_is_the_network_but_for_what_options_tell(ada: Record) 
 
 CHANGED: dict[str, tuple[str, str, Any, str]] = {
     "other activation": ("mapping.fc1", "activation", "relu", "layers that differ in activation"),
-    "other clamp": ("synthesis.b8.conv1", "conv_clamp", None, "layers that differ in conv_clamp"),
+    "other clamp": ("synthesis.b8.conv1", "conv_clamp", 0.25, "layers that differ in conv_clamp"),
     "no rate": ("mapping.fc0", "bias_gain", "none", "layers that differ in bias_gain"),
     "hostile": ("mapping.fc0", "bias_gain", [], "layers that differ in bias_gain"),
 }
@@ -261,12 +260,13 @@ def test_layers_that_are_not_alike_are_refused(case: str, ada: Record) -> None:
 
 def test_settings_that_are_not_known_are_refused(ada: Record) -> None:
     """Another activation of all layers; a rate that is no number."""
-    for layer in range(8):
-        module(ada, f"mapping.fc{layer}").state["bias_gain"] = "fast"
+    layers = modules(ada, r"mapping\.fc\d+")
+    for layer in layers:
+        layer.state["bias_gain"] = "fast"
     with pytest.raises(InputError, match="the setting bias_gain='fast'"):
         from_nvidia(ada)
-    for layer in range(8):
-        module(ada, f"mapping.fc{layer}").state["activation"] = "swish"
+    for layer in layers:
+        layer.state["activation"] = "swish"
     with pytest.raises(InputError, match="the setting activation='swish' where only lrelu"):
         from_nvidia(ada)
 
