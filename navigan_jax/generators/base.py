@@ -136,9 +136,10 @@ class Generator:
         """
         start, stop = self._start(z), _first_stage(layers)
         if stop < start:
+            before = [layer.path for layer in layers if layer.stage < start]
             raise InputError(
-                f"latents: expected z for layers of the mapping; got w_plus and "
-                f"{', '.join(layer.path for layer in layers)}, which come before it; give z"
+                f"latents: expected z for layers of the mapping, before w; got w_plus and "
+                f"{', '.join(before)}; give z and mix no styles, or choose layers of the synthesis"
             )
         return self._run(params, z, start, stop)
 
