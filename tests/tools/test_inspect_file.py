@@ -134,11 +134,15 @@ def test_generator_of_ours_is_described(tmp_path: pathlib.Path) -> None:
 
 
 def test_safetensors_of_others_are_described(tmp_path: pathlib.Path) -> None:
-    """Without a format of ours the metadata is shown as it is."""
+    """Without a format of ours the metadata is shown as such, and hides nothing that was found."""
     path = tmp_path / "other.safetensors"
-    write_arrays(path, ARRAYS, {"made": "elsewhere"})
+    told = {"made": "by\nSHA-256  0", "SHA-256": "0", "architecture": "dcgan", "arrays": "many"}
+    write_arrays(path, ARRAYS, told)
     got = describe(tmp_path, path.read_bytes())
-    assert (got["format"], got["made"]) == ("safetensors", "elsewhere")
+    assert (got["format"], got["architecture"]) == ("safetensors", "unknown")
+    assert got["SHA-256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    lines = {" ".join(line.split()) for line in describe_file(path).split("\n")}
+    assert {"metadata made by SHA-256 0", "metadata SHA-256 0", "metadata arrays many"} < lines
     write_arrays(path, ARRAYS, {"format": "navigan_jax.directions"})
     got = describe(tmp_path, path.read_bytes())
     assert got["format"] == "safetensors, navigan_jax.directions"

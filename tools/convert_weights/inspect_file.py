@@ -61,19 +61,30 @@ def describe_file(path: str | os.PathLike[str]) -> str:
     """
     data = read_bytes(path)
     contents = _contents(data, pathlib.Path(path))
-    head = {
+    found = {
         "file": str(path),
         "bytes": f"{len(data):,}",
         "SHA-256": hashlib.sha256(data).hexdigest(),
         "format": contents.format,
+    }
+    head = {
+        **found,
         **(architecture := _architecture(contents)),
-        **contents.facts,
+        **_told(contents.facts, found),
         **(_as_stylegan2(path) if _STYLEGAN2.match(architecture.get("architecture", "")) else {}),
         **_totals(contents.arrays),
     }
     width = max(map(len, head))
     lines = [f"{label:<{width}}  {text}" for label, text in head.items()]
     return "\n".join([*lines, *_layer_table(contents.layers), *_table(contents.arrays)])
+
+
+def _told(facts: Mapping[str, str], found: Mapping[str, str]) -> dict[str, str]:
+    """Returns the facts, a line each, so that no text of the file passes for what was found."""
+    return {
+        f"metadata {label}" if label in found else " ".join(label.split()): " ".join(text.split())
+        for label, text in facts.items()
+    }
 
 
 def _as_stylegan2(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -130,6 +141,8 @@ def _open_safetensors(data: bytes, path: pathlib.Path) -> Contents:
     if ours == _DIRECTIONS:
         told = _of_directions(path)
         facts = told | {key: value for key, value in facts.items() if key not in told}
+    else:
+        facts = {f"metadata {key}": text for key, text in facts.items()}
     return Contents(f"safetensors, {ours}" if ours else "safetensors", arrays, facts)
 
 
@@ -147,8 +160,9 @@ def _of_directions(path: pathlib.Path) -> dict[str, str]:
         "measures": ", ".join(directions.measures),
         "provenance": f"weights of digest {provenance['digest']}",
     }
-    # Texts of many lines, such as the config, on one.
-    rest = {key: " ".join(text.split()) for key, text in provenance.items() if key not in facts}
+    rest = {key: text for key, text in provenance.items() if key not in facts}
+    if "file" in rest:  # that the directions were converted from
+        rest["source file"] = rest.pop("file")
     return facts | rest
 
 
