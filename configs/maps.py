@@ -42,7 +42,8 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     config.latents.mix_from = placeholder(int)  # style mixing: w of another z from this row on
     config.steps = 20 if paper else 8  # shifts averaged over, evenly from −s to +s (paper: 20)
     config.raw_shift = 100.0 if paper else 0.0  # s for all alike, in ‖ξ‖; 0: each one's own scale
-    config.microbatch = 16  # latents at once; lower it if memory runs out
+    config.microbatch = 16  # latents at once, fewer where images are large; 0: as many as fit
+    config.memory_gib = 16.0  # for a microbatch of 0
 
     config.synthesis = hessian.synthesis_keys()  # see there: truncation, noise, label, precision
 

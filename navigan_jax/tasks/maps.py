@@ -13,9 +13,9 @@ from navigan_jax.editing import edit
 from navigan_jax.evaluation import locality
 from navigan_jax.progress import Progress
 from navigan_jax.showcase import maps
-from navigan_jax.tasks import choosing, inputs, showing
+from navigan_jax.tasks import budget, choosing, inputs, showing
 from navigan_jax.tasks.choosing import Choice
-from navigan_jax.tasks.settings import NOT_NEGATIVE, POSITIVE, SEED, Limits, Settings
+from navigan_jax.tasks.settings import NOT_NEGATIVE, SEED, Limits, Settings
 from navigan_jax.tasks.workdirs import say_written
 
 _OWN = Settings(
@@ -25,6 +25,7 @@ _OWN = Settings(
         "latents.count": int,
         "steps": int,
         "microbatch": int,
+        "memory_gib": float,
         "show.seed": int,
         "show.samples": int,
     },
@@ -33,7 +34,8 @@ _OWN = Settings(
         "raw_shift": NOT_NEGATIVE,
         "latents.count": Limits(most=10**7, is_open=True),
         "steps": Limits(least=2, most=1000),
-        "microbatch": POSITIVE,
+        "microbatch": NOT_NEGATIVE,
+        "memory_gib": inputs.BUDGET.limits["memory_gib"],
         "show.seed": SEED,
         "show.samples": Limits(most=maps.MAX_SAMPLES, is_open=True),
     },
@@ -47,7 +49,8 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     choice = choosing.read_choice(config)
     choosing.require_scales(choice.directions, choice.indices, config.raw_shift)
     ends = showing.find_ends(choice.directions, choice.indices, config.raw_shift)
-    changes = _measure(config, choice, ends)
+    microbatch = budget.microbatch_of_images(config, choice.problem)
+    changes = _measure(config, choice, ends, microbatch)
     areas = np.array([locality.half_area(change) for change in changes])
     metadata = {
         "format": "navigan_jax.maps",
@@ -65,7 +68,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         "index": np.array(choice.indices),
     }
     checkpoints.write_arrays(workdir / "maps.safetensors", arrays, metadata)
-    rows = _rows(config, choice, ends, changes, areas)
+    rows = _rows(config, choice, ends, changes, areas, microbatch)
     layer = ", ".join(layer.path for layer in choice.problem.layers)
     reach = f"t in ±{config.raw_shift:g}" if config.raw_shift else "t from −s to +s of each"
     maps.write_maps(
@@ -83,14 +86,14 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     say_written(workdir, written)
 
 
-def _measure(config: Config, choice: Choice, ends: np.ndarray) -> np.ndarray:
+def _measure(config: Config, choice: Choice, ends: np.ndarray, microbatch: int) -> np.ndarray:
     """Returns the maps of the chosen directions."""
     generator = choice.problem.generator
     key = jax.random.fold_in(jax.random.key(config.seed), 4)
     z = np.asarray(generator.sample_latents(key, config.latents.count))
     z = inputs.mix_latents(config, choice.problem, z)
     edits = [edit.on_device(choice.directions.edit(index)) for index in choice.indices]
-    batches = -(-len(z) // config.microbatch) * len(edits)
+    batches = -(-len(z) // microbatch) * len(edits)
     with Progress("maps", batches, unit="batches", is_main=devices.is_main_process()) as progress:
         return locality.change_maps(
             generator,
@@ -99,13 +102,18 @@ def _measure(config: Config, choice: Choice, ends: np.ndarray) -> np.ndarray:
             z,
             edits,
             showing.spread_all(ends, config.steps),
-            microbatch=config.microbatch,
+            microbatch=microbatch,
             on_batch=progress.advance,
         )
 
 
 def _rows(
-    config: Config, choice: Choice, ends: np.ndarray, changes: np.ndarray, areas: np.ndarray
+    config: Config,
+    choice: Choice,
+    ends: np.ndarray,
+    changes: np.ndarray,
+    areas: np.ndarray,
+    microbatch: int,
 ) -> list[maps.MapRow]:
     """Returns what is drawn: the maps over samples, and the edit of the first one."""
     generator = choice.problem.generator
@@ -117,7 +125,7 @@ def _rows(
         z,
         [choice.directions.edit(index) for index in choice.indices[: maps.MAX_ROWS]],
         showing.spread_all(ends[: maps.MAX_ROWS], 3),
-        microbatch=config.microbatch,
+        microbatch=microbatch,
     )
     return [
         maps.MapRow(
