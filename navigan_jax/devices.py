@@ -363,6 +363,16 @@ def _require_memory(program: Any) -> None:
         )
 
 
+def lacking_memory(needed: int) -> str:
+    """Returns in words what so many bytes on every device exceed, or nothing: they may fit."""
+    free = _free_bytes()
+    if share_memory():
+        needed *= jax.local_device_count()
+    if free is None or needed <= free:
+        return ""
+    return f"{needed / 2**30:.1f} GiB, where {free / 2**30:.1f} GiB are free"
+
+
 def _working_bytes(program: Any) -> int | None:
     """Returns the bytes of a program's temporaries and results on a device, if it tells."""
     analysis = program.memory_analysis()

@@ -226,6 +226,22 @@ def init_reconstructor(
     return dict(reconstructor.init(key, example, example, False))
 
 
+def feature_bytes(reconstructor: Reconstructor, images: tuple[int, int, int]) -> int:
+    """Returns the bytes that all layers make of one pair of images; training holds them, and more.
+
+    images: (height, width, channels) of one image. From shapes alone, nothing is run.
+    Raises: InputError if the images are too small.
+    """
+
+    def features(pair: Images) -> Any:
+        arguments = jax.random.key(0), pair, pair, False
+        made = reconstructor.init(*arguments, mutable=True, capture_intermediates=True)
+        return made["intermediates"]
+
+    found = jax.eval_shape(features, jax.ShapeDtypeStruct((1, *images), jnp.float32))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(found))
+
+
 def predict(
     reconstructor: Reconstructor,
     variables: Mapping[str, Any],

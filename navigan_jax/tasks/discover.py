@@ -19,7 +19,7 @@ from navigan_jax.config import Config
 from navigan_jax.directions import Directions, read_directions, write_directions
 from navigan_jax.discovery import ranking
 from navigan_jax.discovery.matrix import KINDS, DirectionMatrix, direction_matrix
-from navigan_jax.discovery.reconstructor import RECONSTRUCTORS, make_reconstructor
+from navigan_jax.discovery.reconstructor import RECONSTRUCTORS
 from navigan_jax.discovery.sampling import DISTRIBUTIONS
 from navigan_jax.discovery.step import SPACES, render_pairs
 from navigan_jax.editing.plausibility import Plausibility
@@ -149,6 +149,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         if config[key] % config.log_steps:
             raise wrong_number(config, key, f"a multiple of config.log_steps, {config.log_steps}")
     problem = _read_problem(config)
+    training.require_room(config, problem.generator)
     subspace, digests = _make_subspace(config, problem)
     start = training.read_reconstructor(config)
     if start is not None:
@@ -261,12 +262,7 @@ def _discover(
     """
     target = problem.layers or config.subspace.latent
     problem = dataclasses.replace(problem, params=params_lib.to_device(problem.params))
-    reconstructor = make_reconstructor(
-        config.reconstructor.name,
-        directions=config.directions,
-        side=config.reconstructor.side or None,
-        synchronised=config.reconstructor.synchronised,
-    )
+    reconstructor = training.network_of(config)
     first = training.first_variables(config, problem.generator, reconstructor, start)
     setup = training.Setup(
         problem,

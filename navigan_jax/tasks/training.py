@@ -22,7 +22,13 @@ from navigan_jax.config import Config
 from navigan_jax.discovery import loop, ranking, shift_scale
 from navigan_jax.discovery.checkpointing import Checkpoints
 from navigan_jax.discovery.matrix import DirectionMatrix
-from navigan_jax.discovery.reconstructor import Reconstructor, init_reconstructor, predict
+from navigan_jax.discovery.reconstructor import (
+    Reconstructor,
+    feature_bytes,
+    init_reconstructor,
+    make_reconstructor,
+    predict,
+)
 from navigan_jax.discovery.reconstructor_files import read_start, start_with
 from navigan_jax.discovery.sampling import sample_shifts
 from navigan_jax.discovery.step import Recipe, TrainState, init_state, make_step, render_pairs
@@ -360,6 +366,35 @@ def read_reconstructor(config: Config) -> dict[str, Any] | None:
             f"got {path!r}; leave the key out, or set --config.reconstructor.name=resnet18"
         )
     return read_start(path)
+
+
+def network_of(config: Config) -> Reconstructor:
+    """Returns the reconstructor without its variables."""
+    return make_reconstructor(
+        config.reconstructor.name,
+        directions=config.directions,
+        side=config.reconstructor.side or None,
+        synchronised=config.reconstructor.synchronised,
+    )
+
+
+def require_room(config: Config, generator: Generator) -> None:
+    """Checks that what the reconstructor makes of a microbatch fits, before any work.
+
+    The whole step, which needs more, is checked once it is compiled.
+    Raises: InputError; also if the images are too small.
+    """
+    network = network_of(config)
+    pairs = min(config.microbatch, -(-config.batch // jax.device_count()))
+    lacking = devices.lacking_memory(pairs * feature_bytes(network, generator.image_shape))
+    if lacking:
+        side = network.side or min(generator.image_shape[:2])
+        raise InputError(
+            f"config.reconstructor.side: expected what {config.reconstructor.name} makes of "
+            f"{pairs} pairs of images to fit in memory; got at least {lacking}, at {side} pixels; "
+            "lower it with --config.reconstructor.side=N, or take fewer pairs at once with "
+            "--config.microbatch=N"
+        )
 
 
 def first_variables(

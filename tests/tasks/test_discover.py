@@ -381,6 +381,10 @@ def test_a_reconstructor_that_tells_nan_ends_the_run(train, tmp_path):
         ({"matrix": "skew"}, r"config\.matrix: .*; got 'skew'; allowed: identity, random, "),
         ({"shift__scale": 1.0, "shift__least": 2.0}, r"config\.shift\.least: .* scale, 1; got 2"),
         ({"shift__scale": 1e30}, r"config\.shift\.scale: .* set --config\.shift\.scale=[\d.]+, or"),
+        (
+            {"reconstructor__side": 4096, "batch": 10**5, "microbatch": 10**5},
+            r"config\.reconstructor\.side: .* makes of 100000 pairs .*, at 4096 pixels; lower it",
+        ),
         ({"reconstructor__side": 8}, r"reconstructor: expected images of 32 pixels or more; got 8"),
         ({"steps": 0}, r"config\.steps: expected a number above 0; got 0"),
         ({"show__plausible_samples": 0}, r"plausible_samples: expected a number above 0; got 0"),
