@@ -102,7 +102,7 @@ def make_gauge(
     if not between > 0:
         raise InputError(
             f"{problem.source}: expected images that differ with the latent; got the same for "
-            "all; check the weights, and that config.synthesis.truncation, if it is set, is not 0"
+            "all; check the weights, and that config.synthesis.truncation, if set, is not near 0"
         )
     if plausible is None and config.show.plausible_samples:
         plausible = measure_plausible(config, problem, microbatch)

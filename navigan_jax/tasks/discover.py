@@ -204,7 +204,9 @@ def _read_problem(config: Config) -> Problem:
             + ("leave it out" if is_latent else "set it with --config.layer=NAME")
         )
     if not is_latent:
-        return inputs.read_problem(config)
+        problem = inputs.read_problem(config)
+        inputs.require_different(config, problem.generator)
+        return problem
     generator, params, _ = inputs.read_set_generator(config)
     digest = params_lib.digest(params)
     metric = inputs.make_metric(config)

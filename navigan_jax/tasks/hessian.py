@@ -106,7 +106,8 @@ def run(config: Config, workdir: pathlib.Path) -> None:
 
 
 def check(config: Config, problem: Problem) -> None:
-    """Checks what `SETTINGS` cannot say of the solver. Raises: InputError."""
+    """Checks what `SETTINGS` cannot say of solver and latents. Raises: InputError."""
+    inputs.require_different(config, problem.generator)
     least = config.directions + config.solver.block_size
     if config.solver.name == "lanczos" and config.solver.max_products < least:
         raise wrong_number(config, "solver.max_products", f"{least} or more for the directions")

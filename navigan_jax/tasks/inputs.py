@@ -198,6 +198,24 @@ def draw_latents(config: Config, generator: Generator) -> np.ndarray:
     return latents[: config.latents.count]
 
 
+def require_different(config: Config, generator: Generator) -> None:
+    """Checks that the truncation leaves drawn latents different, as some tasks compare them.
+
+    Raises: InputError.
+    """
+    keys = config.synthesis
+    if keys.truncation != 0:
+        return
+    rows = _latent_shapes(generator)["w_plus"][0]
+    if keys.truncation_cutoff in (None, rows):
+        raise InputError(
+            "config.synthesis.truncation: expected images that differ with the latent; got 0, "
+            "which makes all of them the same; set another number with "
+            "--config.synthesis.truncation=N, or leave later rows as they are with "
+            f"--config.synthesis.truncation_cutoff=N, less than {rows}"
+        )
+
+
 def mix_latents(config: Config, problem: Problem, latents: np.ndarray) -> np.ndarray:
     """Returns the latents with the rows from `latents.mix_from` on those of other draws of z.
 

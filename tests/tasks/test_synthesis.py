@@ -93,6 +93,27 @@ def test_every_task_makes_the_generator_that_the_keys_choose(
         tasks.TASKS[task](configure(folder, task, **{"synthesis.precision": "half"}), tmp_path)
 
 
+@pytest.mark.parametrize("task", ["hessian", "discover", "sweep"])
+@pytest.mark.parametrize("cutoff", [None, 4])
+def test_truncation_that_makes_all_images_the_same_is_told_before_any_work(
+    folder: pathlib.Path,
+    tmp_path: pathlib.Path,
+    task: str,
+    cutoff: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where images of several latents are compared; not if later rows stay as they are."""
+    changes = {"synthesis.truncation": 0.0, "synthesis.truncation_cutoff": cutoff}
+    with pytest.raises(
+        InputError, match=r"^config.synthesis.truncation: .*; got 0, .*=N, less tha"
+    ):
+        tasks.TASKS[task](configure(folder, task, **changes), tmp_path)
+    assert not list(tmp_path.iterdir())
+    changes["synthesis.truncation_cutoff"] = 3
+    generator, _ = read_generator(folder / "generator.safetensors")
+    inputs.require_different(configure(folder, task, **changes), generator)
+
+
 def test_png_of_the_viewer_is_the_edit_tasks_with_all_keys(
     folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
