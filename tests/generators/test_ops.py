@@ -57,6 +57,18 @@ def test_filters_equal_dense_matrices(taps, height, seed):
     testing.assert_close(smoothed, along_both(*single, odd), 1e-12, "smooth")
 
 
+def test_transposed_filter_equals_dense_matrices():
+    """By which derivatives go back: filtering and halving, in 64 bits."""
+    taps = (1, 2, 3, 5)
+    images = np.random.RandomState(0).standard_normal((2, 6, 8, 3))
+    double = [dense(length, taps, 2, 2, 1) for length in (3, 4)]
+    with testing.x64():
+        shape = jax.ShapeDtypeStruct((2, 3, 4, 3), np.float64)
+        halve = jax.linear_transpose(lambda x: upsample(x, taps), shape)
+        halved = jax.device_get(jax.jit(halve)(images))[0]
+    testing.assert_close(halved, along_both(*(matrix.T for matrix in double), images), 1e-12)
+
+
 def test_turned_filter_is_another_one():
     """Control: the filter read backwards is told from the right one."""
     images = np.random.RandomState(0).standard_normal((1, 4, 4, 1))
