@@ -474,9 +474,17 @@ def test_options_reach_the_generator(tmp_path: Any, capsys: Any) -> None:
         ("--mapping-rate", "fast", "expected a number above 0; got 'fast'"),
         ("--network", "D", "invalid choice: 'D'"),
         ("--network", "G", "expected a file with the network 'G'; got one with state"),
+        ("--clamp", "256", "expected --clamp only for a state dict, which does not say it"),
     ):
         assert command.main(["stylegan2", str(source), option, value, "--out", str(out)]) == 2
         assert message in capsys.readouterr().err
+    pickle = str(testing.golden_case("stylegan2_ada_cond").path("checkpoint"))
+    for option, value in (("--clamp", "256"), ("--mapping-rate", "0.02")):
+        assert command.main(["stylegan2", pickle, option, value, "--out", str(out)]) == 2
+        assert f"expected {option} only for a state dict" in capsys.readouterr().err
+    arguments = ["stylegan2", "--all-known", "--clamp", "256", "--out", str(tmp_path / "all")]
+    assert command.main(arguments) == 2
+    assert "expected no other option than --out" in capsys.readouterr().err
 
 
 def test_progressive_generator_is_refused_by_its_kind(tmp_path: Any) -> None:

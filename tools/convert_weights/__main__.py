@@ -67,6 +67,11 @@ def _add_stylegan2(parser: argparse.ArgumentParser) -> None:
 
 def _convert_stylegan2(options: argparse.Namespace) -> None:
     if options.all_known:
+        if stylegan2_command.options_of(options) != stylegan2_command.Options():
+            raise InputError(
+                "--all-known: expected no other option than --out; got one that is of a single "
+                "file; leave it out, or convert that network by its name"
+            )
         stylegan2_command.convert_all(options.out, _say)
         return
     _check_output(options.out, options.source)

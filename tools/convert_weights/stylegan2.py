@@ -96,6 +96,7 @@ def read_stylegan2(
         found = _states_in(read_torch_bytes(data, name, places=places), name)
     generators = {key: found[key] for key in (*NETWORKS, _BARE) if key in found}
     chosen = _choose(list(generators), options.network, name)
+    _check_options(generators[chosen], options, name)
     draft = _draft(generators[chosen], name, options)
     config, params = finish(draft, name, draws=options.draws, label_names=options.label_names)
     alike = {chosen: draft.arrays}
@@ -186,11 +187,30 @@ def _choose(found: list[str], wanted: str | None, name: str) -> str:
     return wanted
 
 
+def _is_nvidia_state(found: State) -> bool:
+    return any(key.startswith(("synthesis.", "mapping.")) for key in found.arrays)
+
+
+def _check_options(found: Record | State, options: Options, name: str) -> None:
+    """Refuses what a user says of a file that tells it itself, rather than pass it over."""
+    takes_rate = isinstance(found, State)
+    takes_clamp = isinstance(found, State) and _is_nvidia_state(found)
+    useless = {
+        "--mapping-rate": options.mapping_rate != MAPPING_RATE and not takes_rate,
+        "--clamp": options.clamp is not None and not takes_clamp,
+    }
+    for option in (option for option, given in useless.items() if given):
+        raise InputError(
+            f"{name}: expected {option} only for a state dict, which does not say it (--clamp: one "
+            "of NVIDIA's program); got a network that settles it; leave the option out"
+        )
+
+
 def _draft(found: Record | State, name: str, options: Options) -> Draft:
     """Returns a generator in our names, not yet checked."""
     if isinstance(found, State):
         rate = options.mapping_rate
-        if any(key.startswith(("synthesis.", "mapping.")) for key in found.arrays):
+        if _is_nvidia_state(found):
             _refuse_others(found.arrays, name)
             return draft_ada_state(found.arrays, name, mapping_rate=rate, clamp=options.clamp)
         return draft_rosinality(found.arrays, found.latent_avg, name, mapping_rate=rate)
