@@ -465,6 +465,9 @@ def test_options_reach_the_generator(tmp_path: Any, capsys: Any) -> None:
     assert command.main(["stylegan2", str(source), *options, "--out", str(out)]) == 0
     text = capsys.readouterr().out
     assert "not in the file: mean of 16 draws, seed 0" in text
+    assert re.search("source assumed +mapping rate 0.02\n", text)
+    assert command.main(["inspect", str(source)]) == 0
+    assert re.search("assumed +mapping rate 0.01\n", capsys.readouterr().out)
     count = len(params_lib.flatten(read_generator(out)[1])) - 1  # all but the average
     assert f"{count} arrays of state; an edit can be written back" in text
     assert '"mapping_rate": 0.02' in text and '"map"' not in text

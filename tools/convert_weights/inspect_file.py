@@ -94,7 +94,8 @@ def _as_stylegan2(path: str | os.PathLike[str]) -> dict[str, str]:
     except InputError as error:
         return {"converts to": f"nothing: {error}"}
     facts = {"converts to": f"stylegan2 {json.dumps(config)}", "from network": source["network"]}
-    return facts | {"average w": source["average w"], "places": _places_text(source["map"])}
+    facts |= {key: source[key] for key in ("average w", "assumed") if key in source}
+    return facts | {"places": _places_text(source["map"])}
 
 
 def _contents(data: bytes, path: pathlib.Path) -> Contents:

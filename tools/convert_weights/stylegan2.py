@@ -108,6 +108,7 @@ def read_stylegan2(
         "sha256": hashlib.sha256(data).hexdigest(),
         "network": chosen,
         "average w": describe_average(draft, options.draws),
+        **_not_in_the_file(generators[chosen], draft),
         "map": make_source_map(os.path.basename(name), data, places, chosen, alike).to_json(),
     }
     return config, params, source
@@ -204,6 +205,16 @@ def _check_options(found: Record | State, options: Options, name: str) -> None:
             f"{name}: expected {option} only for a state dict, which does not say it (--clamp: one "
             "of NVIDIA's program); got a network that settles it; leave the option out"
         )
+
+
+def _not_in_the_file(found: Record | State, draft: Draft) -> dict[str, str]:
+    """Returns what was taken of the options, or their defaults, as a state dict does not say it."""
+    if not isinstance(found, State):
+        return {}
+    text = f"mapping rate {draft.settings.mapping_rate:g}"
+    if _is_nvidia_state(found):
+        text += f", clamp {draft.settings.clamp or 'none'}"
+    return {"assumed": text}
 
 
 def _draft(found: Record | State, name: str, options: Options) -> Draft:
