@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import pathlib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from navigan_jax import checkpoints, devices
@@ -41,10 +43,15 @@ _RECORD = "baked.json"
 class _Move(NamedTuple):
     """t ξ to add to the weights. plausible: from which t to which; None if that is not known."""
 
-    label: str
+    file: str
+    index: int
     edit: Edit
     shift: float
     plausible: tuple[float, float] | None
+
+    @property
+    def label(self) -> str:
+        return f"direction {self.index} of {self.file}"
 
     def describe(self) -> str:
         """Returns what is baked, and a note if images are no longer plausible there."""
@@ -62,6 +69,9 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     source_map = read_source_map(config.generator)
     moves = _read_moves(config, params)
     out = pathlib.Path(config.out or workdir / original_name(config.source, source_map))
+    _require_other(
+        out, [config.generator, config.recipe, workdir / _RECORD, *(move.file for move in moves)]
+    )
     networks = [name.strip() for name in (config.networks or source_map.converted).split(",")]
     inputs = {"generator": params_lib.digest(params), "source": source_map.sha256}
     free_keys = ("generator", "source", "directions", "recipe", "distributed")
@@ -85,6 +95,16 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     what = f"{', '.join(networks)} of {source_map.file}, with other weights in {', '.join(layers)}"
     written = str(out.absolute()) if config.out else out.name
     say_written(workdir, {written: what, _RECORD: "what it is"})
+
+
+def _require_other(out: pathlib.Path, files: Iterable[str | os.PathLike[str] | None]) -> None:
+    """Checks that the copy does not take the place of one of these files. Raises: InputError."""
+    for file in filter(None, files):
+        if os.path.realpath(file) == os.path.realpath(out):
+            raise InputError(
+                f"{out}: expected a file of its own for the copy; got one that this run reads or "
+                "writes; set config.out to another name"
+            )
 
 
 def _read_moves(config: Config, params: Params) -> list[_Move]:
@@ -113,7 +133,7 @@ def _read_moves(config: Config, params: Params) -> list[_Move]:
                 "python -m tools.convert_weights inspect FILE tells"
             )
         edit, plausible = files[file].edit(index), _plausible(files[file], index, digest)
-        moves.append(_Move(f"direction {index} of {file}", edit, shift, plausible))
+        moves.append(_Move(file, index, edit, shift, plausible))
     return moves
 
 

@@ -217,3 +217,20 @@ def test_workdir_of_another_edit_is_not_touched(folder: pathlib.Path) -> None:
     with pytest.raises(InputError, match="shifts: "):
         run(folder, indices=(1,), shifts=(2.0,))
     assert first.read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["generator", "directions", "baked", "recipe"])
+def test_copy_does_not_replace_a_file_of_the_run(folder: pathlib.Path, name: str) -> None:
+    """Not even through a link; the files stay as they are."""
+    digest = params_lib.digest(weights(folder / "generator.safetensors"))
+    found = read_directions(folder / "directions.safetensors", digest=digest)
+    move = Move(directions_lib.digest(found), 0, 1.0)
+    write_recipe(folder / "recipe.json", Recipe(digest, (Drawn(0),), (move,)))
+    place = {"baked": "baked/baked.json", "recipe": "recipe.json"}.get(name, f"{name}.safetensors")
+    (folder / "link").symlink_to(folder / place)
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with pytest.raises(
+        InputError, match=r"link: expected a file of its own for .*; set config.out"
+    ):
+        run(folder, out=str(folder / "link"), recipe=str(folder / "recipe.json"))
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
