@@ -236,7 +236,7 @@ def test_interrupt_is_told_quietly(
 
     monkeypatch.setattr(command, "describe_file", interrupt)
     assert run("inspect", source) == 130
-    assert capsys.readouterr().err == "interrupted; no file was changed\n"
+    assert capsys.readouterr().err == "interrupted; files are written whole or not at all\n"
 
 
 def test_module_runs_as_a_program(source: pathlib.Path) -> None:

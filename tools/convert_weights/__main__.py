@@ -244,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        _say("interrupted; no file was changed", sys.stderr)
+        _say("interrupted; files are written whole or not at all", sys.stderr)
         return 130
     return 0
 
