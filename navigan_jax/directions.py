@@ -82,7 +82,10 @@ class Directions:
         Raises: InputError if there is no such direction.
         """
         if not 0 <= index < len(self):
-            raise InputError(f"direction: expected a number from 0 to {len(self) - 1}; got {index}")
+            raise InputError(
+                f"direction: expected a number from 0 to {len(self) - 1}; got {index}; choose one "
+                "that the directions file has"
+            )
         return Edit({path: rows[index] for path, rows in self.basis.items()})
 
 

@@ -132,8 +132,11 @@ def _read_moves(config: Config, params: Params) -> list[_Move]:
                 '--config.directions=FILE, or change "directions" of the move to the digest that '
                 "python -m tools.convert_weights inspect FILE tells"
             )
-        edit, plausible = files[file].edit(index), _plausible(files[file], index, digest)
-        moves.append(_Move(file, index, edit, shift, plausible))
+        try:
+            edit = files[file].edit(index)
+        except InputError as error:
+            raise InputError(f"{config.recipe or 'config.indices'}: {file}: {error}") from error
+        moves.append(_Move(file, index, edit, shift, _plausible(files[file], index, digest)))
     return moves
 
 
