@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from navigan_jax import checkpoints, devices
@@ -44,14 +44,14 @@ class _Move(NamedTuple):
     """t ξ to add to the weights. plausible: from which t to which; None if that is not known."""
 
     file: str
-    index: int
+    number: int
     edit: Edit
     shift: float
     plausible: tuple[float, float] | None
 
     @property
     def label(self) -> str:
-        return f"direction {self.index} of {self.file}"
+        return f"direction {self.number} of {self.file}"
 
     def describe(self) -> str:
         """Returns what is baked, and a note if images are no longer plausible there."""
@@ -70,7 +70,8 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     moves = _read_moves(config, params)
     out = pathlib.Path(config.out or workdir / original_name(config.source, source_map))
     _require_other(
-        out, [config.generator, config.recipe, workdir / _RECORD, *(move.file for move in moves)]
+        out,
+        [config.generator, config.recipe or "", str(workdir / _RECORD), *(m.file for m in moves)],
     )
     networks = [name.strip() for name in (config.networks or source_map.converted).split(",")]
     inputs = {"generator": params_lib.digest(params), "source": source_map.sha256}
@@ -97,7 +98,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     say_written(workdir, {written: what, _RECORD: "what it is"})
 
 
-def _require_other(out: pathlib.Path, files: Iterable[str | os.PathLike[str] | None]) -> None:
+def _require_other(out: pathlib.Path, files: Sequence[str]) -> None:
     """Checks that the copy does not take the place of one of these files. Raises: InputError."""
     for file in filter(None, files):
         if os.path.realpath(file) == os.path.realpath(out):
