@@ -1,7 +1,7 @@
 """Applying edits: θ + t·ξ, several at once, one per sample, and images along shifts."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ from navigan_jax.directions import Edit
 from navigan_jax.editing.plausibility import Plausibility
 from navigan_jax.generators.base import EditableLayer, Generator
 from navigan_jax.perceptual.base import Distance, squared_norms
+
+Pixels = TypeVar("Pixels", np.ndarray, Array)
 
 
 def apply_edit(params: Params, edit: Edit, shift: float | Float[Array, ""]) -> Params:
@@ -91,27 +93,22 @@ def render_shifts(
     shifts: Float[np.ndarray, "edits steps"],
     on_edit: Callable[[], None] = lambda: None,
     microbatch: int | None = None,
-    smallest: int | None = None,
+    largest: int | None = None,
 ) -> Float[np.ndarray, "edits samples steps height width channels"]:
     """Returns the images of all samples at all shifts of each edit.
 
     The part before the layers runs once in all; one compiled function renders everything, the
     originals (t = 0) too, so that a shift of 0 gives the same bits as the original.
     on_edit: called after each edit, for progress. microbatch: samples at once; None: all.
-    smallest: where many large images would not fit the memory: each comes as its means over equal
-    squares, whose longer side has this many pixels or more; None: as it is.
+    largest: longer side in pixels to which each image is shrunk, where many would not fit the
+      memory; None: as it is.
     """
     carries = _carries(generator, params, layers, z, microbatch)
-    side = _side_of_squares(generator.image_shape, smallest)
 
     @jax.jit
     def images_at(params: Params, carry: Any, edit: Edit, shift: Array) -> Images:
         images = _images_of_edit(generator, params, carry, layers, edit, shift)
-        if side == 1:
-            return images
-        batch, height, width, channels = images.shape
-        squares = (batch, height // side, side, width // side, side, channels)
-        return jnp.mean(images.reshape(squares), axis=(2, 4))
+        return images if largest is None else shrink(images, largest)
 
     frames = np.zeros(0)
     for number, (edit, row) in enumerate(zip(edits, shifts, strict=True)):
@@ -128,11 +125,19 @@ def render_shifts(
     return frames
 
 
-def _side_of_squares(image_shape: tuple[int, int, int], smallest: int | None) -> int:
-    """Returns the largest side of equal squares that leave so many along the longer side."""
-    height, width, _ = image_shape
-    most = 1 if smallest is None else max(height, width) // smallest
-    return max(k for k in range(1, max(most, 1) + 1) if height % k == width % k == 0)
+def shrink(images: Pixels, largest: int) -> Pixels:
+    """Returns images averaged over squares until the longer side is `largest` pixels at most.
+
+    images: [*batch, height, width, channels], of NumPy or JAX; the same array if they are no
+    larger. A rim that fills no square is cut.
+    """
+    *batch, height, width, channels = images.shape
+    side = -(-max(height, width) // largest)
+    if side == 1:
+        return images
+    rows, columns = height // side, width // side
+    cut = images[..., : rows * side, : columns * side, :]
+    return cut.reshape(*batch, rows, side, columns, side, channels).mean(axis=(-4, -2))
 
 
 def _carries(

@@ -136,22 +136,6 @@ def _require_finite(images: np.ndarray) -> None:
         )
 
 
-def shrink(
-    images: Float[np.ndarray, "*batch height width channels"], largest: int
-) -> Float[np.ndarray, "*batch rows columns channels"]:
-    """Returns images averaged over squares until the longer side is `largest` pixels at most.
-
-    The same array if it is; a rim that fills no square is cut.
-    """
-    *batch, height, width, channels = images.shape
-    side = -(-max(height, width) // largest)
-    if side == 1:
-        return images
-    rows, columns = height // side, width // side
-    cut = images[..., : rows * side, : columns * side, :]
-    return cut.reshape(*batch, rows, side, columns, side, channels).mean(axis=(-4, -2))
-
-
 def to_uint8(images: Float[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
     """Returns pixels in [-1, 1] as bytes, rounded to the nearest; what lies outside is clamped.
 

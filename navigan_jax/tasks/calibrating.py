@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from navigan_jax import devices
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
 from navigan_jax.config import Config
-from navigan_jax.directions import Directions, Edit
+from navigan_jax.directions import Directions, Edit, write_directions
 from navigan_jax.editing import calibration, edit, plausibility
 from navigan_jax.errors import InputError
 from navigan_jax.perceptual.base import squared_norms
@@ -124,9 +125,22 @@ def describe_calibration(config: Config) -> str:
     return words
 
 
-def is_calibrated(config: Config, directions: Directions) -> bool:
-    """Whether the directions, found with this config or its like, have the shifts it asks for."""
-    return directions.provenance.get(NOTED) == describe_calibration(config)
+def calibrate_once(
+    config: Config,
+    problem: Problem,
+    directions: Directions,
+    gauge: Callable[[], Gauge],
+    path: pathlib.Path,
+) -> Directions:
+    """Returns the directions with the shifts that the config asks for.
+
+    If they have others they are calibrated, by what `gauge` makes, and written to the path.
+    """
+    if directions.provenance.get(NOTED) == describe_calibration(config):
+        return directions
+    directions = calibrate(problem, directions, gauge())
+    write_directions(path, directions)
+    return directions
 
 
 def calibrate(problem: Problem, directions: Directions, gauge: Gauge) -> Directions:

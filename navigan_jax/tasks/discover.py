@@ -22,12 +22,13 @@ from navigan_jax.discovery.matrix import KINDS, DirectionMatrix, direction_matri
 from navigan_jax.discovery.reconstructor import RECONSTRUCTORS
 from navigan_jax.discovery.sampling import DISTRIBUTIONS
 from navigan_jax.discovery.step import SPACES, render_pairs
+from navigan_jax.editing.edit import shrink
 from navigan_jax.editing.plausibility import Plausibility
 from navigan_jax.errors import InputError
 from navigan_jax.perceptual.base import distance
 from navigan_jax.progress import METRICS_FILE, read_metrics
 from navigan_jax.showcase import curves, gallery, grid
-from navigan_jax.showcase.base import DirectionRecord, Showcase, shrink, spread_shifts
+from navigan_jax.showcase.base import DirectionRecord, Showcase, spread_shifts
 from navigan_jax.subspaces.base import LATENT, Full, Latent, Subspace, fixed_basis, require_fit
 from navigan_jax.subspaces.svd import singular_values
 from navigan_jax.tasks import budget, calibrating, inputs, showing, training, workdirs
@@ -170,11 +171,9 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             results=(_DIRECTIONS, training.CHECKPOINTS),
             free_keys=_FREE_KEYS,
         )
-        path, plausible = workdir / _DIRECTIONS, None
-        if path.exists() and not _is_outdated(path, config):
-            directions = read_directions(path, digest=problem.digest)
-            say(f"{path}: found, {len(directions)} directions")
-        else:
+        plausible = None
+        directions = _read_found(workdir / _DIRECTIONS, config, problem)
+        if directions is None:
             plausible = calibrating.measure_plausible(
                 config, problem, budget.microbatch_of_images(config, problem)
             )
@@ -184,15 +183,22 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         devices.wait_for_all("finished")  # a process that leaves takes the others with it
 
 
-def _is_outdated(path: pathlib.Path, config: Config) -> bool:
-    """Whether the directions there are those of a shorter training or of another ranking."""
-    if training.goes_on(config, path.parent):
-        return True
-    text = read_directions(path, digest=None).provenance["config"]
-    made = config_lib.from_text(text, f"{path}: config")
+def _read_found(path: pathlib.Path, config: Config, problem: Problem) -> Directions | None:
+    """Returns the directions there; None if there are none that the config asks for.
+
+    They may be those of a shorter training, or of another ranking.
+    """
+    if not path.exists() or training.goes_on(config, path.parent):
+        return None
+    directions = read_directions(path, digest=problem.digest)
+    made = config_lib.from_text(directions.provenance["config"], f"{path}: config")
     changed = config_lib.differences(made, config)
-    is_ranked_anew = any(line.startswith(_RANK_KEYS) for line in changed)
-    return is_ranked_anew and training.has_checkpoints(path.parent)
+    if any(line.startswith(_RANK_KEYS) for line in changed) and training.has_checkpoints(
+        path.parent
+    ):
+        return None
+    say(f"{path}: found, {len(directions)} directions")
+    return directions
 
 
 def _read_problem(config: Config) -> Problem:
@@ -342,10 +348,13 @@ def _show(
     """Calibrates and shows changes of weights; shows changes of the latent at the run's scale."""
     if problem.layers:
         microbatch = budget.microbatch_of_images(config, problem)
-        if not calibrating.is_calibrated(config, directions):
-            gauge = calibrating.make_gauge(config, problem, microbatch, plausible)
-            directions = calibrating.calibrate(problem, directions, gauge)
-            write_directions(workdir / _DIRECTIONS, directions)
+        directions = calibrating.calibrate_once(
+            config,
+            problem,
+            directions,
+            lambda: calibrating.make_gauge(config, problem, microbatch, plausible),
+            workdir / _DIRECTIONS,
+        )
         showing.show(config, workdir, problem, directions, name=_DIRECTIONS, microbatch=microbatch)
     else:
         _show_latents(config, workdir, problem, directions)

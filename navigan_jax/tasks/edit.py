@@ -14,6 +14,7 @@ from navigan_jax.config import Config
 from navigan_jax.directions import Directions, read_fitting
 from navigan_jax.editing import recipe as recipe_lib
 from navigan_jax.editing import recipe_files, rendering
+from navigan_jax.editing.edit import shrink
 from navigan_jax.editing.recipe import Recipe, Video
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import Generator
@@ -119,7 +120,7 @@ def _write_videos(
         for factor in factors:
             scaled = recipe.scaled(float(factor))
             whole = rendering.render(scaled, generator, params, directions)
-            images.append(base.shrink(whole, 2 * video.LARGEST_CELL))  # all are held at once
+            images.append(shrink(whole, 2 * video.LARGEST_CELL))  # all are held at once
             progress.advance()
     captions = video.describe_factors(factors)
     strip = video.Strip(_title(recipe), np.stack(images), captions)

@@ -134,7 +134,7 @@ def _write_videos(
         edits,
         shifts,
         microbatch=budget.images_at_once(generator),
-        smallest=video.LARGEST_CELL,
+        largest=2 * video.LARGEST_CELL,
     )
     strips = [
         video.Strip(

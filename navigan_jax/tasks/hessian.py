@@ -94,10 +94,13 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         directions = find(config, workdir, problem, z)
         if devices.is_main_process():
             microbatch = budget.microbatch_of_images(config, problem)
-            if not calibrating.is_calibrated(config, directions):
-                gauge = calibrating.make_gauge(config, problem, microbatch)
-                directions = calibrating.calibrate(problem, directions, gauge)
-                write_directions(workdir / DIRECTIONS, directions)
+            directions = calibrating.calibrate_once(
+                config,
+                problem,
+                directions,
+                lambda: calibrating.make_gauge(config, problem, microbatch),
+                workdir / DIRECTIONS,
+            )
             showing.show(
                 config, workdir, problem, directions, name=DIRECTIONS, microbatch=microbatch
             )

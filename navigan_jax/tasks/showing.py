@@ -100,7 +100,7 @@ def render_showcase(
             shifts,
             progress.advance,
             microbatch,
-            smallest=gallery.LARGEST_CELL,
+            largest=gallery.LARGEST_CELL,
         )
     records = tuple(
         _record(directions, noted, index, row, is_raw=bool(raw_shift))

@@ -8,9 +8,10 @@ DCGAN of faces that is less than a hundredth of the time that its directions tak
 """
 
 import dataclasses
+import functools
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -20,7 +21,7 @@ from navigan_jax import config as config_lib
 from navigan_jax import directions as directions_lib
 from navigan_jax import params as params_lib
 from navigan_jax.config import Config
-from navigan_jax.directions import Directions, write_directions
+from navigan_jax.directions import Directions
 from navigan_jax.editing import edit
 from navigan_jax.errors import InputError, NoEffectError
 from navigan_jax.evaluation import locality
@@ -78,7 +79,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     with checkpoints.locked(workdir):
         # The last layers need most for their images.
         microbatch = budget.microbatch_of_images(config, problems[-1])
-        gauge = calibrating.make_gauge(config, problems[0], microbatch)
+        gauge = functools.cache(lambda: calibrating.make_gauge(config, problems[0], microbatch))
         records, idle = [], []
         for number, (one, problem) in enumerate(zip(single, problems, strict=True)):
             path = problem.layers[0].path
@@ -142,16 +143,18 @@ def _config_of(config: Config, layer: EditableLayer) -> Config:
 
 
 def _find(
-    config: Config, folder: pathlib.Path, problem: Problem, z: np.ndarray, gauge: Gauge
+    config: Config,
+    folder: pathlib.Path,
+    problem: Problem,
+    z: np.ndarray,
+    gauge: Callable[[], Gauge],
 ) -> Directions:
     """Returns the calibrated directions of a layer, found and measured once."""
     directions = hessian.find(config, folder, problem, z)
-    if calibrating.is_calibrated(config, directions):
-        return directions
-    scaled = calibrating.calibrate(problem, directions, gauge)
-    write_directions(folder / hessian.DIRECTIONS, scaled)
+    path = folder / hessian.DIRECTIONS
+    directions = calibrating.calibrate_once(config, problem, directions, gauge, path)
     checkpoints.remove_state(folder / hessian.STATE)
-    return scaled
+    return directions
 
 
 def _record(

@@ -13,6 +13,7 @@ import numpy as np
 from starlette.concurrency import run_in_threadpool
 
 from navigan_jax.editing.bake import bake, original_name
+from navigan_jax.editing.edit import shrink
 from navigan_jax.editing.recipe import Recipe, Video
 from navigan_jax.errors import InputError
 from navigan_jax.generators.source_map import SourceMap
@@ -135,7 +136,7 @@ class Exporter:
 
     def _frame(self, recipe: Recipe) -> np.ndarray:
         """Returns an image, averaged over squares of pixels if it is large."""
-        return base.shrink(self._studio.render(recipe), _LARGEST_FRAME)
+        return shrink(self._studio.render(recipe), _LARGEST_FRAME)
 
     def _bake(self, recipe: Recipe) -> pathlib.Path:
         """Returns the path of a copy of the source, which is to be removed once it is sent."""

@@ -17,6 +17,7 @@ from navigan_jax.editing.edit import (
     make_batch_editor,
     make_distance,
     render_shifts,
+    shrink,
 )
 from navigan_jax.generators.base import Generator
 from navigan_jax.perceptual import METRICS
@@ -183,9 +184,9 @@ def test_column_of_shift_zero_is_the_original_bit_by_bit(case, rendered):
 
 
 def test_large_images_come_as_means_over_squares(case, rendered):
-    """Down to the side asked for or above it, whatever the microbatch; small ones as they are."""
+    """Down to the side asked for or below it, whatever the microbatch; small ones as they are."""
     side = case.generator.resolution
-    for smallest, factor in ((side, 1), (side // 2, 2), (side // 2 - 1, 2), (side // 4, 4)):
+    for largest, factor in ((side, 1), (side // 2, 2), (side // 2 + 1, 2), (side // 4, 4)):
         frames = render_shifts(
             case.generator,
             case.params,
@@ -194,11 +195,21 @@ def test_large_images_come_as_means_over_squares(case, rendered):
             rendered.edits[:2],
             rendered.shifts[:2],
             microbatch=1,
-            smallest=smallest,
+            largest=largest,
         )
         squares = (2, SAMPLES, 5, side // factor, factor, side // factor, factor, 3)
         expected = rendered.frames[:2].reshape(squares).mean(axis=(4, 6))
         testing.assert_close(frames, expected, 1e-5)
+
+
+def test_shrunk_images_are_means_of_squares():
+    """Of the side that fits; a rim is cut, and small images are left as they are."""
+    images = np.arange(2 * 5 * 7 * 3, dtype=np.float32).reshape(2, 5, 7, 3)
+    assert shrink(images, 7) is images
+    shrunk = shrink(images, 4)
+    assert shrunk.shape == (2, 2, 3, 3) and shrunk.dtype == np.float32
+    np.testing.assert_allclose(shrunk[1, 1, 2], images[1, 2:4, 4:6].mean(axis=(0, 1)))
+    assert shrink(images[0], 2).shape == (1, 1, 3)
 
 
 def test_frames_are_those_of_the_shifted_generator(case, rendered):

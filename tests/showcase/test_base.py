@@ -45,16 +45,6 @@ def test_to_uint8_refuses_integers() -> None:
         base.to_uint8(np.zeros(3, np.uint8))
 
 
-def test_shrunk_images_are_means_of_squares():
-    """Of the side that fits; a rim is cut, and small images are left as they are."""
-    images = np.arange(2 * 5 * 7 * 3, dtype=np.float32).reshape(2, 5, 7, 3)
-    assert base.shrink(images, 7) is images
-    shrunk = base.shrink(images, 4)
-    assert shrunk.shape == (2, 2, 3, 3) and shrunk.dtype == np.float32
-    np.testing.assert_allclose(shrunk[1, 1, 2], images[1, 2:4, 4:6].mean(axis=(0, 1)))
-    assert base.shrink(images[0], 2).shape == (1, 1, 3)
-
-
 def test_to_rgb_repeats_grey() -> None:
     images = np.linspace(-1, 1, 7, dtype=np.float32).reshape(7, 1)
     expected = np.repeat(base.to_uint8(images), 3, axis=-1)
