@@ -1,6 +1,7 @@
 """The task `edit`: makes images and videos of a recipe, with the bits that the viewer showed."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Mapping
 
@@ -44,6 +45,12 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     SETTINGS.check(config)
     recipe = recipe_files.read_recipe(config.recipe)
     generator, params, synthesis = inputs.read_set_generator(config, recipe.synthesis)
+    is_own = os.path.realpath(config.recipe) == os.path.realpath(workdir / "recipe.json")
+    if is_own and synthesis != recipe.synthesis:
+        raise InputError(
+            f"{config.recipe}: expected a recipe that this run need not replace; got other keys of "
+            "config.synthesis than it has; choose another --workdir"
+        )
     recipe = dataclasses.replace(recipe, synthesis=synthesis)
     digest = params_lib.digest(params)
     directions = _read_all(config, recipe, params)
@@ -53,7 +60,8 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         raise InputError(f"{config.recipe}: {recipe_files.without_place(error)}") from error
     params = params_lib.to_device(params)
     written = {"recipe.json": "what was made"}
-    recipe_files.write_recipe(workdir / "recipe.json", recipe)
+    if not is_own:
+        recipe_files.write_recipe(workdir / "recipe.json", recipe)
     for name, one in (("edit", recipe), ("original", recipe.original())):
         images = rendering.render(one, generator, params, directions)
         for number, image in enumerate(images):

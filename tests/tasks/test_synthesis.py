@@ -169,6 +169,19 @@ DEFAULTS = {
 }
 
 
+def test_recipe_in_the_workdir_stays_as_it_is(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Also where keys of the task would replace its own: that is refused."""
+    path = tmp_path / "recipe.json"
+    text = (folder / "recipe.json").read_text() + "\n"  # as written by hand
+    path.write_text(text)
+    said = configure(folder, "edit", recipe=str(path), **{"synthesis.noise": "none"})
+    with pytest.raises(InputError, match=r"recipe.json: .* than it has; choose another --workdir"):
+        tasks.TASKS["edit"](said, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["recipe.json"]
+    tasks.TASKS["edit"](configure(folder, "edit", recipe=str(path)), tmp_path)
+    assert path.read_text() == text and (tmp_path / "edit_000.png").exists()
+
+
 @pytest.mark.parametrize("key", DEFAULTS)
 def test_a_default_that_is_said_takes_the_place_of_the_recipes(
     folder: pathlib.Path, key: str
