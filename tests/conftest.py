@@ -1,7 +1,8 @@
 """What holds for every test: the CPU unless told otherwise, no silent broadcasting, 32 bits.
 
-There is no persistent compilation cache: its entries depend on the processor, and a test that
-counts compilations would see another number on its second run.
+Programs that several tests share are compiled once, into a folder of this run alone: entries of
+such a cache depend on the processor, and a test must not depend on what an earlier run left.
+Processes that tests start compile for themselves, so "the same bits" is said of those too.
 """
 
 import os
@@ -12,8 +13,17 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _same_programs_are_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    compilation_cache.reset_cache()  # it may have been found to be off when modules were loaded
 
 
 @pytest.fixture(scope="module", autouse=True)
