@@ -10,7 +10,7 @@ from playwright.sync_api import sync_playwright
 
 from navigan_jax.notes import Note, Notes, notes_from_json
 from navigan_jax.showcase import gallery, layers_page
-from tests.viewer.test_browser import launch
+from tests.viewer.browsing import launch
 
 pytestmark = pytest.mark.browser
 
