@@ -1,7 +1,7 @@
 """StyleGAN2 of config-f with random weights: ours against a plain JAX version of the same network.
 
   python -m benchmarks.stylegan2              (256 px, batch 4)
-  python -m benchmarks.stylegan2 --full       (256, 512 and 1024 px, batches 1, 4 and 16; hours)
+  python -m benchmarks.stylegan2 --full       (256, 512 and 1024 px, batches 1, 4 and 16; an hour)
   python -m benchmarks.stylegan2 --side 512 --batch 1 --only forward
 
 The plain version scales the input by the style, makes one shared convolution (a doubling one with
@@ -24,6 +24,7 @@ import numpy as np
 from jax import lax
 
 from benchmarks import common
+from navigan_jax import devices
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Array, Images, Params
 from navigan_jax.generators.base import Generator
@@ -190,16 +191,31 @@ def cases(generator: Generator) -> dict[str, tuple[Callable[..., Any], ...]]:
 
 
 def compare(name: str, functions: tuple[Callable[..., Any], ...], *arguments: Any) -> None:
-    """Runs both sides in turn and prints seconds, seconds of processors, and their ratios."""
+    """Runs both sides in turn and prints seconds, seconds of processors, and their ratios.
+
+    Where one side does not fit the memory it says so and runs neither.
+    """
     times: list[list[tuple[float, float]]] = [[], []]
-    results, compiled = [], []
-    for function in functions:
+    compiled, lacking = [], []
+    for side, function in zip(SIDES, functions, strict=True):
         began = time.perf_counter()
         compiled.append(jax.jit(function).lower(*arguments).compile())
         spent = time.perf_counter() - began
-        memory = compiled[-1].memory_analysis().temp_size_in_bytes / 2**20
-        print(f"  {name}: compiled in {spent:.0f} s, {memory:.0f} MiB of temporaries", flush=True)
-        results.append(jax.block_until_ready(compiled[-1](*arguments)))
+        memory = compiled[-1].memory_analysis()
+        temporaries = memory.temp_size_in_bytes
+        print(
+            f"  {name}: {side} compiled in {spent:.0f} s, {temporaries / 2**20:.0f} MiB of "
+            "temporaries",
+            flush=True,
+        )
+        lacking.append(devices.lacking_memory(temporaries + memory.output_size_in_bytes))
+    if any(lacking):
+        needs = (
+            f"{side} needs {words}" for side, words in zip(SIDES, lacking, strict=True) if words
+        )
+        print(f"  {name}: left out: {'; '.join(needs)}", flush=True)
+        return
+    results = [jax.block_until_ready(program(*arguments)) for program in compiled]
     for _ in range(REPEATS):
         for program, side in zip(compiled, times, strict=True):
             wall, process = time.perf_counter(), time.process_time()
@@ -224,6 +240,7 @@ def compare(name: str, functions: tuple[Callable[..., Any], ...], *arguments: An
 
 
 CASES = ["forward", "gradient", "gauss_newton", "pixels", "precision"]
+SIDES = ("ours", "other")
 REPEATS = 3
 VECTORS = 2
 
