@@ -190,7 +190,9 @@ def cases(generator: Generator) -> dict[str, tuple[Callable[..., Any], ...]]:
     }
 
 
-def compare(name: str, functions: tuple[Callable[..., Any], ...], *arguments: Any) -> None:
+def compare(
+    name: str, functions: tuple[Callable[..., Any], ...], repeats: int, *arguments: Any
+) -> None:
     """Runs both sides in turn and prints seconds, seconds of processors, and their ratios.
 
     Where one side does not fit the memory it says so and runs neither.
@@ -216,7 +218,7 @@ def compare(name: str, functions: tuple[Callable[..., Any], ...], *arguments: An
         print(f"  {name}: left out: {'; '.join(needs)}", flush=True)
         return
     results = [jax.block_until_ready(program(*arguments)) for program in compiled]
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         for program, side in zip(compiled, times, strict=True):
             wall, process = time.perf_counter(), time.process_time()
             jax.block_until_ready(program(*arguments))
@@ -241,7 +243,6 @@ def compare(name: str, functions: tuple[Callable[..., Any], ...], *arguments: An
 
 CASES = ["forward", "gradient", "gauss_newton", "pixels", "precision"]
 SIDES = ("ours", "other")
-REPEATS = 3
 VECTORS = 2
 
 
@@ -250,6 +251,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, nargs="+", default=[256])
     parser.add_argument("--batch", type=int, nargs="+", default=[4])
     parser.add_argument("--only", nargs="+", default=CASES)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--full", action="store_true")
     options = parser.parse_args()
     common.say_where()
@@ -264,7 +266,8 @@ def main() -> None:
             w_plus = jax.jit(generator.map_latent)(params, z)
             for name, functions in cases(generator).items():
                 if name in options.only:
-                    compare(f"{name}_{side}_{batch}", functions, params, w_plus, block)
+                    label = f"{name}_{side}_{batch}"
+                    compare(label, functions, options.repeats, params, w_plus, block)
 
 
 if __name__ == "__main__":
