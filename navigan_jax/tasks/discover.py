@@ -193,9 +193,8 @@ def _read_found(path: pathlib.Path, config: Config, problem: Problem) -> Directi
     directions = read_directions(path, digest=problem.digest)
     made = config_lib.from_text(directions.provenance["config"], f"{path}: config")
     changed = config_lib.differences(made, config)
-    if any(line.startswith(_RANK_KEYS) for line in changed) and training.has_checkpoints(
-        path.parent
-    ):
+    is_ranked_anew = any(line.startswith(_RANK_KEYS) for line in changed)
+    if is_ranked_anew and training.has_checkpoints(path.parent):
         return None
     say(f"{path}: found, {len(directions)} directions")
     return directions
