@@ -350,27 +350,28 @@ def _require_memory(program: Any) -> None:
     Asked beforehand because a system that promises more memory than it has kills the process.
     Raises: InputError naming the key to lower.
     """
-    needed, free = _working_bytes(program), _free_bytes()
-    if needed is None or free is None:
-        return
-    if share_memory():
-        needed *= jax.local_device_count()
-    if needed > free:
+    shortage = _shortage(_working_bytes(program) or 0)
+    if shortage:
+        needed, free = shortage
         raise InputError(
-            f"memory: expected a microbatch to fit in the {free / 2**30:.1f} GiB that are free; "
-            f"got one that needs {needed / 2**30:.1f} GiB; lower config.microbatch with "
-            "--config.microbatch=N, down to 1"
+            f"memory: expected a microbatch to fit in the {free:.1f} GiB that are free; got one "
+            f"that needs {needed:.1f} GiB; lower config.microbatch with --config.microbatch=N, "
+            "down to 1"
         )
 
 
 def lacking_memory(needed: int) -> str:
     """Returns in words what so many bytes on every device exceed, or nothing: they may fit."""
+    shortage = _shortage(needed)
+    return "{:.1f} GiB, where {:.1f} GiB are free".format(*shortage) if shortage else ""
+
+
+def _shortage(needed: int) -> tuple[float, float] | None:
+    """Returns (GiB needed, GiB free) if so many bytes on every device do not fit, else None."""
     free = _free_bytes()
     if share_memory():
         needed *= jax.local_device_count()
-    if free is None or needed <= free:
-        return ""
-    return f"{needed / 2**30:.1f} GiB, where {free / 2**30:.1f} GiB are free"
+    return None if free is None or needed <= free else (needed / 2**30, free / 2**30)
 
 
 def _working_bytes(program: Any) -> int | None:
