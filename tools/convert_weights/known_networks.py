@@ -43,8 +43,8 @@ def _files() -> dict[str, KnownFile]:
                 paths[name] = f"stylegan2/networks/table2/stylegan2-{name}.pkl"
     for name in ("ffhq", "metfaces", "afhqcat", "afhqdog", "afhqwild", "brecahad", "cifar10"):
         paths[f"ada-{name}"] = f"stylegan2-ada-pytorch/pretrained/{name}.pkl"
+    folder = "stylegan2-ada-pytorch/pretrained/transfer-learning-source-nets"
     for name, file in _SOURCE_NETS.items():
-        folder = "stylegan2-ada-pytorch/pretrained/transfer-learning-source-nets"
         paths[f"ada-{name}"] = f"{folder}/{file}.pkl"
     urls = {name: f"{_SITE}/{path}" for name, path in paths.items()}
     for side, datasets in {

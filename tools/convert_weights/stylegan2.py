@@ -192,29 +192,36 @@ def _is_nvidia_state(found: State) -> bool:
     return any(key.startswith(("synthesis.", "mapping.")) for key in found.arrays)
 
 
+def _unsaid(found: Record | State) -> tuple[str, ...]:
+    """Returns the options that say what the file does not."""
+    if not isinstance(found, State):
+        return ()
+    return ("--mapping-rate", "--clamp") if _is_nvidia_state(found) else ("--mapping-rate",)
+
+
 def _check_options(found: Record | State, options: Options, name: str) -> None:
     """Refuses what a user says of a file that tells it itself, rather than pass it over."""
-    takes_rate = isinstance(found, State)
-    takes_clamp = isinstance(found, State) and _is_nvidia_state(found)
-    useless = {
-        "--mapping-rate": options.mapping_rate != MAPPING_RATE and not takes_rate,
-        "--clamp": options.clamp is not None and not takes_clamp,
+    given = {
+        "--mapping-rate": options.mapping_rate != MAPPING_RATE,
+        "--clamp": options.clamp is not None,
     }
-    for option in (option for option, given in useless.items() if given):
+    useless = [option for option in given if given[option] and option not in _unsaid(found)]
+    if useless:
         raise InputError(
-            f"{name}: expected {option} only for a state dict, which does not say it (--clamp: one "
-            "of NVIDIA's program); got a network that settles it; leave the option out"
+            f"{name}: expected {useless[0]} only for a state dict, which does not say it (--clamp: "
+            "one of NVIDIA's program); got a network that settles it; leave the option out"
         )
 
 
 def _not_in_the_file(found: Record | State, draft: Draft) -> dict[str, str]:
     """Returns what was taken of the options, or their defaults, as a state dict does not say it."""
-    if not isinstance(found, State):
-        return {}
-    text = f"mapping rate {draft.settings.mapping_rate:g}"
-    if _is_nvidia_state(found):
-        text += f", clamp {draft.settings.clamp or 'none'}"
-    return {"assumed": text}
+    settings = draft.settings
+    texts = {
+        "--mapping-rate": f"mapping rate {settings.mapping_rate:g}",
+        "--clamp": f"clamp {settings.clamp or 'none'}",
+    }
+    assumed = ", ".join(texts[option] for option in _unsaid(found))
+    return {"assumed": assumed} if assumed else {}
 
 
 def _draft(found: Record | State, name: str, options: Options) -> Draft:
