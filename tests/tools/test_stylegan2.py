@@ -4,7 +4,6 @@ Images of converted files are compared with the original programs in tests/gener
 """
 
 import copy
-import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -16,9 +15,8 @@ import pytest
 from navigan_jax import params as params_lib
 from navigan_jax import testing
 from navigan_jax.errors import InputError
-from navigan_jax.generators.files import make_generator, read_generator
+from navigan_jax.generators.files import make_generator
 from tests.tools import crafting
-from tools.convert_weights import __main__ as command
 from tools.convert_weights.nvidia_file import network_arrays, read_nvidia
 from tools.convert_weights.structure import Record
 from tools.convert_weights.stylegan2 import (
@@ -398,24 +396,7 @@ def test_other_networks_of_tensorflow_are_refused(tensorflow: Record) -> None:
         from_nvidia(tensorflow)
 
 
-# Files and the command line.
-
-
-@pytest.mark.parametrize("case", ["rosinality", "ada_condclamp", "tf_cond"])
-def test_command_writes_a_generator(case: str, tmp_path: Any, capsys: Any) -> None:
-    """The file holds what was converted and says where it is from; the report describes it."""
-    source = testing.golden_case(f"stylegan2_{case}").path("checkpoint")
-    out = tmp_path / "generator.safetensors"
-    assert command.main(["stylegan2", str(source), "--out", str(out)]) == 0
-    generator, params = read_generator(out)
-    config, want, origin = read_stylegan2(source)
-    assert generator == make_generator("stylegan2", config)
-    assert params_lib.digest(params) == params_lib.digest(want)
-    assert origin["file"] == source.name
-    text = capsys.readouterr().out
-    assert all(
-        part in text for part in ("stylegan2", origin["sha256"], "synthesis/b8/conv0/kernel")
-    )
+# Files.
 
 
 def test_constant_need_not_be_square(content: dict[str, Any]) -> None:
@@ -434,60 +415,6 @@ def test_constant_need_not_be_square(content: dict[str, Any]) -> None:
     silent = {key: array for key, array in state.items() if "noise" not in key}
     with pytest.raises(InputError, match="another set of arrays"):
         from_rosinality(silent, content["latent_avg"])
-
-
-@pytest.mark.parametrize("form", ["\n".join, json.dumps, lambda n: json.dumps({"label_names": n})])
-def test_classes_may_have_names(form: Any, tmp_path: Any, capsys: Any) -> None:
-    """Of a text or JSON; as many as there are classes."""
-    source = testing.golden_case("stylegan2_ada_cond").path("checkpoint")
-    count = read_stylegan2(source)[0]["label_dim"]
-    names, out = tmp_path / "names", tmp_path / "generator.safetensors"
-    arguments = ["stylegan2", str(source), "--label-names", str(names), "--out", str(out)]
-    classes = [f"class {index}" for index in range(count)]
-    names.write_text(form(classes), encoding="utf-8")
-    assert command.main(arguments) == 0
-    assert read_generator(out, {"label": classes[-1]})[0].label == count - 1
-    assert re.search(r"synthesis/b8/conv1/kernel +convs\.1 +1 +8 ", capsys.readouterr().out)
-    names.write_text(form(classes[1:]), encoding="utf-8")
-    assert command.main(arguments) == 2
-    assert f"expected {count} different names, or none" in capsys.readouterr().err
-    names.write_text('{"label_names": 3}')
-    assert command.main(arguments) == 2
-    assert f"expected names in {names}; got none" in capsys.readouterr().err
-
-
-def test_options_reach_the_generator(tmp_path: Any, capsys: Any) -> None:
-    """Each is seen in the file; the report says which network it is and where w_avg is from."""
-    state = read_torch(testing.golden_case("stylegan2_rosinality").path("checkpoint"))["g_ema"]
-    source, out = tmp_path / "state.pt", tmp_path / "generator.safetensors"
-    source.write_bytes(crafting.state_dict_file(state))
-    options = ["--mapping-rate", "0.02", "--draws", "16"]
-    assert command.main(["stylegan2", str(source), *options, "--out", str(out)]) == 0
-    text = capsys.readouterr().out
-    assert "not in the file: mean of 16 draws, seed 0" in text
-    assert re.search("source assumed +mapping rate 0.02\n", text)
-    assert command.main(["inspect", str(source)]) == 0
-    assert re.search("assumed +mapping rate 0.01\n", capsys.readouterr().out)
-    count = len(params_lib.flatten(read_generator(out)[1])) - 1  # all but the average
-    assert f"{count} arrays of state; an edit can be written back" in text
-    assert '"mapping_rate": 0.02' in text and '"map"' not in text
-    for option, value, message in (
-        ("--draws", "0", "expected a whole number from 1 to"),
-        ("--clamp", "-1", "expected a number above 0; got '-1'"),
-        ("--mapping-rate", "fast", "expected a number above 0; got 'fast'"),
-        ("--network", "D", "invalid choice: 'D'"),
-        ("--network", "G", "expected a file with the network 'G'; got one with state"),
-        ("--clamp", "256", "expected --clamp only for a state dict, which does not say it"),
-    ):
-        assert command.main(["stylegan2", str(source), option, value, "--out", str(out)]) == 2
-        assert message in capsys.readouterr().err
-    pickle = str(testing.golden_case("stylegan2_ada_cond").path("checkpoint"))
-    for option, value in (("--clamp", "256"), ("--mapping-rate", "0.02")):
-        assert command.main(["stylegan2", pickle, option, value, "--out", str(out)]) == 2
-        assert f"expected {option} only for a state dict" in capsys.readouterr().err
-    arguments = ["stylegan2", "--all-known", "--clamp", "256", "--out", str(tmp_path / "all")]
-    assert command.main(arguments) == 2
-    assert "expected no other option than --out" in capsys.readouterr().err
 
 
 def test_progressive_generator_is_refused_by_its_kind(tmp_path: Any) -> None:
