@@ -18,7 +18,7 @@ from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
 from navigan_jax.generators.files import make_generator
 from tests.tools import crafting
-from tools.convert_weights.structure import Record
+from tools.convert_weights.readers.structure import Record
 
 _TAPS = np.outer([1, 3, 3, 1], [1, 3, 3, 1]).astype(np.float32) / 64
 

@@ -24,7 +24,7 @@ from benchmarks import baseline, common
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
 from navigan_jax.generators.base import Generator
-from navigan_jax.layers import conv_transpose, conv_transpose_by_matmul
+from navigan_jax.nn.layers import conv_transpose, conv_transpose_by_matmul
 from navigan_jax.perceptual import METRICS
 from navigan_jax.perceptual.base import Distance
 from navigan_jax.subspaces import products, reduction

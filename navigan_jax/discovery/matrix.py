@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from navigan_jax.array_types import Array, Float, Int, Key
 from navigan_jax.errors import InputError
-from navigan_jax.layers import Change
+from navigan_jax.nn.layers import Change
 from navigan_jax.subspaces.base import Deltas, Subspace
 
 Parameters: TypeAlias = dict[str, Array]

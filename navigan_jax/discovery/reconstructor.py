@@ -22,9 +22,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from navigan_jax import devices, winograd
+from navigan_jax import devices
 from navigan_jax.array_types import Array, Float, Images, Key
 from navigan_jax.errors import InputError
+from navigan_jax.nn import winograd
 from navigan_jax.perceptual.backbones import max_pool
 
 Prediction = tuple[Float[Array, "batch directions"], Float[Array, "batch"]]

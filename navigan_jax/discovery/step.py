@@ -24,7 +24,7 @@ from navigan_jax.discovery.reconstructor import Prediction, Reconstructor, predi
 from navigan_jax.discovery.sampling import sample_shifts
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import EditableLayer, Generator
-from navigan_jax.layers import Change, dense_change
+from navigan_jax.nn.layers import Change, dense_change
 from navigan_jax.subspaces.base import LATENT
 
 SPACES = ("z", "w")

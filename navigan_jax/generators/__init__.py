@@ -4,6 +4,6 @@ from collections.abc import Callable, Mapping
 
 from navigan_jax.generators.base import Generator
 from navigan_jax.generators.dcgan import dcgan
-from navigan_jax.generators.stylegan2 import stylegan2
+from navigan_jax.generators.stylegan2.network import stylegan2
 
 ARCHITECTURES: Mapping[str, Callable[..., Generator]] = {"dcgan": dcgan, "stylegan2": stylegan2}

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Array, Float, Images, Key, Params
 from navigan_jax.errors import InputError
-from navigan_jax.layers import Change, Factors, Unfolding
+from navigan_jax.nn.layers import Change, Factors, Unfolding
 
 
 @dataclasses.dataclass(frozen=True)

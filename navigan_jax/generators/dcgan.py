@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from navigan_jax.array_types import Array
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import EditableLayer, Generator
-from navigan_jax.layers import (
+from navigan_jax.nn.layers import (
     PRECISIONS,
     ConvTranspose,
     FrozenBatchNorm,

@@ -12,8 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from navigan_jax import winograd
 from navigan_jax.array_types import Array, Float, Images
+from navigan_jax.nn import winograd
 
 Maps = Float[Array, "batch height width channels"]
 Taps = tuple[Maps, ...]

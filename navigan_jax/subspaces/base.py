@@ -17,7 +17,7 @@ import numpy as np
 
 from navigan_jax.array_types import Array, Float
 from navigan_jax.errors import InputError
-from navigan_jax.layers import Change
+from navigan_jax.nn.layers import Change
 
 Coefficients: TypeAlias = Float[Array, "batch basis"]
 Deltas: TypeAlias = dict[str, Array]  # {layer path: [batch, *shape of the weight]}

@@ -20,7 +20,7 @@ from navigan_jax import devices
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Array, Block, Float
 from navigan_jax.generators.base import EditableLayer
-from navigan_jax.layers import Windows, widen
+from navigan_jax.nn.layers import Windows, widen
 from navigan_jax.subspaces import products
 
 _HIGHEST = jax.lax.Precision.HIGHEST

@@ -13,7 +13,7 @@ import numpy as np
 
 from navigan_jax.array_types import Array, Float
 from navigan_jax.errors import InputError
-from navigan_jax.layers import Change, Factors, dense_change
+from navigan_jax.nn.layers import Change, Factors, dense_change
 from navigan_jax.subspaces.base import Coefficients, Deltas, Subspace
 
 

@@ -19,8 +19,8 @@ from navigan_jax.errors import InputError, OptionError
 from navigan_jax.generators import base
 from navigan_jax.generators.base import EditableLayer, Generator
 from navigan_jax.generators.files import OPTIONS, read_generator
-from navigan_jax.generators.stylegan2 import NOISES
-from navigan_jax.layers import PRECISIONS
+from navigan_jax.generators.stylegan2.network import NOISES
+from navigan_jax.nn.layers import PRECISIONS
 from navigan_jax.perceptual import METRICS
 from navigan_jax.perceptual.base import RESIZE_METHODS, AtSize, Distance
 from navigan_jax.perceptual.files import read_perceptual

@@ -14,8 +14,8 @@ from navigan_jax.discovery.matrix import DirectionMatrix
 from navigan_jax.generators.files import make_generator
 from navigan_jax.subspaces.base import LATENT, Latent, fixed_basis
 from navigan_jax.subspaces.svd import SingularValues, singular_values
-from tools.convert_weights.stylegan2 import from_rosinality
-from tools.convert_weights.torch_file import read_torch
+from tools.convert_weights.networks.stylegan2.reading import from_rosinality
+from tools.convert_weights.readers.torch_file import read_torch
 
 pytestmark = pytest.mark.golden
 

@@ -21,7 +21,7 @@ from navigan_jax.discovery.reconstructor import init_reconstructor, make_reconst
 from navigan_jax.discovery.step import Program, Recipe, draw_batch, init_state, make_step
 from navigan_jax.errors import InputError
 from navigan_jax.generators.dcgan import dcgan
-from navigan_jax.layers import dense_change
+from navigan_jax.nn.layers import dense_change
 from navigan_jax.subspaces.svd import singular_values
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -24,9 +24,9 @@ from navigan_jax.discovery.step import Program, Recipe, init_state
 from navigan_jax.generators.files import make_generator
 from navigan_jax.subspaces.base import Latent, fixed_basis
 from navigan_jax.subspaces.svd import singular_values
-from tools.convert_weights.resnet import path_of
-from tools.convert_weights.stylegan2 import read_stylegan2
-from tools.convert_weights.torch_file import read_torch
+from tools.convert_weights.networks.resnet import path_of
+from tools.convert_weights.networks.stylegan2.reading import read_stylegan2
+from tools.convert_weights.readers.torch_file import read_torch
 
 pytestmark = pytest.mark.golden
 

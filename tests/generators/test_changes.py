@@ -7,7 +7,7 @@ import pytest
 
 from navigan_jax import params as params_lib
 from navigan_jax import testing
-from navigan_jax.layers import Factors, dense_change
+from navigan_jax.nn.layers import Factors, dense_change
 
 GENERATORS = testing.tiny_generators()
 BATCH, FACTORS = 3, 2

@@ -14,7 +14,7 @@ from navigan_jax.directions import Edit
 from navigan_jax.editing.edit import render_shifts
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import make_generator, read_generator, write_generator
-from navigan_jax.layers import shorten, widen
+from navigan_jax.nn.layers import shorten, widen
 
 CONFIGS = {
     "dcgan": {"z_dim": 16, "widths": (16, 12), "image_channels": 3},

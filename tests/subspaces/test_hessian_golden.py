@@ -16,9 +16,9 @@ from navigan_jax.generators.files import make_generator
 from navigan_jax.perceptual import lpips
 from navigan_jax.perceptual.base import AtSize, distance, resize
 from navigan_jax.subspaces import products
-from tools.convert_weights.lpips import from_state_dicts
-from tools.convert_weights.stylegan2 import from_rosinality
-from tools.convert_weights.torch_file import read_torch
+from tools.convert_weights.networks.lpips import from_state_dicts
+from tools.convert_weights.networks.stylegan2.reading import from_rosinality
+from tools.convert_weights.readers.torch_file import read_torch
 
 pytestmark = pytest.mark.golden
 

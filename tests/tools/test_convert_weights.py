@@ -13,7 +13,7 @@ from navigan_jax.perceptual.files import read_perceptual
 from navigan_jax.testing import fill_state_dict
 from tests.tools.crafting import Call, Global, dcgan_state, state_dict_file, torch_zip
 from tools.convert_weights import __main__ as command
-from tools.convert_weights.dcgan import from_state_dict
+from tools.convert_weights.networks.dcgan import from_state_dict
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

@@ -36,9 +36,9 @@ from tests.tools.crafting import (
 from tests.tools.test_lpips_sources import backbone, linear
 from tests.viewer.serving import make_directions
 from tools.convert_weights import architectures
-from tools.convert_weights.dcgan import from_state_dict
 from tools.convert_weights.inspect_file import describe_file
-from tools.convert_weights.stylegan2 import read_stylegan2
+from tools.convert_weights.networks.dcgan import from_state_dict
+from tools.convert_weights.networks.stylegan2.reading import read_stylegan2
 
 
 def describe(tmp_path: pathlib.Path, data: bytes) -> dict[str, str]:

@@ -16,7 +16,7 @@ from navigan_jax.generators.files import read_generator
 from tools.convert_weights import __main__ as command
 from tools.convert_weights import known_networks, stylegan2_command
 from tools.convert_weights.download import KnownFile
-from tools.convert_weights.stylegan2 import read_stylegan2
+from tools.convert_weights.networks.stylegan2.reading import read_stylegan2
 
 pytestmark = pytest.mark.golden
 

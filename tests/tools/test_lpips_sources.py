@@ -8,8 +8,8 @@ import pytest
 from navigan_jax.errors import InputError
 from tests.tools.crafting import state_dict_file, torch_zip, zip_archive
 from tools.convert_weights import lpips_sources
-from tools.convert_weights.lpips import LAYERS
 from tools.convert_weights.lpips_sources import collect, has_linear, net_of
+from tools.convert_weights.networks.lpips import LAYERS
 
 State = dict[str, np.ndarray]
 NETS = sorted(LAYERS)

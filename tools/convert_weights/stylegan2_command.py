@@ -14,8 +14,8 @@ from navigan_jax.errors import InputError
 from navigan_jax.generators.files import write_generator
 from tools.convert_weights.download import NoConnection
 from tools.convert_weights.known_networks import KNOWN_NETWORKS, fetch_network
-from tools.convert_weights.stylegan2 import NETWORKS, Options, read_stylegan2
-from tools.convert_weights.stylegan2_parts import AVERAGE_DRAWS, MAPPING_RATE
+from tools.convert_weights.networks.stylegan2.parts import AVERAGE_DRAWS, MAPPING_RATE
+from tools.convert_weights.networks.stylegan2.reading import NETWORKS, Options, read_stylegan2
 
 _MOST_DRAWS = 1_000_000
 

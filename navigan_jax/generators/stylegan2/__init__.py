@@ -1,0 +1,1 @@
+"""StyleGAN2: `network` puts the parts together."""

@@ -1,0 +1,210 @@
+"""Directions that the authors' program saved: the same changes of weights, the same images."""
+
+import functools
+import pathlib
+import re
+import shutil
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from navigan_jax import params as params_lib
+from navigan_jax import testing
+from navigan_jax.array_types import Params
+from navigan_jax.directions import Directions, read_directions
+from navigan_jax.editing.edit import apply_edit
+from navigan_jax.errors import InputError
+from navigan_jax.generators.base import Generator
+from navigan_jax.generators.files import make_generator, write_generator
+from tests.tools import crafting
+from tools.convert_weights import __main__ as command
+from tools.convert_weights.networks.navigan import read_navigan
+from tools.convert_weights.networks.stylegan2.reading import read_stylegan2
+from tools.convert_weights.readers.torch_file import read_torch
+
+pytestmark = pytest.mark.golden
+
+TRAINED = ["navigan_trainer_weight_svd_lenet", "navigan_trainer_weight_fixedbasis_lenet"]
+
+
+@pytest.fixture(scope="module")
+def network() -> tuple[Generator, Params]:
+    config, params, _ = read_stylegan2(testing.golden_case("navigan_generator").path("checkpoint"))
+    return make_generator("stylegan2", config), params
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def image_of(generator: Generator, params: Params, z: Any) -> Any:
+    return generator.synthesize(params, generator.map_latent(params, z))
+
+
+def assert_applies(
+    network: tuple[Generator, Params],
+    directions: Directions,
+    moves: Any,
+    case: testing.GoldenCase,
+    z: np.ndarray,
+    images: np.ndarray,
+    changes: np.ndarray | None = None,
+) -> None:
+    """Compares t·ξ in the authors' layout, and the images, for (index, t) of each sample."""
+    generator, params = network
+    # Both are float32 sums in another order than theirs; some cases tell no tolerance for these.
+    tolerance = testing.golden_case("navigan_deformation_files").tolerance | case.tolerance
+    for sample, (index, shift) in enumerate(moves):
+        edit = directions.edit(int(index))
+        ((_, delta),) = edit.deltas.items()
+        if changes is not None:
+            change = float(shift) * delta.transpose(3, 2, 0, 1)
+            testing.assert_close(change, changes[sample], tolerance["weight_shifts"], "change")
+        shifted = apply_edit(params, edit, np.float32(shift))
+        image = np.moveaxis(np.asarray(image_of(generator, shifted, z[sample : sample + 1])), -1, 1)
+        testing.assert_close(image[0], images[sample], tolerance["forward"], "image")
+
+
+@pytest.mark.parametrize("role", ["eigenvectors", "eigenvectors_legacy"])
+def test_eigenvectors_give_the_authors_images(role: str, network: Any) -> None:
+    """Of both containers; the layer is in the file's name, the order is kept, norms are 1."""
+    path = testing.golden_case("navigan_hessian").path(role)
+    directions = read_navigan(path, *network)
+    assert directions.provenance["digest"] == params_lib.digest(network[1])
+    assert list(directions.measures) == ["order"]
+    case = testing.golden_case("navigan_deformation_files")
+    data = case.arrays("data")
+    moves = list(zip(data["in/batch_directions"], data["in/batch_shifts"], strict=True))
+    images, changes = data["hessian/image"], data["hessian/weight_shifts"]
+    assert_applies(network, directions, moves[: len(images)], case, data["in/z"], images, changes)
+    constant = [re.fullmatch(r"constant/image_eps(\d+)_eig(\d+)", key) for key in data]
+    for match in filter(None, constant):
+        moves = [(int(match[2]), int(match[1]))] * len(data[match[0]])
+        assert_applies(network, directions, moves, case, data["in/z"], data[match[0]])
+
+
+@pytest.mark.parametrize("kind", ["svd", "hessian"])
+def test_saved_deformation_gives_the_authors_images(kind: str, network: Any) -> None:
+    """Shifts count unit vectors; the norm of the saved change is where it is to be shown."""
+    case = testing.golden_case("navigan_deformation_files")
+    data = case.arrays("data")
+    directions = read_navigan(case.path(kind), *network)
+    assert len(directions) == 1
+    scales = np.full((1, 2), data[f"{kind}/saved_scale"])
+    np.testing.assert_allclose(directions.shift_scales, scales, rtol=1e-6)
+    prefix = f"{kind}/fixed_image_shift"
+    for key in (key for key in data if key.startswith(prefix)):
+        moves = [(0, float(key.removeprefix(prefix)))] * len(data[key])
+        assert_applies(network, directions, moves, case, data["in/z"], data[key])
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_trained_directions_give_the_authors_images(name: str, network: Any) -> None:
+    """Coefficients from the checkpoint of a training, in singular vectors or in a basis."""
+    case = testing.golden_case(name)
+    basis = case.path("basis") if "basis" in case.info["files"] else None
+    directions = read_navigan(case.path("checkpoint"), *network, basis=basis)
+    assert len(directions) == case.info["architecture"]["directions_count"]
+    data = case.arrays("rectification")
+    moves = list(zip(data["in/batch_directions"], data["in/batch_shifts"], strict=True))
+    images, changes = data["out/image"], data["out/weight_shifts"]
+    assert_applies(network, directions, moves, case, data["in/z"], images, changes)
+    # The negative control: another direction is another image.
+    with pytest.raises(AssertionError):
+        other = [((index + 1) % len(directions), shift) for index, shift in moves]
+        assert_applies(network, directions, other, case, data["in/z"], images)
+
+
+def test_weight_deformators_give_the_authors_images(network: Any, tmp_path: pathlib.Path) -> None:
+    """The states of both kinds at several layers, as a training's checkpoint would hold them."""
+    case = testing.golden_case("navigan_weight_deformators")
+    data = case.arrays("data")
+    weights = read_torch(testing.golden_case("navigan_generator").path("checkpoint"))["g_ema"]
+    for label, info in case.info["architecture"]["sub_cases"].items():
+        prefix = f"convs.{info['layer_ix']}.conv."
+        state = {
+            key.removeprefix(f"{label}/state/"): data[key]
+            for key in data
+            if key.startswith(f"{label}/state/")
+        }
+        basis = None
+        if (vectors := state.pop("basis_vectors", None)) is not None:
+            basis = tmp_path / "basis.pt"
+            content, memories = crafting.state_dict({"array": vectors})
+            basis.write_bytes(crafting.torch_zip(content["array"], memories))
+        state["weight"] = weights[f"{prefix}weight"]
+        content, memories = crafting.state_dict(
+            {f"style_gan2.{prefix}{key}": np.ascontiguousarray(x) for key, x in state.items()}
+        )
+        path = tmp_path / "checkpoint.pt"
+        path.write_bytes(crafting.torch_zip({"step": 4, "generator": content}, memories))
+        directions = read_navigan(path, *network, basis=basis)
+        moves = list(zip(data["in/batch_directions"], data["in/batch_shifts"], strict=True))
+        images, changes = data[f"{label}/image"], data[f"{label}/weight_shifts"]
+        assert_applies(network, directions, moves, case, data["in/z"], images, changes)
+
+
+def test_vectors_of_an_unfinished_run_tell_their_eigenvalues(
+    network: Any, tmp_path: pathlib.Path
+) -> None:
+    """They are not normalised there, and their norm is the estimate."""
+    vectors = testing.golden_case("navigan_hessian").arrays("data")["f32/eigenvectors_unnormalised"]
+    content, memories = crafting.state_dict({"array": vectors})
+    path = tmp_path / "eigenvectors.tmp.pt"
+    path.write_bytes(crafting.torch_zip(content["array"], memories))
+    number = testing.golden_case("navigan_hessian").info["architecture"]["layer_ix"]
+    directions = read_navigan(path, *network, layer=f"convs.{number}")
+    norms = np.linalg.norm(vectors.reshape(len(vectors), -1), axis=1)
+    np.testing.assert_allclose(directions.measures["eigenvalue"], norms, rtol=1e-6)
+    with pytest.raises(InputError, match=r"tells the layer; got another; tell it with --layer"):
+        read_navigan(path, *network)
+
+
+def test_what_does_not_fit_is_refused(network: Any, tmp_path: pathlib.Path) -> None:
+    """Another layer, another generator, no basis, another basis, latent directions."""
+    eigenvectors = testing.golden_case("navigan_hessian").path("eigenvectors")
+    _, _, outputs, inputs, *_ = read_torch(eigenvectors).shape
+    other = next(
+        layer
+        for layer in network[0].layers
+        if len(layer.shape) == 4 and layer.shape[2:] != (inputs, outputs)
+    )
+    with pytest.raises(InputError, match=rf"where {other.original_name} \({other.path}\) takes"):
+        read_navigan(eigenvectors, *network, layer=other.original_name)
+    with pytest.raises(InputError, match="which is no convolution"):
+        read_navigan(eigenvectors, *network, layer="style.1")
+    with pytest.raises(InputError, match=r"expected a layer of this stylegan2; got 'convs\.90'"):
+        renamed = tmp_path / "eigenvectors_layer90_x.pt"
+        shutil.copyfile(eigenvectors, renamed)
+        read_navigan(renamed, *network)
+    generator, params = network
+    case = testing.golden_case(TRAINED[1])
+    with pytest.raises(InputError, match="give the file that the training was given, with --basis"):
+        read_navigan(case.path("checkpoint"), *network)
+    vectors = read_torch(case.path("basis"))[:-1]
+    content, memories = crafting.state_dict({"array": np.ascontiguousarray(vectors)})
+    shorter = tmp_path / "basis.pt"
+    shorter.write_bytes(crafting.torch_zip(content["array"], memories))
+    with pytest.raises(InputError, match=rf"vectors, as .* combines; got {len(vectors)};"):
+        read_navigan(case.path("checkpoint"), *network, basis=shorter)
+    changed = jax.tree.map(lambda leaf: leaf * np.float32(1.01), params)
+    with pytest.raises(InputError, match="expected the generator that it was trained with"):
+        read_navigan(case.path("checkpoint"), generator, changed, basis=case.path("basis"))
+    latent = tmp_path / "deformator.pt"
+    latent.write_bytes(crafting.state_dict_file({"log_mat_half": np.ones((3, 3), np.float32)}))
+    with pytest.raises(InputError, match="latent directions are no changes of weights"):
+        read_navigan(latent, *network)
+
+
+def test_command_writes_directions(tmp_path: pathlib.Path, capsys: Any) -> None:
+    """Of the generator that is given, and of no other."""
+    source = testing.golden_case("navigan_generator").path("checkpoint")
+    config, params, origin = read_stylegan2(source)
+    generator, out = tmp_path / "generator.safetensors", tmp_path / "directions.safetensors"
+    write_generator(generator, "stylegan2", config, params, origin)
+    case = testing.golden_case(TRAINED[1])
+    arguments = ["navigan", str(case.path("checkpoint")), "--generator", str(generator)]
+    arguments += ["--basis", str(case.path("basis")), "--out", str(out)]
+    assert command.main(arguments) == 0
+    assert "navigan, trained in a basis" in capsys.readouterr().out
+    directions = read_directions(out, digest=params_lib.digest(params))
+    assert len(directions) == case.info["architecture"]["directions_count"]

@@ -1,0 +1,93 @@
+"""Every checkpoint of the golden data is read, equal to its arrays where those are stored too.
+
+The folder may hold some of the checkpoints that its index lists; those that are there are read.
+"""
+
+import json
+
+import numpy as np
+import pytest
+
+from navigan_jax.testing import golden_case
+from tools.convert_weights.inspect_file import describe_file
+from tools.convert_weights.readers.nvidia_file import network_arrays, read_nvidia
+from tools.convert_weights.readers.structure import named_arrays
+from tools.convert_weights.readers.torch_file import read_torch
+
+pytestmark = pytest.mark.golden
+
+FOLDER = golden_case("dcgan_faces").folder
+CASES = json.loads((FOLDER / "index.json").read_text(encoding="utf-8"))["cases"]
+
+
+def _is_there(case: str, role: str) -> bool:
+    return (FOLDER / CASES[case]["files"].get(role, "absent")).exists()
+
+
+def _checkpoints() -> list[tuple[str, str]]:
+    """Returns case and role of each checkpoint that is there, each file once."""
+    files = {
+        file: (case, role)
+        for case, entry in CASES.items()
+        for role, file in entry["files"].items()
+        if file.endswith((".pt", ".pth", ".bin", ".pkl")) and _is_there(case, role)
+    }
+    return list(files.values())
+
+
+@pytest.mark.parametrize(("case", "role"), _checkpoints())
+def test_checkpoint_is_read(case: str, role: str) -> None:
+    """Its arrays are finite and make a known architecture; they equal those stored beside it."""
+    path = golden_case(case).path(role)
+    if path.suffix == ".pkl":
+        groups = {name: network_arrays(network) for name, network in read_nvidia(path).items()}
+        assert {"G", "D"} < set(groups)
+        arrays = {f"{name}.{key}": value for name in groups for key, value in groups[name].items()}
+    else:
+        groups = read_torch(path)
+        arrays = named_arrays(groups)
+    assert arrays
+    assert all(np.isfinite(array).all() for array in arrays.values())
+    assert "UNREADABLE" not in (text := describe_file(path))
+    assert "architecture  unknown" not in text
+    if role == "checkpoint" and _is_there(case, "weights"):
+        state = groups["G_ema" if path.suffix == ".pkl" else "g_ema"]
+        _assert_same(state, golden_case(case).arrays("weights"))
+
+
+def _assert_same(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> None:
+    assert set(got) == set(want)
+    for name, array in want.items():
+        assert got[name].dtype == array.dtype
+        np.testing.assert_array_equal(got[name], array, err_msg=name)
+
+
+def test_zip_and_stream_hold_the_same() -> None:
+    """The eigenvectors are stored in both containers."""
+    case = golden_case("navigan_hessian")
+    whole, legacy = (
+        read_torch(case.path(role)) for role in ("eigenvectors", "eigenvectors_legacy")
+    )
+    assert whole.shape == legacy.shape
+    np.testing.assert_array_equal(whole, legacy)
+
+
+def test_weight_under_two_names_is_one_memory() -> None:
+    """SNGAN registers its convolutions twice; the file has one storage for both."""
+    state = read_torch(golden_case("navigan_sngan32").path("checkpoint"))
+    assert np.shares_memory(state["model.2.conv1.weight"], state["model.2.model.3.weight"])
+    assert not np.shares_memory(state["model.2.conv1.weight"], state["model.2.conv2.weight"])
+
+
+def test_pytorch_and_tensorflow_pickles_hold_the_same() -> None:
+    """One network in both formats: dense weights are transposed, kernels are HWIO and OIHW."""
+    ours = network_arrays(
+        read_nvidia(golden_case("stylegan2_ada_orig").path("checkpoint"))["G_ema"]
+    )
+    theirs = network_arrays(read_nvidia(golden_case("stylegan2_tf_orig").path("checkpoint"))["Gs"])
+    np.testing.assert_array_equal(ours["mapping.fc1.weight"], theirs["mapping/Dense1/weight"].T)
+    np.testing.assert_array_equal(ours["mapping.w_avg"], theirs["dlatent_avg"])
+    np.testing.assert_array_equal(
+        ours["synthesis.b8.conv1.weight"],
+        theirs["synthesis/8x8/Conv1/weight"].transpose(3, 2, 0, 1),
+    )

@@ -1,0 +1,206 @@
+"""What the authors' program NaviGAN saves of its directions, as directions of ours.
+
+1. `eigenvectors_layer{i}_{generator}.pt`: a tensor [K, 1, out, in, side, side], each entry of unit
+   norm. While it runs they are not normalised, and the norm is the estimate of the eigenvalue.
+2. `checkpoint.pt` of a training: coefficients, K rows, beside the weights of the layer, in the
+   singular vectors stored with them or in a basis, which is another file of the form 1.
+3. `deformation.pt`: one change of one layer, whose norm is the shift to be shown.
+
+Layer i is its `convs[i]`. A change there is that of the stored weight, before all scaling, so it is
+ours with the axes in our order.
+"""
+
+import os
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from navigan_jax import params as params_lib
+from navigan_jax.array_types import Params
+from navigan_jax.directions import Directions
+from navigan_jax.errors import InputError
+from navigan_jax.generators.base import EditableLayer, Generator
+from tools.convert_weights.readers.torch_file import read_torch
+
+_NAMED = re.compile(r"eigenvectors_layer(\d{1,2})_.*")
+_CONV = re.compile(r"(?:.*\.)?convs\.(\d{1,2})\.conv\.(\w+)")
+_COEFFICIENTS = {
+    "svd": "direction_to_eigenvalues_delta",
+    "basis": "direction_to_basis_coefs",
+}
+# Entries of this norm are normalised; float32 and 5 million summands leave less.
+_UNIT_TOLERANCE = 1e-3
+
+
+def read_navigan(
+    path: str | os.PathLike[str],
+    generator: Generator,
+    params: Params,
+    *,
+    basis: str | os.PathLike[str] | None = None,
+    layer: str | None = None,
+) -> Directions:
+    """Returns the directions in a file of any of the three kinds.
+
+    generator, params: those that the file was made with. basis: for coefficients in a basis, the
+    file that has it. layer: where the file neither says it nor is named after it.
+
+    Raises: InputError if a file is damaged, hostile or of another kind, or does not fit.
+    """
+    content, name = read_torch(path), str(path)
+    if isinstance(content, np.ndarray):
+        found = _find_layer(generator, layer or _layer_in(path), name)
+        vectors, method = _kernels(content, found, name), "navigan, eigenvectors"
+    elif isinstance(content, dict) and {"layer_ix", "shift"} <= content.keys():
+        found = _find_layer(generator, _told(content["layer_ix"], layer), name)
+        vectors, method = _kernels(content["shift"], found, name), "navigan, deformation"
+    elif isinstance(content, dict) and isinstance(content.get("generator"), dict):
+        found, vectors, method = _trained(content["generator"], generator, params, basis, name)
+    else:
+        raise _refusal(name, "another content; its latent directions are no changes of weights")
+    norms = np.linalg.norm(vectors.reshape(len(vectors), -1).astype(np.float64), axis=1)
+    if not np.isfinite(norms).all() or not norms.all():
+        raise _refusal(name, "directions that are zero or not finite")
+    unit = (vectors / norms.reshape(-1, *[1] * (vectors.ndim - 1))).astype(np.float32)
+    is_unit = bool(np.all(np.abs(norms - 1) < _UNIT_TOLERANCE))
+    measures = {"order": np.arange(len(norms), dtype=np.float64)}
+    if method == "navigan, eigenvectors" and not is_unit:
+        measures = {"eigenvalue": norms}
+    # A saved change is meant to be shown as it is.
+    scale = norms if method == "navigan, deformation" else np.zeros(len(norms))
+    return Directions(
+        basis={found.path: unit},
+        measures=measures,
+        shift_scales=np.stack([scale, scale], axis=1),
+        distances=np.zeros((len(norms), 2)),
+        provenance={
+            "architecture": generator.architecture,
+            "digest": params_lib.digest(params),
+            "method": method,
+            # No file of theirs says these.
+            **dict.fromkeys(("metric", "seed", "latents", "config"), "unknown"),
+            "file": os.path.basename(name),
+        },
+    )
+
+
+def _trained(
+    state: Mapping[Any, Any],
+    generator: Generator,
+    params: Params,
+    basis: str | os.PathLike[str] | None,
+    name: str,
+) -> tuple[EditableLayer, np.ndarray, str]:
+    """Returns layer, directions [K, *kernel] and method of a training's checkpoint."""
+    matches = {key: _CONV.fullmatch(key) for key in state if isinstance(key, str)}
+    edited = {
+        match[1]: key
+        for key, match in matches.items()
+        if match and match[2] in _COEFFICIENTS.values()
+    }
+    if len(edited) != 1:
+        raise _refusal(name, f"a checkpoint with coefficients of {len(edited)} layers")
+    ((number, key),) = edited.items()
+    layer = _find_layer(generator, f"convs.{number}", name)
+    prefix, _, kind = key.rpartition(".")
+    parts = {part: state.get(f"{prefix}.{part}") for part in (kind, "weight", "u", "vh")}
+    _check_weight(parts["weight"], layer, params, name)
+    coefficients = _matrix(parts[kind], None, None, kind, name)
+    if kind == _COEFFICIENTS["svd"]:
+        side, _, inputs, outputs = layer.shape
+        rank = coefficients.shape[1]
+        u = _matrix(parts["u"], side * side * inputs, rank, "u", name)
+        vh = _matrix(parts["vh"], rank, outputs, "vh", name)
+        rows = np.einsum("ir,kr,ro->kio", u, coefficients, vh, optimize=True)
+        return layer, rows.reshape(-1, *layer.shape), "navigan, trained singular values"
+    if basis is None:
+        raise InputError(
+            f"{name}: expected the basis of its coefficients, which it does not hold; got none; "
+            "give the file that the training was given, with --basis FILE"
+        )
+    vectors = _kernels(read_torch(basis), layer, str(basis))
+    if len(vectors) != coefficients.shape[1]:
+        raise InputError(
+            f"{basis}: expected {coefficients.shape[1]} vectors, as {name} combines; got "
+            f"{len(vectors)}; give the file that the training was given"
+        )
+    rows = np.einsum("kr,r...->k...", coefficients, vectors.astype(np.float64))
+    return layer, rows, "navigan, trained in a basis"
+
+
+def _check_weight(weight: Any, layer: EditableLayer, params: Params, name: str) -> None:
+    """Checks that the checkpoint's weight of the layer is that of the generator."""
+    ours = np.asarray(params_lib.get(params, layer.path))
+    theirs = _kernels(weight[None] if isinstance(weight, np.ndarray) else None, layer, name)[0]
+    if not np.allclose(theirs, ours, rtol=1e-5, atol=1e-5 * np.abs(ours).max()):
+        raise InputError(
+            f"{name}: expected the generator that it was trained with; got one whose weights of "
+            f"{layer.path} are others; convert that one and give it with --generator FILE"
+        )
+
+
+def _matrix(value: Any, rows: int | None, columns: int | None, what: str, name: str) -> np.ndarray:
+    fits = (
+        isinstance(value, np.ndarray)
+        and value.dtype.kind == "f"
+        and value.ndim == 2
+        and rows in (None, value.shape[0])
+        and columns in (None, value.shape[1])
+    )
+    if not fits:
+        shape = list(value.shape) if isinstance(value, np.ndarray) else "none"
+        raise _refusal(name, f"{what} of shape {shape}")
+    return value.astype(np.float64)
+
+
+def _kernels(value: Any, layer: EditableLayer, name: str) -> np.ndarray:
+    """Returns [K, side, side, in, out] of a tensor [K, 1, out, in, side, side]."""
+    side, _, inputs, outputs = layer.shape
+    wanted = (1, outputs, inputs, side, side)
+    if not (
+        isinstance(value, np.ndarray)
+        and value.dtype.kind == "f"
+        and value.ndim == 6
+        and value.shape[1:] == wanted
+        and len(value)
+    ):
+        got = list(value.shape) if isinstance(value, np.ndarray) else type(value).__name__
+        raise _refusal(
+            name, f"{got} where {layer.original_name} ({layer.path}) takes [K, {str(wanted)[1:-1]}]"
+        )
+    return value[:, 0].transpose(0, 3, 4, 2, 1)
+
+
+def _layer_in(path: str | os.PathLike[str]) -> str | None:
+    match = _NAMED.fullmatch(pathlib.Path(path).name)
+    return f"convs.{match[1]}" if match else None
+
+
+def _told(number: Any, layer: str | None) -> str | None:
+    return layer or (f"convs.{number}" if type(number) is int else None)
+
+
+def _find_layer(generator: Generator, layer: str | None, name: str) -> EditableLayer:
+    if layer is None:
+        raise InputError(
+            f"{name}: expected a name like eigenvectors_layer3_generator.pt, which tells the "
+            "layer; got another; tell it with --layer convs.3"
+        )
+    try:
+        (found,) = generator.find_layers([layer])
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    if len(found.shape) != 4:
+        raise _refusal(name, f"the layer {found.path}, which is no convolution")
+    return found
+
+
+def _refusal(name: str, got: str) -> InputError:
+    return InputError(
+        f"{name}: expected directions of NaviGAN for this generator; got {got}; allowed: "
+        "eigenvectors_layer*.pt, checkpoint.pt of a training in weights, deformation.pt; "
+        "see what the file is with: python -m tools.convert_weights inspect FILE"
+    )

@@ -1,0 +1,109 @@
+"""StyleGAN2 in the names of NVIDIA's PyTorch programs: stylegan2-ada-pytorch and stylegan3.
+
+A pickled network says all of its settings. A state dict of it alone has arrays only; what they do
+not show are options there: the mapping's learning-rate multiplier and the bound of activations.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tools.convert_weights.networks.stylegan2.parts import (
+    FILTER,
+    MOST_BLOCKS,
+    MOST_LAYERS,
+    UNUSED,
+    Draft,
+    Names,
+    Settings,
+    Target,
+    clamp_of,
+    hwc,
+    hwio,
+    number,
+    refusal,
+    rename,
+    require,
+    taps_of,
+    transposed,
+)
+from tools.convert_weights.readers.structure import Record
+
+
+def draft_ada(network: Record, arrays: Mapping[str, np.ndarray], name: str) -> Draft:
+    """Returns what a pickled network with these arrays holds.
+
+    Raises: InputError, which begins with `name`, if that is no StyleGAN2 generator.
+    """
+    found, filters = rename(arrays, _names(), name)
+    modules = _modules(network)
+    dense, conv, modulated = r"mapping\.fc\d+", r".*\.conv[01]", r".*\.(conv[01]|torgb)"
+    for pattern in (dense, conv):
+        require("activation", _common(modules, pattern, "activation", name), ("lrelu",), name)
+    use_noise = _common(modules, conv, "use_noise", name)
+    require("use_noise", use_noise, (True, False), name)
+    settings = Settings(
+        mapping_rate=number("bias_gain", _common(modules, dense, "bias_gain", name), name),
+        resample_taps=taps_of(filters, name),
+        clamp=clamp_of(_common(modules, modulated, "conv_clamp", name), name),
+    )
+    return Draft(found, settings, has_noise=bool(use_noise))
+
+
+def draft_ada_state(
+    state: Mapping[str, np.ndarray], name: str, *, mapping_rate: float, clamp: float | None
+) -> Draft:
+    """Returns what the state dict of such a network holds.
+
+    Raises: InputError, which begins with `name`, if that is no StyleGAN2 generator.
+    """
+    found, filters = rename(state, _names(), name)
+    has_noise = any(path.endswith("/noise_strength") for path in found)
+    return Draft(found, Settings(mapping_rate, taps_of(filters, name), clamp), has_noise)
+
+
+def _names() -> Names:
+    names = {
+        "mapping.w_avg": Target("mapping/w_avg"),
+        "synthesis.b4.const": Target("synthesis/b4/const", hwc),
+    }
+    for layer in ("embed", *(f"fc{index}" for index in range(MOST_LAYERS))):
+        names[f"mapping.{layer}.weight"] = Target(f"mapping/{layer}/kernel", transposed)
+        names[f"mapping.{layer}.bias"] = Target(f"mapping/{layer}/bias")
+    for block in range(MOST_BLOCKS):
+        names[f"synthesis.b{4 << block}.resample_filter"] = Target(FILTER)
+        for part in ("conv0", "conv1", "torgb", "skip"):
+            theirs, ours = f"synthesis.b{4 << block}.{part}", f"synthesis/b{4 << block}/{part}"
+            names[f"{theirs}.weight"] = Target(f"{ours}/kernel", hwio)
+            names[f"{theirs}.bias"] = Target(f"{ours}/bias")
+            names[f"{theirs}.affine.weight"] = Target(f"{ours}/affine/kernel", transposed)
+            names[f"{theirs}.affine.bias"] = Target(f"{ours}/affine/bias")
+            names[f"{theirs}.noise_const"] = Target(f"{ours}/noise")
+            names[f"{theirs}.noise_strength"] = Target(f"{ours}/noise_strength")
+            # conv1 does not resample, and its filter is the default, whatever the others' is.
+            names[f"{theirs}.resample_filter"] = Target(UNUSED if part == "conv1" else FILTER)
+    return names
+
+
+def _modules(network: Record, prefix: str = "") -> dict[str, Record]:
+    """Returns the modules below a network by path; `network_arrays` has checked their states."""
+    found: dict[str, Record] = {}
+    for key, module in network.state["_modules"].items():
+        if isinstance(module, Record):
+            found |= {f"{prefix}{key}": module} | _modules(module, f"{prefix}{key}.")
+    return found
+
+
+def _common(modules: Mapping[str, Record], pattern: str, key: str, name: str) -> Any:
+    """Returns the attribute that all modules whose path matches have in common."""
+    values = [
+        module.state.get(key, "nothing")
+        for path, module in modules.items()
+        if re.fullmatch(pattern, path)
+    ]
+    plain = all(isinstance(value, str | int | float | np.number | None) for value in values)
+    if not plain or not values or any(value != values[0] for value in values):
+        raise refusal(name, f"layers that differ in {key} or lack it")
+    return values[0]

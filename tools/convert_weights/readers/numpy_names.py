@@ -1,0 +1,163 @@
+"""Stand-ins for the names that Python's and NumPy's own data use in pickles."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from tools.convert_weights.readers.stand_ins import StandIn, allow, plain_key
+
+# Booleans, integers, floats, complex numbers and fixed-length texts: no objects, no structures.
+_DTYPE_CODE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|c8|c16|[SU]\d{1,6})")
+# Elements an array of a weight file may be said to have, also along an axis beside an empty one.
+_MAX_ELEMENTS = 1 << 40
+
+
+@dataclasses.dataclass(eq=False)
+class PickledDtype:
+    """A dtype as a pickle tells it: a type code, and a byte order that arrives afterwards."""
+
+    code: str
+    byte_order: str = "="
+
+    def resolve(self) -> np.dtype[Any]:
+        return np.dtype(self.byte_order + self.code.lstrip("<>|="))
+
+
+def whole_numbers(values: Any, what: str) -> tuple[int, ...]:
+    """Returns the values as a tuple if they are at most 32 whole numbers from 0 on.
+
+    Raises: ValueError that begins with `what`.
+    """
+    if not isinstance(values, tuple | list) or len(values) > 32:
+        raise ValueError(f"{what}: expected up to 32 whole numbers")
+    if any(type(value) is not int or value < 0 for value in values):
+        raise ValueError(f"{what}: expected whole numbers from 0 on")
+    return tuple(values)
+
+
+def array_shape(values: Any) -> tuple[int, ...]:
+    """Returns the values as the shape of an array that NumPy can make.
+
+    Raises: ValueError if they are no whole numbers or their product is beyond any weight.
+    """
+    shape = whole_numbers(values, "shape")
+    if math.prod(value or 1 for value in shape) > _MAX_ELEMENTS:
+        raise ValueError(f"shape: expected at most {_MAX_ELEMENTS} elements")
+    return shape
+
+
+def _ordered_dict(items: Iterable[Any] = ()) -> dict[Any, Any]:
+    return {plain_key(key): value for key, value in items}
+
+
+def _ignore_attributes(container: Any, state: Any) -> None:
+    """PyTorch hangs `_metadata`, version numbers of layers, on the dict of a state."""
+
+
+def _set(items: Iterable[Any] = ()) -> set[Any]:
+    return set(map(plain_key, items))
+
+
+def _frozenset(items: Iterable[Any] = ()) -> frozenset[Any]:
+    return frozenset(map(plain_key, items))
+
+
+def _no_bytes() -> bytes:
+    """Protocol 2 writes empty bytes as a call of `bytes` without arguments."""
+    return b""
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Protocol 2 writes bytes as text that is to be encoded as Latin-1."""
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise ValueError("expected text and the encoding latin1")
+    return text.encode("latin1")
+
+
+def _raw(data: Any) -> bytes | bytearray:
+    """Bytes as pickled; pickles of Python 2 have them as text, which was read as Latin-1."""
+    if isinstance(data, str):
+        return data.encode("latin1")
+    if not isinstance(data, bytes | bytearray):
+        raise TypeError(f"expected bytes, got {type(data).__name__}")
+    return data
+
+
+def _dtype(code: str, align: Any = False, copy: Any = True) -> PickledDtype:
+    if not isinstance(code, str) or not _DTYPE_CODE.fullmatch(code):
+        raise ValueError("expected a dtype of plain numbers or texts")
+    return PickledDtype(code)
+
+
+def _set_dtype_state(dtype: PickledDtype, state: Any) -> None:
+    if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ("<", ">", "|", "="):
+        raise ValueError("expected version, byte order and three empty fields")
+    if any(field is not None for field in state[2:5]):
+        raise ValueError("expected a dtype of plain numbers, got a structured one")
+    dtype.byte_order = state[1]
+
+
+def _resolve(dtype: Any) -> np.dtype[Any]:
+    if not isinstance(dtype, PickledDtype):
+        raise TypeError(f"expected a dtype, got {type(dtype).__name__}")
+    return dtype.resolve()
+
+
+def _check_size(dtype: np.dtype[Any], shape: tuple[int, ...], data: bytes | bytearray) -> None:
+    if math.prod(shape) * dtype.itemsize != len(data):
+        raise ValueError(f"expected the bytes of {dtype} {list(shape)}, got {len(data)} bytes")
+
+
+def _scalar(dtype: Any, data: Any) -> Any:
+    raw, kind = _raw(data), _resolve(dtype)
+    _check_size(kind, (), raw)
+    return np.frombuffer(raw, kind)[0] if kind.itemsize else kind.type()
+
+
+def _empty_array(kind: Any, shape: Any, code: Any) -> np.ndarray:
+    """An array to be filled by its state, which follows."""
+    if not isinstance(kind, StandIn) or kind.name != "numpy.ndarray":
+        raise ValueError("expected an array of class numpy.ndarray")
+    return np.empty(0, np.uint8)
+
+
+def _set_array_state(array: np.ndarray, state: Any) -> None:
+    if not isinstance(state, tuple) or len(state) != 5:
+        raise ValueError("expected version, shape, dtype, order and data")
+    shape, dtype, raw = array_shape(state[1]), _resolve(state[2]), _raw(state[4])
+    _check_size(dtype, shape, raw)
+    checked: Any = (1, shape, dtype, bool(state[3]), bytes(raw))
+    array.__setstate__(checked)
+
+
+def _array_from_buffer(data: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
+    raw, kind, sizes = _raw(data), _resolve(dtype), array_shape(shape)
+    _check_size(kind, sizes, raw)
+    if order not in ("C", "F"):
+        raise ValueError("expected order C or F")
+    return np.frombuffer(raw, kind).reshape(sizes, order="F" if order == "F" else "C")
+
+
+_BUILTINS = ("builtins", "__builtin__")
+
+PYTHON_NAMES = (
+    allow(["collections"], "OrderedDict", _ordered_dict, _ignore_attributes)
+    | allow(_BUILTINS, "set", _set)
+    | allow(_BUILTINS, "frozenset", _frozenset)
+    | allow(_BUILTINS, "bytes", _no_bytes)
+    | allow(["_codecs"], "encode", _encode)
+)
+
+_MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
+
+NUMPY_NAMES = (
+    allow(["numpy"], "dtype", _dtype, _set_dtype_state)
+    | allow(["numpy"], "ndarray")
+    | allow(_MULTIARRAY, "scalar", _scalar)
+    | allow(_MULTIARRAY, "_reconstruct", _empty_array, _set_array_state)
+    | allow(["numpy.core.numeric", "numpy._core.numeric"], "_frombuffer", _array_from_buffer)
+)

@@ -1,0 +1,143 @@
+"""Reads the pickles of NVIDIA's StyleGAN2 without executing the Python source they carry.
+
+1. PyTorch (stylegan2-ada-pytorch, stylegan3): a dict with G, D, G_ema; each module is a call of
+   torch_utils.persistence._reconstruct_persistent_obj with its class name, source and state, and
+   each tensor a whole PyTorch stream as bytes.
+2. TensorFlow (stylegan2, stylegan2-ada): a tuple (G, D, Gs) of dnnlib.tflib.network.Network, which
+   in the program of progressive growing was tfutil.Network.
+
+Both become `Record`s. A module's is named after its class and has the module's state; the source
+text is dropped.
+"""
+
+import os
+from typing import Any
+
+import numpy as np
+
+from navigan_jax.errors import InputError
+from tools.convert_weights.readers import signatures
+from tools.convert_weights.readers.stand_ins import allow, allow_record
+from tools.convert_weights.readers.structure import Record
+from tools.convert_weights.readers.torch_file import read_bytes, read_stream
+from tools.convert_weights.readers.torch_names import TORCH_NAMES, Storage
+from tools.convert_weights.readers.unpickle import read_pickle
+
+# A stream that holds one storage has some 40 opcodes.
+_STORAGE_OPCODES = 200
+
+TF_NETWORK = "dnnlib.tflib.network.Network"
+
+
+def _load_from_bytes(raw: Any) -> Storage:
+    """A storage inside a pickle: a PyTorch stream of its own, which may hold no further one."""
+    if not isinstance(raw, bytes):
+        raise TypeError("expected the bytes of a storage")
+    storage = read_stream(raw, "storage", max_opcodes=_STORAGE_OPCODES)
+    if not isinstance(storage, Storage):
+        raise TypeError("expected a storage, got another object")
+    return storage
+
+
+def _module(meta: Any) -> Record:
+    if not isinstance(meta, dict) or meta.get("type") != "class":
+        raise ValueError("expected the description of a module")
+    class_name, state = meta.get("class_name"), meta.get("state")
+    if not isinstance(class_name, str) or not isinstance(state, dict):
+        raise TypeError("expected a module with class name and state")
+    return Record(class_name, (), state)
+
+
+def _easy_dict() -> dict[Any, Any]:
+    return {}
+
+
+NVIDIA_NAMES = (
+    TORCH_NAMES
+    | allow(["torch.storage"], "_load_from_bytes", _load_from_bytes)
+    | allow(["torch_utils.persistence"], "_reconstruct_persistent_obj", _module)
+    | allow(["dnnlib.util", "dnnlib"], "EasyDict", _easy_dict)
+    | allow_record(["dnnlib.tflib.network", "tfutil"], "Network")
+)
+
+
+def read_nvidia(path: str | os.PathLike[str]) -> dict[str, Record]:
+    """Returns the networks of a file by name: G, D and G_ema, or (TensorFlow) G, D and Gs.
+
+    Raises: InputError if the file is missing, damaged, hostile or of another format.
+    """
+    data, name = read_bytes(path), str(path)
+    kind = signatures.kind_of(data)
+    networks: dict[str, Record] = {}
+    if kind == signatures.PICKLE:
+        networks = networks_in(read_pickle(data, NVIDIA_NAMES, name=name)[0])
+    if not networks:
+        raise InputError(
+            f"{name}: expected a pickle of StyleGAN2 as NVIDIA writes it; got {kind} without its "
+            "networks; allowed: a dict with G_ema, or a tuple of three TensorFlow networks; "
+            "see what it is with: python -m tools.convert_weights inspect FILE"
+        )
+    return networks
+
+
+def networks_in(content: Any) -> dict[str, Record]:
+    """Returns the networks in the object of such a pickle; none if it is another object."""
+    if isinstance(content, dict) and isinstance(content.get("G_ema"), Record):
+        return {name: value for name, value in content.items() if isinstance(value, Record)}
+    if isinstance(content, tuple) and len(content) == 3 and all(map(is_tf_network, content)):
+        return dict(zip(("G", "D", "Gs"), content, strict=True))
+    return {}
+
+
+def is_tf_network(value: Any) -> bool:
+    """Whether the value is a record of a TensorFlow network."""
+    return isinstance(value, Record) and value.name == TF_NETWORK
+
+
+def network_arrays(network: Record) -> dict[str, np.ndarray]:
+    """Returns {name: array} of a network: `synthesis.b4.const` or (TensorFlow) `synthesis/noise0`.
+
+    Raises: InputError if the record has not the state of a network.
+    """
+    if not isinstance(network.state, dict):
+        raise _without_state(network)
+    if is_tf_network(network):
+        return _tf_arrays(network.state, network)
+    found: dict[str, np.ndarray] = {}
+    for group in ("_parameters", "_buffers"):
+        for name, value in _entries(network.state.get(group), network).items():
+            if isinstance(value, np.ndarray):
+                found[name] = value
+    for name, module in _entries(network.state.get("_modules"), network).items():
+        if isinstance(module, Record):
+            found |= {f"{name}.{key}": value for key, value in network_arrays(module).items()}
+    return found
+
+
+def _tf_arrays(state: dict[str, Any], network: Record) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+    variables = state.get("variables")
+    if not isinstance(variables, list):
+        raise _without_state(network)
+    for variable in variables:
+        if not (isinstance(variable, tuple | list) and len(variable) == 2):
+            raise _without_state(network)
+        found[str(variable[0])] = np.asarray(variable[1])
+    # The program before StyleGAN, progressive growing, knew no components.
+    for name, component in _entries(state.get("components", {}), network).items():
+        if is_tf_network(component):
+            found |= {f"{name}/{key}": value for key, value in network_arrays(component).items()}
+    return found
+
+
+def _entries(value: Any, network: Record) -> dict[Any, Any]:
+    if not isinstance(value, dict):
+        raise _without_state(network)
+    return value
+
+
+def _without_state(network: Record) -> InputError:
+    return InputError(
+        f"{network.name}: expected a network with its parameters; got another state; "
+        "the file is damaged or of an unknown version: get it from its source"
+    )

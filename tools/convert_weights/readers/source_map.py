@@ -1,0 +1,74 @@
+"""Builds the map of a source file: where each converted array stands in it, byte by byte."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from navigan_jax.generators.source_map import Checksum, Place, SourceMap
+from tools.convert_weights.readers import signatures
+from tools.convert_weights.readers.archive import Archive
+from tools.convert_weights.readers.places import Places
+
+
+class Found(NamedTuple):
+    """An array of ours as a view of what was read; ours is the view plus `added`."""
+
+    view: np.ndarray
+    added: float = 0.0
+
+
+def make_source_map(
+    name: str,
+    data: bytes,
+    places: Places,
+    converted: str,
+    networks: Mapping[str, Mapping[str, Found]],
+) -> SourceMap:
+    """Returns the map of a file's bytes; `name` is what messages call the file.
+
+    networks: arrays by our path, for each network by its name in the file. An array that has no
+    place, or whose elements share bytes with one another, is left out.
+    """
+    maps = {
+        name: {path: place for path, found in arrays.items() if (place := _place(found, places))}
+        for name, arrays in networks.items()
+    }
+    return SourceMap(
+        file=name,
+        sha256=hashlib.sha256(data).hexdigest(),
+        size=len(data),
+        converted=converted,
+        networks=maps,
+        checksums=tuple(_checksums(data)),
+    )
+
+
+def _place(found: Found, places: Places) -> Place | None:
+    view = found.view
+    offset = places.offset_of(view)
+    if offset is None or not _is_injective(view):
+        return None
+    dtype = view.dtype.name if view.dtype.kind == "V" else view.dtype.str
+    return Place(offset, dtype, view.strides, found.added)
+
+
+def _is_injective(view: np.ndarray) -> bool:
+    """Whether each element has bytes of its own, as in every slice of a contiguous array."""
+    reach = view.itemsize
+    axes = [(abs(step), size) for step, size in zip(view.strides, view.shape, strict=True)]
+    for step, size in sorted(axis for axis in axes if axis[1] > 1):
+        if step < reach:
+            return False
+        reach = step * size
+    return True
+
+
+def _checksums(data: bytes) -> Iterable[Checksum]:
+    if signatures.kind_of(data) != signatures.ZIP:
+        return
+    archive = Archive(data, "source")
+    for member in archive.names:
+        if (stored := archive.stored(member)) is not None:
+            yield Checksum(stored.start, stored.stop, stored.checksums)
