@@ -161,6 +161,10 @@ DEVICES_ALONE = {
 }
 
 READERS = "tools.convert_weights.readers"
+NETWORKS = "tools.convert_weights.networks"
+FINDING = "tools.convert_weights.finding"
+# What was read, of whatever container: all that a network knows of the readers.
+CONTENT = (f"{READERS}.structure", f"{READERS}.modules")
 
 ARCHITECTURES = {"stylegan2", "dcgan", "biggan", "pix2pixhd", "proggan", "sngan"}
 
@@ -211,6 +215,10 @@ def _import_problem(module: str, name: str) -> str | None:
         return f"imports {name}: configs import each other alone" if ours else None
     if _is_below(module, READERS) and _is_below(name, "tools") and not _is_below(name, READERS):
         return f"imports {name}: readers know containers alone"
+    if any(_is_below(module, place) for place in (NETWORKS, FINDING)):
+        is_reader = _is_below(name, READERS) and not any(_is_below(name, c) for c in CONTENT)
+        if is_reader or _is_below(name, "tools.convert_weights.foreign"):
+            return f"imports {name}: networks know no container"
     if not _is_below(module, "navigan_jax"):
         return None
     if _is_below(name, "tools") or _is_below(name, "configs"):
@@ -291,6 +299,10 @@ def test_order_has_every_file_of_the_package_once() -> None:
             "tools.convert_weights.readers.unpickle",
             "import pickletools\nfrom navigan_jax import params",
         ),
+        (
+            "tools.convert_weights.networks.dcgan",
+            "from tools.convert_weights.readers.structure import Record",
+        ),
         ("configs.tiny", "from configs import hessian\nfrom ml_collections import config_dict"),
     ],
 )
@@ -359,6 +371,16 @@ def test_checker_accepts(module: str, source: str) -> None:
             "tools.convert_weights.readers.wheel",
             "from tools.convert_weights.networks import dcgan",
             "containers alone",
+        ),
+        (
+            "tools.convert_weights.networks.dcgan",
+            "from tools.convert_weights.readers.torch_file import read_torch",
+            "no container",
+        ),
+        (
+            "tools.convert_weights.finding",
+            "from tools.convert_weights.foreign import read_foreign",
+            "no container",
         ),
     ],
 )

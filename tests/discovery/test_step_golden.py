@@ -24,8 +24,8 @@ from navigan_jax.discovery.step import Program, Recipe, init_state
 from navigan_jax.generators.files import make_generator
 from navigan_jax.subspaces.base import Latent, fixed_basis
 from navigan_jax.subspaces.svd import singular_values
+from tests.tools.converting import read_stylegan2
 from tools.convert_weights.networks.resnet import path_of
-from tools.convert_weights.networks.stylegan2.reading import read_stylegan2
 from tools.convert_weights.readers.torch_file import read_torch
 
 pytestmark = pytest.mark.golden

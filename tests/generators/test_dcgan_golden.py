@@ -10,8 +10,8 @@ import pytest
 from navigan_jax import params as params_lib
 from navigan_jax import testing
 from navigan_jax.generators.files import make_generator
+from tests.tools.converting import read_dcgan
 from tools.convert_weights.download import fetch_faces_wheel
-from tools.convert_weights.networks.dcgan import read_dcgan
 
 pytestmark = pytest.mark.golden
 

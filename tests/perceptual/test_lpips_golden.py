@@ -19,7 +19,7 @@ from navigan_jax.perceptual.base import (
     signed,
     squared_norms,
 )
-from tools.convert_weights.networks.lpips import from_state_dicts
+from tools.convert_weights.networks.lpips.weights import from_state_dicts
 
 pytestmark = pytest.mark.golden
 

@@ -87,7 +87,7 @@ def test_baked_checkpoint_converts_to_the_shifted_weights(
         np.testing.assert_allclose(got, want[path], rtol=1e-6, atol=1e-6, err_msg=path)
     record = json.loads((workdir / "baked.json").read_text())
     assert [move["shift"] for move in record["moves"]] == [0.5, -1.5]
-    assert record["networks"] == ["G"] and record["file"] == str(out)
+    assert record["networks"] == ["state"] and record["file"] == str(out)
     text = capsys.readouterr().out
     assert "shift -1.5" in text and "conv0/kernel, conv1/kernel" in text
     assert (folder / "net.pth").read_bytes() == before
@@ -192,7 +192,7 @@ def test_checkpoint_in_a_wheel_is_baked_like_the_file_itself(folder: pathlib.Pat
             r"config.indices: .*: direction: .* 0 to 2; got 7; cho",
         ),
         ({"directions": None}, "got neither directions nor a recipe"),
-        ({"indices": (1,), "shifts": (1.0,), "networks": "G, D"}, "got 'D'; allowed: G;"),
+        ({"indices": (1,), "shifts": (1.0,), "networks": "state, D"}, "got 'D'; allowed: state;"),
         ({"indices": ("a",), "shifts": (1.0,)}, "config.indices: expected tuple of int"),
     ],
 )

@@ -18,7 +18,8 @@ from navigan_jax.errors import InputError
 from navigan_jax.generators.files import write_generator
 from navigan_jax.generators.source_map import SourceMap, read_source_map
 from tests.tools import crafting
-from tools.convert_weights.networks.stylegan2.reading import Options, read_stylegan2
+from tests.tools.converting import read_stylegan2
+from tools.convert_weights.networks.stylegan2.reading import Options
 from tools.convert_weights.readers.nvidia_file import network_arrays, read_nvidia
 from tools.convert_weights.readers.structure import named_arrays
 from tools.convert_weights.readers.torch_file import read_torch

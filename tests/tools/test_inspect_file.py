@@ -18,6 +18,7 @@ from navigan_jax.directions import write_directions
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import write_generator
 from navigan_jax.testing import golden_case
+from tests.tools.converting import read_stylegan2
 from tests.tools.crafting import (
     Build,
     Call,
@@ -33,12 +34,11 @@ from tests.tools.crafting import (
     torch_zip,
     zip_archive,
 )
-from tests.tools.test_lpips_sources import backbone, linear
+from tests.tools.networks.test_lpips_sources import backbone, linear
 from tests.viewer.serving import make_directions
 from tools.convert_weights import architectures
 from tools.convert_weights.inspect_file import describe_file
 from tools.convert_weights.networks.dcgan import from_state_dict
-from tools.convert_weights.networks.stylegan2.reading import read_stylegan2
 
 
 def describe(tmp_path: pathlib.Path, data: bytes) -> dict[str, str]:

@@ -13,10 +13,11 @@ import pytest
 from navigan_jax import params as params_lib
 from navigan_jax import testing
 from navigan_jax.generators.files import read_generator
+from tests.tools.converting import read_stylegan2
 from tools.convert_weights import __main__ as command
-from tools.convert_weights import known_networks, stylegan2_command
+from tools.convert_weights import known_networks
 from tools.convert_weights.download import KnownFile
-from tools.convert_weights.networks.stylegan2.reading import read_stylegan2
+from tools.convert_weights.networks.stylegan2 import command as stylegan2_command
 
 pytestmark = pytest.mark.golden
 

@@ -18,7 +18,8 @@ from navigan_jax.errors import InputError
 from navigan_jax.generators.base import EditableLayer
 from navigan_jax.generators.files import read_generator
 from tools.convert_weights import architectures
-from tools.convert_weights.networks.stylegan2.reading import read_stylegan2
+from tools.convert_weights.foreign import read_foreign
+from tools.convert_weights.networks.stylegan2.reading import from_foreign
 from tools.convert_weights.readers import signatures
 from tools.convert_weights.readers.archive import Archive
 from tools.convert_weights.readers.npz import is_npz, read_npy, read_npz
@@ -91,11 +92,11 @@ def _told(facts: Mapping[str, str], found: Mapping[str, str]) -> dict[str, str]:
 def _as_stylegan2(path: str | os.PathLike[str]) -> dict[str, str]:
     """Returns lines of what the converter makes of a foreign StyleGAN2."""
     try:
-        config, _, source = read_stylegan2(path)
+        config, _, source = from_foreign(read_foreign(path))
     except InputError as error:
         return {"converts to": f"nothing: {error}"}
     facts = {"converts to": f"stylegan2 {json.dumps(config)}", "from network": source["network"]}
-    facts |= {key: source[key] for key in ("average w", "assumed") if key in source}
+    facts |= {key: source[key] for key in ("average w", "noise", "assumed") if key in source}
     return facts | {"places": _places_text(source["map"])}
 
 

@@ -15,7 +15,8 @@ from navigan_jax import params as params_lib
 from navigan_jax import testing
 from navigan_jax.generators.files import make_generator
 from tests.generators.stylegan2.definition import upsampled
-from tools.convert_weights.networks.stylegan2.reading import from_nvidia, read_stylegan2
+from tests.tools.converting import read_stylegan2
+from tools.convert_weights.networks.stylegan2.reading import from_content
 from tools.convert_weights.readers.nvidia_file import read_nvidia
 
 pytestmark = pytest.mark.golden
@@ -300,7 +301,7 @@ def test_ada_layers_equal_the_original(ada):
 def test_ada_network_that_is_no_average_equals_the_original(ada):
     """G, of other weights than G_ema, converts as well."""
     network = read_nvidia(ada.case.path("checkpoint"))["G"]
-    config, params = from_nvidia(network)
+    config, params = from_content(network, "file")
     assert config == ada.config
     w_plus = in_batches(lambda z: map_latent(ada.generator, params, z), ada.latent())
     ada.close(ada.images(w_plus, params), "out/image_const_psi1_of_G_not_ema", "forward")

@@ -13,8 +13,9 @@ import pytest
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import make_generator, read_generator, write_generator
 from navigan_jax.testing import assert_close
+from tests.tools.converting import read_dcgan
 from tests.tools.crafting import dcgan_state, state_dict, state_dict_file, torch_zip, zip_archive
-from tools.convert_weights.networks.dcgan import from_content, from_state_dict, read_dcgan
+from tools.convert_weights.networks.dcgan import from_content, from_state_dict
 
 State = dict[str, np.ndarray]
 
@@ -172,14 +173,17 @@ def _discriminator() -> State:
 F4 = np.float32
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "list": ([1], "got a list"),
+    "list": ([1], "got a list of 1; no arrays"),
     "discriminator": (_discriminator(), r"a discriminator: convolutions at main\.0, main\.2"),
-    "discriminator alone": ({"netD_state_dict": {}}, r"a discriminator \(netD_state_dict\)"),
-    "numbers as keys": ({1: np.ones(1)}, "no state dict"),
-    "text as state": ({"netG_state_dict": "x"}, "no state dict"),
-    "nothing": ({}, "the keys none"),
-    "another network": ({"style.1.weight": np.ones((2, 2), F4)}, r"the keys style\.1\.weight"),
-    "no tensors": ({"main.0.weight": 3}, "entries that are no tensors"),
+    "discriminator alone": ({"netD_state_dict": {}}, "a dict of netD_state_dict; no arrays"),
+    "numbers as keys": ({1: np.ones(1)}, "a dict of 1; 1 arrays, such as 1;"),
+    "text as state": ({"netG_state_dict": "x"}, "a dict of netG_state_dict; no arrays"),
+    "nothing": ({}, "a dict of nothing; no arrays"),
+    "another network": (
+        {"style.1.weight": np.ones((2, 2), F4)},
+        r"arrays, such as style\.1\.weight",
+    ),
+    "no tensors": ({"main.0.weight": 3}, r"a dict of main\.0\.weight; no arrays"),
     "one layer": ({"main.0.weight": np.ones((2, 3, 4, 4), F4)}, "got 1 layers"),
     "many layers": (_with(main_99_weight=np.ones((2, 3, 4, 4), F4)), "got 34 layers"),
     "missing kernel": (_without("main.3.weight"), r"missing: main\.3\.weight; unexpected: none"),

@@ -7,7 +7,7 @@ from navigan_jax import params as params_lib
 from navigan_jax import testing
 from navigan_jax.errors import InputError
 from navigan_jax.perceptual import lpips
-from tools.convert_weights.networks.lpips import from_state_dicts
+from tools.convert_weights.networks.lpips.weights import from_state_dicts
 
 CONVOLUTIONS = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3)}
 CONVOLUTIONS |= {10: (256, 256, 3, 3)}

@@ -19,9 +19,8 @@ from navigan_jax.errors import InputError
 from navigan_jax.generators.base import Generator
 from navigan_jax.generators.files import make_generator, write_generator
 from tests.tools import crafting
+from tests.tools.converting import read_navigan, read_stylegan2
 from tools.convert_weights import __main__ as command
-from tools.convert_weights.networks.navigan import read_navigan
-from tools.convert_weights.networks.stylegan2.reading import read_stylegan2
 from tools.convert_weights.readers.torch_file import read_torch
 
 pytestmark = pytest.mark.golden

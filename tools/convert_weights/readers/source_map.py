@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 import numpy as np
 
@@ -10,13 +9,7 @@ from navigan_jax.generators.source_map import Checksum, Place, SourceMap
 from tools.convert_weights.readers import signatures
 from tools.convert_weights.readers.archive import Archive
 from tools.convert_weights.readers.places import Places
-
-
-class Found(NamedTuple):
-    """An array of ours as a view of what was read; ours is the view plus `added`."""
-
-    view: np.ndarray
-    added: float = 0.0
+from tools.convert_weights.readers.structure import Found
 
 
 def make_source_map(

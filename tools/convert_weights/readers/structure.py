@@ -7,7 +7,7 @@ container into itself, or can mention one container so often that walking all me
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,13 @@ class Record:
     name: str
     arguments: tuple[Any, ...] = ()
     state: Any = None
+
+
+class Found(NamedTuple):
+    """An array of ours as a view of what was read; ours is the view plus `added`."""
+
+    view: np.ndarray
+    added: float = 0.0
 
 
 def children(value: Any) -> Iterable[Any]:

@@ -4,9 +4,7 @@ A pickled network says all of its settings. A state dict of it alone has arrays 
 not show are options there: the mapping's learning-rate multiplier and the bound of activations.
 """
 
-import re
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -20,10 +18,10 @@ from tools.convert_weights.networks.stylegan2.parts import (
     Settings,
     Target,
     clamp_of,
+    common_setting,
     hwc,
     hwio,
     number,
-    refusal,
     rename,
     require,
     taps_of,
@@ -32,24 +30,26 @@ from tools.convert_weights.networks.stylegan2.parts import (
 from tools.convert_weights.readers.structure import Record
 
 
-def draft_ada(network: Record, arrays: Mapping[str, np.ndarray], name: str) -> Draft:
+def draft_ada(modules: Mapping[str, Record], arrays: Mapping[str, np.ndarray], name: str) -> Draft:
     """Returns what a pickled network with these arrays holds.
+
+    modules: those below the network, by path, with their settings.
 
     Raises: InputError, which begins with `name`, if that is no StyleGAN2 generator.
     """
-    found, filters = rename(arrays, _names(), name)
-    modules = _modules(network)
+    found, filters = rename(arrays, NAMES, name)
     dense, conv, modulated = r"mapping\.fc\d+", r".*\.conv[01]", r".*\.(conv[01]|torgb)"
     for pattern in (dense, conv):
-        require("activation", _common(modules, pattern, "activation", name), ("lrelu",), name)
-    use_noise = _common(modules, conv, "use_noise", name)
+        activation = common_setting(modules, pattern, "activation", name)
+        require("activation", activation, ("lrelu",), name)
+    use_noise = common_setting(modules, conv, "use_noise", name)
     require("use_noise", use_noise, (True, False), name)
     settings = Settings(
-        mapping_rate=number("bias_gain", _common(modules, dense, "bias_gain", name), name),
+        mapping_rate=number("bias_gain", common_setting(modules, dense, "bias_gain", name), name),
         resample_taps=taps_of(filters, name),
-        clamp=clamp_of(_common(modules, modulated, "conv_clamp", name), name),
+        clamp=clamp_of(common_setting(modules, modulated, "conv_clamp", name), name),
     )
-    return Draft(found, settings, has_noise=bool(use_noise))
+    return Draft(found, settings, has_noise=bool(use_noise), told=_told(modules))
 
 
 def draft_ada_state(
@@ -59,9 +59,24 @@ def draft_ada_state(
 
     Raises: InputError, which begins with `name`, if that is no StyleGAN2 generator.
     """
-    found, filters = rename(state, _names(), name)
+    found, filters = rename(state, NAMES, name)
     has_noise = any(path.endswith("/noise_strength") for path in found)
     return Draft(found, Settings(mapping_rate, taps_of(filters, name), clamp), has_noise)
+
+
+def _told(modules: Mapping[str, Record]) -> dict[str, int]:
+    """Returns the sizes that the mapping and the synthesis keep beside their arrays."""
+    keys = {
+        "z_dim": ("mapping", "z_dim"),
+        "label_dim": ("mapping", "c_dim"),
+        "image_channels": ("synthesis", "img_channels"),
+    }
+    found = {
+        ours: modules[part].state.get(theirs)
+        for ours, (part, theirs) in keys.items()
+        if part in modules
+    }
+    return {key: value for key, value in found.items() if isinstance(value, int)}
 
 
 def _names() -> Names:
@@ -87,23 +102,5 @@ def _names() -> Names:
     return names
 
 
-def _modules(network: Record, prefix: str = "") -> dict[str, Record]:
-    """Returns the modules below a network by path; `network_arrays` has checked their states."""
-    found: dict[str, Record] = {}
-    for key, module in network.state["_modules"].items():
-        if isinstance(module, Record):
-            found |= {f"{prefix}{key}": module} | _modules(module, f"{prefix}{key}.")
-    return found
-
-
-def _common(modules: Mapping[str, Record], pattern: str, key: str, name: str) -> Any:
-    """Returns the attribute that all modules whose path matches have in common."""
-    values = [
-        module.state.get(key, "nothing")
-        for path, module in modules.items()
-        if re.fullmatch(pattern, path)
-    ]
-    plain = all(isinstance(value, str | int | float | np.number | None) for value in values)
-    if not plain or not values or any(value != values[0] for value in values):
-        raise refusal(name, f"layers that differ in {key} or lack it")
-    return values[0]
+# The arrays of such a network, by name.
+NAMES: Names = _names()

@@ -17,12 +17,14 @@ import numpy as np
 from navigan_jax import params as params_lib
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import make_generator
-from tools.convert_weights.readers.source_map import Found
+from tools.convert_weights.readers.structure import Found, Record
 
 # Draws of z for an average w that a file lacks, as the rosinality program makes it.
 AVERAGE_DRAWS = 4096
 # Of the mapping, in all official programs; a bare state dict does not say it.
 MAPPING_RATE = 0.01
+# Of the constant noise that is drawn for a file that lacks it.
+NOISE_SEED = 0
 
 Config = dict[str, Any]
 Params = dict[str, Any]
@@ -60,12 +62,20 @@ class Settings(NamedTuple):
 class Draft:
     """A network that was found, renamed, but not yet checked.
 
-    arrays: by our path, views of what was read. has_noise: whether its layers have noise.
+    arrays: by our path, views of what was read. has_noise: whether its layers have noise. told:
+    keys of the config whose values the file says too, beside the arrays that show them.
     """
 
     arrays: Mapping[str, Found]
     settings: Settings
     has_noise: bool = True
+    told: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def lacks_noise(self) -> bool:
+        """Whether all layers have a strength of their noise, and none has the noise itself."""
+        ends = [path.rpartition("/")[2] for path in self.arrays]
+        return self.has_noise and "noise_strength" in ends and "noise" not in ends
 
 
 def transposed(array: np.ndarray) -> np.ndarray:
@@ -149,6 +159,8 @@ def finish(
     flat = {path: view + added if added else view for path, (view, added) in draft.arrays.items()}
     if not draft.has_noise:
         flat |= _silence(flat, name)
+    if draft.lacks_noise:
+        flat |= _draw_noise(flat, name)
     lacks_average = _AVERAGE not in flat
     if lacks_average:
         widths = [flat[path].shape for path in flat if re.fullmatch(r"mapping/fc\d+/bias", path)]
@@ -158,6 +170,9 @@ def finish(
             {path: np.array(array, np.float32, order="C") for path, array in flat.items()}
         )
     config = _config_of(flat, draft.settings, name) | {"label_names": list(label_names)}
+    for key, value in draft.told.items():
+        if config[key] != value:
+            raise refusal(name, f"settings that say {key} {value} beside arrays of {config[key]}")
     try:
         generator = make_generator("stylegan2", config)
     except InputError as error:
@@ -170,11 +185,35 @@ def finish(
     return config, params
 
 
+def average_of(latent_avg: np.ndarray, name: str) -> np.ndarray:
+    """Returns the average w, of which encoders keep a copy for each layer.
+
+    Raises: InputError, which begins with `name`, if the copies differ.
+    """
+    if latent_avg.ndim < 2:
+        return latent_avg.reshape(-1)
+    rows = latent_avg.reshape(-1, latent_avg.shape[-1])
+    if not len(rows) or not np.array_equal(rows, np.broadcast_to(rows[0], rows.shape)):
+        raise refusal(
+            name,
+            f"a latent_avg of shape {list(latent_avg.shape)} whose rows differ; the average is "
+            "one w for all layers",
+        )
+    return rows[0]
+
+
 def describe_average(draft: Draft, draws: int) -> str:
     """Returns where the average w of a network is from."""
     if _AVERAGE in draft.arrays:
         return "in the file"
     return f"not in the file: mean of {draws} draws, seed 0"
+
+
+def describe_noise(draft: Draft) -> str:
+    """Returns where the constant noise of a network is from; nothing where it is in the file."""
+    if not draft.has_noise:
+        return "none: the network has no noise"
+    return f"not in the file: drawn once, seed {NOISE_SEED}" if draft.lacks_noise else ""
 
 
 def _config_of(flat: Mapping[str, np.ndarray], settings: Settings, name: str) -> Config:
@@ -230,13 +269,48 @@ def _first_size(flat: Mapping[str, np.ndarray], name: str) -> tuple[int, int]:
 def _silence(flat: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
     """Returns noise of strength 0 for the layers of a network that has none."""
     found: dict[str, np.ndarray] = {}
-    height, width = _first_size(flat, name)
-    for path in flat:
-        if match := re.fullmatch(r"(synthesis/b(\d+)/conv[01])/kernel", path):
-            found[f"{match[1]}/noise_strength"] = np.zeros(())
-            times = int(match[2]) // 4
-            found[f"{match[1]}/noise"] = np.zeros((height * times, width * times))
+    for path, size in _noise_sizes(flat, name).items():
+        found |= {f"{path}/noise_strength": np.zeros(()), f"{path}/noise": np.zeros(size)}
     return found
+
+
+def _draw_noise(flat: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    """Returns noise for the layers of a network whose file has none, always the same.
+
+    The programs draw it once, when they make a network, so one draw is as good as another.
+    """
+    random = np.random.RandomState(NOISE_SEED)
+    return {
+        f"{path}/noise": random.standard_normal(size)
+        for path, size in sorted(_noise_sizes(flat, name).items())
+    }
+
+
+def _noise_sizes(flat: Mapping[str, np.ndarray], name: str) -> dict[str, tuple[int, int]]:
+    """Returns height and width of the features of each convolution, by its path."""
+    height, width = _first_size(flat, name)
+    matches = (re.fullmatch(r"(synthesis/b(\d+)/conv[01])/kernel", path) for path in flat)
+    return {
+        match[1]: (height * (int(match[2]) // 4), width * (int(match[2]) // 4))
+        for match in matches
+        if match
+    }
+
+
+def common_setting(modules: Mapping[str, Record], pattern: str, key: str, name: str) -> Any:
+    """Returns the attribute that all modules whose path matches have in common.
+
+    Raises: InputError, which begins with `name`, if some differ or lack it.
+    """
+    values = [
+        module.state.get(key, "nothing")
+        for path, module in modules.items()
+        if re.fullmatch(pattern, path)
+    ]
+    plain = all(isinstance(value, str | int | float | np.number | None) for value in values)
+    if not plain or not values or any(value != values[0] for value in values):
+        raise refusal(name, f"layers that differ in {key} or lack it")
+    return values[0]
 
 
 def require(key: str, value: Any, allowed: tuple[Any, ...], name: str) -> None:
@@ -274,8 +348,8 @@ def listed(values: Iterable[Any]) -> str:
 def refusal(name: str, got: str) -> InputError:
     """Returns the error for a file called `name` that holds something else."""
     return InputError(
-        f"{name}: expected a StyleGAN2 generator; got {got}; allowed: the state dict of "
-        "rosinality/stylegan2-pytorch or NaviGAN (g_ema), G_ema of NVIDIA's PyTorch programs or "
-        "its state dict, Gs of its TensorFlow programs (configurations e and f); "
+        f"{name}: expected a StyleGAN2 generator; got {got}; allowed, in any wrapper: the network "
+        "or state dict of rosinality/stylegan2-pytorch or NaviGAN (g_ema), that of NVIDIA's "
+        "PyTorch programs (G_ema), Gs of its TensorFlow programs (configurations e and f); "
         "see what the file is with: python -m tools.convert_weights inspect FILE"
     )

@@ -1,9 +1,13 @@
 """StyleGAN2 in the names of rosinality/stylegan2-pytorch, which NaviGAN uses too.
 
-The files do not say the mapping's learning-rate multiplier. The filters are stored times 4.
+A state dict does not say the mapping's learning-rate multiplier; a pickled module does. The filters
+are stored times 4. In this program z, w and all layers between have one size, and there are no
+labels: a first layer that takes more than that is of another network.
 """
 
+import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -15,14 +19,30 @@ from tools.convert_weights.networks.stylegan2.parts import (
     Names,
     Settings,
     Target,
+    average_of,
+    common_setting,
     hwc,
     hwio,
+    number,
+    refusal,
     rename,
+    require,
     single,
     taps_of,
     transposed,
 )
-from tools.convert_weights.readers.source_map import Found
+from tools.convert_weights.readers.structure import Found, Record
+
+_DENSE = r"style\.[1-9]\d*"
+# What the modules of a pickled network may say: all networks of this program say the same.
+_SETTINGS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
+    (_DENSE, "activation", ("fused_lrelu", True)),
+    (r".*\.activate", "negative_slope", (0.2,)),
+    (r".*\.activate", "scale", (2**0.5,)),
+    (r"(conv1|convs\.\d+)\.conv", "demodulate", (True,)),
+    (r"to_rgb.*\.conv", "demodulate", (False,)),
+)
+_NO_MODULES: Mapping[str, Record] = {}
 
 
 def draft_rosinality(
@@ -31,15 +51,62 @@ def draft_rosinality(
     name: str,
     *,
     mapping_rate: float,
+    modules: Mapping[str, Record] = _NO_MODULES,
 ) -> Draft:
     """Returns what a state dict in these names holds.
 
+    latent_avg: the average w, once or once a layer. modules: of a pickled network those below it,
+    by path; what they say goes before `mapping_rate`.
+
     Raises: InputError, which begins with `name`, if that is no StyleGAN2 generator.
     """
-    arrays, filters = rename(state, _names(), name)
+    arrays, filters = rename(state, NAMES, name)
+    _check_mapping(arrays, name)
     if latent_avg is not None:
-        arrays["mapping/w_avg"] = Found(latent_avg.reshape(-1))
+        arrays["mapping/w_avg"] = Found(average_of(latent_avg, name))
+    for pattern, key, allowed in _SETTINGS:
+        if (value := _setting(modules, pattern, key, name)) is not None:
+            require(key, value, allowed, name)
+    if (rate := mapping_rate_of(modules, name)) is not None:
+        mapping_rate = rate
     return Draft(arrays, Settings(mapping_rate, taps_of(filters, name), clamp=None))
+
+
+def mapping_rate_of(modules: Mapping[str, Record], name: str) -> float | None:
+    """Returns the mapping's learning-rate multiplier if the modules of a network say it.
+
+    Raises: InputError, which begins with `name`, if they say different ones.
+    """
+    rate = _setting(modules, _DENSE, "lr_mul", name)
+    return None if rate is None else number("lr_mul", rate, name)
+
+
+def _setting(modules: Mapping[str, Record], pattern: str, key: str, name: str) -> Any:
+    """Returns what all modules whose path matches say of a setting; None if none of them does."""
+    if any(re.fullmatch(pattern, path) and key in modules[path].state for path in modules):
+        return common_setting(modules, pattern, key, name)
+    return None
+
+
+def _check_mapping(arrays: Mapping[str, Found], name: str) -> None:
+    """Refuses a mapping whose layers differ in size, as one with a label or its own z does."""
+    kernels = [
+        found.view
+        for path, found in arrays.items()
+        if path.startswith("mapping/") and found.view.ndim == 2
+    ]
+    if not kernels:
+        return  # what is missing is told with the rest
+    inputs, width = kernels[0].shape[0], kernels[-1].shape[1]
+    if inputs != width:
+        raise refusal(
+            name,
+            f"style.1.weight with {inputs} inputs where w has {width}: a network with labels or "
+            "another z, for which the names of this program have no place; convert the file that "
+            "it was made of",
+        )
+    if len({size for kernel in kernels for size in kernel.shape}) > 1:
+        raise refusal(name, "layers style.N of different sizes, which this program does not have")
 
 
 def _names() -> Names:
@@ -69,3 +136,7 @@ def _names() -> Names:
         names[f"{theirs}.conv.modulation.weight"] = Target(f"{path}/affine/kernel", transposed)
         names[f"{theirs}.conv.modulation.bias"] = Target(f"{path}/affine/bias")
     return names
+
+
+# The arrays of such a network, by name.
+NAMES: Names = _names()

@@ -1,9 +1,11 @@
 """StyleGAN2 in the names of NVIDIA's TensorFlow programs: stylegan2 and stylegan2-ada.
 
 Kernels are HWIO already. Those of the doubling convolutions are stored turned by 180 degrees, and
-the biases of styles without their 1.
+the biases of styles without their 1. Forks for images of any aspect begin with another size than
+4x4, and some name the blocks after their sides.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +29,7 @@ from tools.convert_weights.networks.stylegan2.parts import (
     taps_of,
     turned,
 )
-from tools.convert_weights.readers.structure import Record
+from tools.convert_weights.readers.structure import Found, Record
 
 _DEFAULTS: Mapping[str, Any] = {
     "mapping_lrmul": 0.01,
@@ -49,6 +51,8 @@ _ALLOWED: Mapping[str, tuple[Any, ...]] = {
     "mapping_func": ("G_mapping",),
     "synthesis_func": ("G_synthesis", "G_synthesis_stylegan2"),
 }
+# Sizes that the settings say too.
+_TOLD = {"latent_size": "z_dim", "label_size": "label_dim", "num_channels": "image_channels"}
 # Sizes, which the arrays show, and what acts only in training or is chosen at run time.
 _WITHOUT_EFFECT = frozenset(
     (
@@ -58,9 +62,13 @@ _WITHOUT_EFFECT = frozenset(
         *("dlatent_avg_beta", "w_avg_beta", "style_mixing_prob", "structure"),
         *("fused_modconv", "num_fp16_res", "dtype"),
         *("truncation_psi", "truncation_cutoff", "truncation_psi_val", "truncation_cutoff_val"),
-        "randomize_noise",
+        *("randomize_noise", "impl", "verbose"),
+        # Of forks: the sizes, once more; those in _check_sizes have to agree with the arrays.
+        *("min_h", "min_w", "init_res", "resolution_h", "resolution_w", "res_log2"),
+        *("size", "scale_type"),
     )
 )
+_CONST = re.compile(r"synthesis/(\d+)x(\d+)/Const/const")
 
 
 def draft_tensorflow(network: Record, arrays: Mapping[str, np.ndarray], name: str) -> Draft:
@@ -68,7 +76,7 @@ def draft_tensorflow(network: Record, arrays: Mapping[str, np.ndarray], name: st
 
     Raises: InputError, which begins with `name`, if that is no StyleGAN2 generator.
     """
-    found, _ = rename(arrays, _names(), name)
+    found, _ = rename(arrays, _names(_first_sides(arrays, name)), name)
     given = network.state.get("static_kwargs")
     if not isinstance(given, dict):
         raise refusal(name, "a network without its settings (static_kwargs)")
@@ -79,6 +87,7 @@ def draft_tensorflow(network: Record, arrays: Mapping[str, np.ndarray], name: st
     for key in chosen.keys() - _WITHOUT_EFFECT:
         if key not in _DEFAULTS:
             raise refusal(name, f"the setting {key}={chosen[key]!r}, which is unknown here")
+    _check_sizes(chosen, found, name)
     settings = {**_DEFAULTS, **chosen}
     for key, allowed in _ALLOWED.items():
         require(key, settings[key], allowed, name)
@@ -95,15 +104,59 @@ def draft_tensorflow(network: Record, arrays: Mapping[str, np.ndarray], name: st
             labels="concatenated" if "mapping/LabelConcat/weight" in arrays else "embedded",
         ),
         has_noise=bool(settings["use_noise"]),
+        told={
+            ours: given[theirs] for theirs, ours in _TOLD.items() if type(given.get(theirs)) is int
+        },
     )
 
 
-def _names() -> Names:
+def _first_sides(arrays: Mapping[str, np.ndarray], name: str) -> tuple[int, int]:
+    """Returns the two numbers in the name of the first block, which holds the constant."""
+    matches = {match: arrays[key] for key in arrays if (match := _CONST.fullmatch(key))}
+    if len(matches) != 1:
+        raise refusal(name, f"{len(matches)} constants synthesis/4x4/Const/const")
+    ((match, constant),) = matches.items()
+    sides = int(match[1]), int(match[2])
+    # Some forks keep the name 4x4 whatever the size; the others name the sides.
+    if sides != (4, 4) and sorted(sides) != sorted(constant.shape[2:]):
+        raise refusal(name, f"{match[0]} of shape {list(constant.shape)}")
+    return sides
+
+
+def _check_sizes(settings: Mapping[str, Any], found: Mapping[str, Found], name: str) -> None:
+    """Refuses settings of forks that say other sizes than the arrays have.
+
+    Images that are stretched or padded on the way to another size are another network.
+    """
+    constant = found["synthesis/b4/const"].view
+    first = constant.shape[:2]
+    blocks = sum(path.endswith("/conv1/kernel") for path in found)
+    height, width = (side << (blocks - 1) for side in first)
+    wanted = {
+        "min_h": first[0],
+        "min_w": first[1],
+        "init_res": first,
+        "resolution_h": height,
+        "resolution_w": width,
+        "size": (height, width),
+    }
+    for key in wanted.keys() & settings.keys():
+        value = settings[key]
+        value = tuple(value) if isinstance(value, list) else value
+        if value != wanted[key]:
+            raise refusal(
+                name, f"the setting {key}={value!r} beside arrays of an image of {height}x{width}"
+            )
+
+
+def _names(first: tuple[int, int]) -> Names:
     names = {
         "lod": Target(UNUSED),
         "dlatent_avg": Target("mapping/w_avg"),
         "mapping/LabelConcat/weight": Target("mapping/embed/kernel"),
-        "synthesis/4x4/Const/const": Target("synthesis/b4/const", single(1, hwc)),
+        f"synthesis/{first[0]}x{first[1]}/Const/const": Target(
+            "synthesis/b4/const", single(1, hwc)
+        ),
     }
     dense = {f"Dense{index}": f"fc{index}" for index in range(MOST_LAYERS)}
     for theirs, ours in (dense | {"LabelEmbed": "embed"}).items():
@@ -115,7 +168,8 @@ def _names() -> Names:
             {"Conv0_up": "conv0", "Conv1": "conv1", "Skip": "skip"} if block else {"Conv": "conv1"}
         )
         for theirs, ours in (parts | {"ToRGB": "torgb"}).items():
-            prefix, path = f"synthesis/{side}x{side}/{theirs}", f"synthesis/b{side}/{ours}"
+            sides = "x".join(str(number << block) for number in first)
+            prefix, path = f"synthesis/{sides}/{theirs}", f"synthesis/b{side}/{ours}"
             kernel = Target(f"{path}/kernel")
             names[f"{prefix}/weight"] = kernel._replace(turn=turned) if ours == "conv0" else kernel
             names[f"{prefix}/mod_weight"] = Target(f"{path}/affine/kernel")

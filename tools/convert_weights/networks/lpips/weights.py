@@ -22,7 +22,15 @@ LAYERS = {
 }
 
 _BACKBONE_KEY = re.compile(r"(?:features|net\.slice\d+)\.(\d+)\.(?:(\w+)\.)?(weight|bias)")
-_LINEAR_KEY = re.compile(r"(?:lin|lins\.)(\d+)\.model\.1\.weight")
+# The layer stands behind a dropout, whose place is 0, or alone where the module was made without.
+LINEAR_KEY = re.compile(r"(?:lin|lins\.)(\d+)\.model\.[01]\.weight")
+# What the distance has no use for: the classifier behind the features.
+_UNUSED_KEY = re.compile(r"(?:classifier|pre_logits|head|fc)\..+")
+# The module's own scaling of images, which belongs to its version; a neutral one is none.
+_SCALING = {
+    "scaling_layer.shift": ((-0.030, -0.088, -0.188), 0.0),
+    "scaling_layer.scale": ((0.458, 0.448, 0.450), 1.0),
+}
 
 
 def _reject(key: str, expected: str, got: str) -> InputError:
@@ -35,9 +43,14 @@ def _reject(key: str, expected: str, got: str) -> InputError:
 def _backbone(net: str, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     flat: dict[str, np.ndarray] = {}
     for key, array in state.items():
+        if key in _SCALING:
+            _check_scaling(key, array)
+            continue
+        if LINEAR_KEY.fullmatch(key) or _UNUSED_KEY.fullmatch(key):
+            continue
         match = _BACKBONE_KEY.fullmatch(key)
         if not match:
-            continue  # classifier, scaling layer, linear weights
+            raise _reject(key, f"weights of {net} and of LPIPS alone", "an array of another layer")
         index, part, kind = match.groups()
         layer = LAYERS[net].get(int(index))
         if layer is None:
@@ -52,10 +65,17 @@ def _backbone(net: str, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
     return flat
 
 
+def _check_scaling(key: str, array: np.ndarray) -> None:
+    published, neutral = _SCALING[key]
+    flat = np.asarray(array, np.float32).reshape(-1)
+    if flat.shape != (3,) or not (np.allclose(flat, published) or np.all(flat == neutral)):
+        raise _reject(key, f"{list(published)}, as LPIPS scales its images", str(flat.tolist()[:8]))
+
+
 def _linear(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     flat: dict[str, np.ndarray] = {}
     for key, array in state.items():
-        match = _LINEAR_KEY.fullmatch(key)
+        match = LINEAR_KEY.fullmatch(key)
         if not match:
             continue
         if array.ndim != 4 or array.shape != (1, array.size, 1, 1):
@@ -76,9 +96,9 @@ def from_state_dicts(
     """Returns (config, params) of `navigan_jax.perceptual.lpips`, in float32.
 
     backbone_state: keys "features.N..." (torchvision) or "net.sliceK.N..." (LPIPS module), kernels
-        OIHW; keys of other parts are ignored, so a whole module's state will do.
-    linear_state: keys "linN.model.1.weight" or "lins.N.model.1.weight"; None for LPIPS without
-        linear weights.
+        OIHW; the whole state of either, with its classifier or its linear weights, will do.
+    linear_state: keys "linN.model.1.weight" or "lins.N.model.1.weight", with 0 for 1 where the
+        module was made without dropout; None for LPIPS without linear weights.
     Raises: InputError if a weight is missing, unexpected, misshapen, not finite or negative.
     """
     config: dict[str, Any] = {"net": net, "version": version, "linear": linear_state is not None}

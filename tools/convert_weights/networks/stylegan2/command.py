@@ -7,15 +7,15 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Callable
 
 from navigan_jax.checkpoints import make_folder
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import write_generator
 from tools.convert_weights.download import NoConnection
 from tools.convert_weights.known_networks import KNOWN_NETWORKS, fetch_network
+from tools.convert_weights.networks.base import Opener, add_choice, check_output
 from tools.convert_weights.networks.stylegan2.parts import AVERAGE_DRAWS, MAPPING_RATE
-from tools.convert_weights.networks.stylegan2.reading import NETWORKS, Options, read_stylegan2
+from tools.convert_weights.networks.stylegan2.reading import Options, from_foreign
 
 _MOST_DRAWS = 1_000_000
 
@@ -35,12 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="every official network, some 19 GB; --out is then a folder; those in it are kept",
     )
-    parser.add_argument(
-        "--network",
-        metavar="NAME",
-        choices=NETWORKS,
-        help="which generator of the file: g_ema, g, G_ema, G or Gs; default: the average",
-    )
+    add_choice(parser)
     parser.add_argument(
         "--mapping-rate",
         type=_positive,
@@ -112,10 +107,29 @@ def options_of(arguments: argparse.Namespace) -> Options:
     return Options(**{name: getattr(arguments, name) for name in names})
 
 
-def convert_one(source: str, out: str, options: Options) -> None:
+def convert(arguments: argparse.Namespace, open_file: Opener) -> str | None:
+    """Converts as the user said; see `base.Network`.
+
+    Raises: InputError.
+    """
+    options = options_of(arguments)
+    if not arguments.all_known:
+        check_output(arguments.out, arguments.source)
+        convert_one(arguments.source, arguments.out, options, open_file)
+        return arguments.out
+    if options != Options():
+        raise InputError(
+            "--all-known: expected no other option than --out; got one that is of a single "
+            "file; leave it out, or convert that network by its name"
+        )
+    convert_all(arguments.out, open_file)
+    return None
+
+
+def convert_one(source: str, out: str, options: Options, open_file: Opener) -> None:
     """Converts a file or, where there is no such file, the official network of that name.
 
-    Raises: InputError as `read_stylegan2`, or if the network cannot be had.
+    Raises: InputError as `from_foreign`, or if the network cannot be had.
     """
     if not os.path.exists(source):
         if source in KNOWN_NETWORKS:
@@ -127,15 +141,15 @@ def convert_one(source: str, out: str, options: Options) -> None:
                 f"{source}: expected a file or an official network; got neither; {hint}"
                 f"allowed: {', '.join(KNOWN_NETWORKS)}"
             )
-    config, params, origin = read_stylegan2(source, options)
+    config, params, origin = from_foreign(open_file(source), options)
     write_generator(out, "stylegan2", config, params, origin)
 
 
-def convert_all(folder: str, say: Callable[[str], None]) -> None:
+def convert_all(folder: str, open_file: Opener) -> None:
     """Converts every official network into a file of its name in the folder; keeps what is there.
 
-    say: is told of each. Without a network nothing more is tried; a single network that fails
-    keeps none of the others back.
+    A line is printed for each. Without a connection nothing more is tried; a single network that
+    fails keeps none of the others back.
 
     Raises: InputError at the end, naming each network that failed and why.
     """
@@ -145,10 +159,10 @@ def convert_all(folder: str, say: Callable[[str], None]) -> None:
         out = pathlib.Path(target) / f"{name}.safetensors"
         label = f"{index} of {len(KNOWN_NETWORKS)}  {name}"
         if out.exists():
-            say(f"{label}: already there")
+            print(f"{label}: already there")
             continue
         try:
-            convert_one(name, str(out), Options())
+            convert_one(name, str(out), Options(), open_file)
         except NoConnection as error:
             raise InputError(
                 f"--all-known: expected a network connection; got none at {label}; {error}; "
@@ -156,9 +170,9 @@ def convert_all(folder: str, say: Callable[[str], None]) -> None:
             ) from error
         except InputError as error:
             failures.append(str(error))
-            say(f"{label}: failed")
+            print(f"{label}: failed")
         else:
-            say(f"{label}: {out}")
+            print(f"{label}: {out}")
     if failures:
         raise InputError(
             f"--all-known: expected {len(KNOWN_NETWORKS)} networks; got "

@@ -7,9 +7,10 @@ import pytest
 
 from navigan_jax.errors import InputError
 from tests.tools.crafting import state_dict_file, torch_zip, zip_archive
-from tools.convert_weights import lpips_sources
-from tools.convert_weights.lpips_sources import collect, has_linear, net_of
-from tools.convert_weights.networks.lpips import LAYERS
+from tools.convert_weights.foreign import read_foreign
+from tools.convert_weights.networks.lpips import sources as lpips_sources
+from tools.convert_weights.networks.lpips.sources import collect, has_linear, net_of
+from tools.convert_weights.networks.lpips.weights import LAYERS
 
 State = dict[str, np.ndarray]
 NETS = sorted(LAYERS)
@@ -37,7 +38,7 @@ def write(path: pathlib.Path, state: State, *, legacy: bool = False) -> pathlib.
 
 def gather(net: str = "vgg", **options: object) -> lpips_sources.Sources:
     defaults = {"version": "0.1", "source": None, "linear_source": None, "with_linear": True}
-    return collect(net, **(defaults | options))  # type: ignore[arg-type]
+    return collect(net, open_file=read_foreign, **(defaults | options))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("module", [False, True])
@@ -141,7 +142,7 @@ def test_unknown_net_is_refused() -> None:
     ("state", "message"),
     [
         (backbone("alex"), r"expected the convolutions of vgg, .*; got alex \(features\.0\.weight"),
-        (linear(1), r"got no known net \(lin0\.model\.1\.weight\)"),
+        (linear(1), r"got no known net: .* such as lin0\.model\.1\.weight;"),
         ({"main.0.weight": np.zeros(1, np.float32)}, "got no known net"),
     ],
     ids=["another net", "linear weights", "another network"],
@@ -165,5 +166,5 @@ def test_content_that_is_no_state_dict_is_refused(content: object, tmp_path: pat
     """Only tensors by name are a state."""
     path = tmp_path / "b.pth"
     path.write_bytes(torch_zip(content, {}))
-    with pytest.raises(InputError, match=r"expected a state dict.*save the state_dict\(\)"):
+    with pytest.raises(InputError, match=r"got no known net: a (dict|list) of .*; no arrays"):
         gather("vgg", source=path)

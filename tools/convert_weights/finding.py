@@ -1,0 +1,256 @@
+"""Finds a network in what a file holds, however it is wrapped.
+
+A network is told by one of its arrays, its anchor. Whatever stands before the anchor's own name
+(`state_dict.`, `module.`, `_orig_mod.`, `decoder.`, the position in a list, any of them in any
+order) is the wrapper, and the arrays below the same wrapper are the network. So no wrapper has to
+be known. Names matter for one thing: of several networks that fit, the average of training goes
+before the network that was trained, and a discriminator is never preferred.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from navigan_jax.errors import InputError
+from tools.convert_weights.readers.modules import ATTRIBUTES, Contents, is_module, is_tensorflow
+from tools.convert_weights.readers.structure import Record
+
+T = TypeVar("T")
+
+# What PyTorch itself wraps modules in, and parts of a path that tell nothing of what they hold and
+# so are left out of a network's label.
+_ENGINES = frozenset(("module", "_orig_mod"))
+_WRAPPERS = _ENGINES | {"state_dict", "model", "model_state_dict", "main"}
+_AVERAGE = re.compile(r"(?:^|[^a-z])ema|ema(?:$|[^a-z])|shadow|average|(?:^|[^a-z])(?:avg|gs)$")
+_GENERATOR = re.compile(r"(?:^|[^a-z0-9])(?:g|gen|netg|decoder)(?:$|[^a-z])|generator")
+_DISCRIMINATOR = re.compile(r"(?:^|[^a-z0-9])(?:d|disc|netd|critic)(?:$|[^a-z])|discriminator")
+_LISTED = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """One way in which a network's arrays are named.
+
+    anchor: a pattern of the name of an array that the network always has. is_anchor: whether an
+    array may be that one. knows: whether a name is one of the network's arrays.
+    """
+
+    name: str
+    anchor: str
+    knows: Callable[[str], bool]
+    is_anchor: Callable[[np.ndarray], bool] = lambda array: True
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """Arrays that may be a network.
+
+    label: what the network is called here, short; path: its whole place in the file. arrays: by
+    their names below the wrapper. record: the pickled object that it is, if it is one. siblings:
+    names of arrays that stand beside the network in the very module or state dict that it is a
+    part of; none if that part is named as a network of its own, such as `generator`.
+    """
+
+    label: str
+    path: str
+    form: str
+    arrays: Mapping[str, np.ndarray]
+    record: Record | None
+    siblings: tuple[str, ...]
+    contents: Contents
+
+    @property
+    def modules(self) -> dict[str, Record]:
+        """The pickled modules below the network, by their paths there."""
+        prefix = f"{self.path}." if self.path else ""
+        return {
+            path.removeprefix(prefix): record
+            for path, record in self.contents.records.items()
+            if path.startswith(prefix) and path != self.path and isinstance(record.state, dict)
+        }
+
+    def beside(self, key: str) -> Any:
+        """Returns the value of that name in the network or in any wrapper around it, or None."""
+        parts = re.split(r"(?<=[./])", self.path + ".") if self.path else [""]
+        for count in range(len(parts), -1, -1):
+            leaf = self.contents.leaves.get("".join(parts[:count]) + key)
+            if leaf is not None and leaf.value is not None:
+                return leaf.value
+        return None
+
+
+def find(contents: Contents, forms: Sequence[Form]) -> list[Candidate]:
+    """Returns all places where a network in one of the forms may be, the preferred ones first."""
+    prefixes: dict[tuple[str, str], tuple[Form, int]] = {}
+    for form in forms:
+        anchor = re.compile(rf"(.*[./])?(?:{form.anchor})")
+        for name, leaf in contents.leaves.items():
+            is_weight = isinstance(leaf.value, np.ndarray) and leaf.home != ATTRIBUTES
+            match = anchor.fullmatch(name) if is_weight else None
+            if match and form.is_anchor(leaf.value):
+                prefixes.setdefault((match[1] or "", form.name), (form, leaf.home))
+    paths = [prefix.rstrip("./") for prefix, _ in prefixes]
+    labels = _labels(paths, contents)
+    found = [
+        Candidate(
+            label=label,
+            path=path,
+            form=form.name,
+            arrays=_arrays_below(prefix, home, form, contents),
+            record=contents.records.get(path),
+            siblings=_siblings(prefix, home, contents),
+            contents=contents,
+        )
+        for (prefix, _), (form, home), path, label in zip(
+            prefixes, prefixes.values(), paths, labels, strict=True
+        )
+    ]
+    return sorted(_different(found), key=_rank)
+
+
+def choose(
+    candidates: Sequence[Candidate], read: Callable[[Candidate], T], wanted: str | None, name: str
+) -> tuple[Candidate, T]:
+    """Returns the network that the user named, or else the preferred one, and what `read` makes
+    of it.
+
+    candidates: one or more, in the order of `find`. read: raises an InputError for a candidate
+    that is another network. name: what messages call the file.
+
+    Raises: that error if no candidate will do; an InputError if several will do equally well.
+    """
+    if wanted is not None:
+        named = [
+            candidate for candidate in candidates if wanted in (candidate.label, candidate.path)
+        ]
+        if not named:
+            raise InputError(
+                f"{name}: expected a file with the network {wanted!r}; got one with "
+                f"{_listed([candidate.label for candidate in candidates])}; choose one of these "
+                "with --network, or leave it out"
+            )
+        return named[0], read(named[0])
+    fitting: list[tuple[Candidate, T]] = []
+    errors: list[InputError] = []
+    for candidate in candidates:
+        if _rank(candidate) != _rank(candidates[0]):
+            break
+        try:
+            fitting.append((candidate, read(candidate)))
+        except InputError as error:
+            errors.append(error)
+    if not fitting:
+        raise errors[0]
+    if len(fitting) > 1:
+        labels = [candidate.label for candidate, _ in fitting]
+        raise InputError(
+            f"{name}: expected one network; got {len(labels)} that fit equally well, "
+            f"{_listed(labels)}; choose one of these with --network"
+        )
+    return fitting[0]
+
+
+def describe(contents: Contents) -> str:
+    """Returns in words what a file holds, for the message that no network was found."""
+    root, arrays = contents.root, list(contents.arrays)
+    if isinstance(root, dict):
+        text = f"a dict of {_listed(list(map(str, root)))}"
+    elif isinstance(root, Record):
+        text = f"an object {root.name}"
+    else:
+        size = f" of {len(root)}" if isinstance(root, list | tuple) else ""
+        text = f"a {type(root).__name__}{size}"
+    classes = {
+        record.name
+        for path, record in contents.records.items()
+        if not (is_module(record) or is_tensorflow(record)) or path.count(".") < 1
+    }
+    if classes and not isinstance(root, Record):
+        text += f"; objects {_listed(sorted(classes))}"
+    if not arrays:
+        return f"{text}; no arrays"
+    samples = arrays[:: max(1, len(arrays) // _LISTED)]
+    return f"{text}; {len(arrays)} arrays, such as {', '.join(samples[:_LISTED])}"
+
+
+def _arrays_below(
+    prefix: str, home: int, form: Form, contents: Contents
+) -> Mapping[str, np.ndarray]:
+    """Returns the arrays of a network by their own names.
+
+    These are all arrays of the container that holds the anchor, and all of any other container
+    below the wrapper if it has an array of the network: what is left over there is for the network
+    to refuse. An optimiser's state, say, is not.
+    """
+    below = {
+        name[len(prefix) :]: leaf
+        for name, leaf in contents.leaves.items()
+        if name.startswith(prefix) and isinstance(leaf.value, np.ndarray)
+    }
+    homes = {home} | {leaf.home for name, leaf in below.items() if form.knows(name)}
+    homes.discard(ATTRIBUTES)
+    return {name: leaf.value for name, leaf in below.items() if leaf.home in homes}
+
+
+def _siblings(prefix: str, home: int, contents: Contents) -> tuple[str, ...]:
+    parent, _, part = prefix.rstrip("./").rpartition(".")
+    if (
+        not part
+        or part in _ENGINES
+        or _AVERAGE.search(part.lower())
+        or _GENERATOR.search(part.lower())
+    ):
+        return ()
+    parent = f"{parent}." if parent else ""
+    return tuple(
+        name.removeprefix(parent)
+        for name, leaf in contents.leaves.items()
+        if leaf.home == home
+        and name.startswith(parent)
+        and not name.startswith(prefix)
+        and isinstance(leaf.value, np.ndarray)
+    )
+
+
+def _different(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Returns the candidates without those that hold the very arrays of one before."""
+    found: dict[tuple[Any, ...], Candidate] = {}
+    for candidate in candidates:
+        identity = tuple(
+            sorted((name, id(array)) for name, array in candidate.arrays.items() if array.ndim)
+        )
+        found.setdefault((candidate.form, identity), candidate)
+    return list(found.values())
+
+
+def _labels(paths: Sequence[str], contents: Contents) -> list[str]:
+    """Returns a short name for each path: without wrappers, unless two would be the same."""
+    bare = "network" if isinstance(contents.root, Record) else "state"
+    short = [
+        ".".join(part for part in path.split(".") if part not in _WRAPPERS) or bare
+        for path in paths
+    ]
+    known: dict[str, set[str]] = {}
+    for label, path in zip(short, paths, strict=True):
+        known.setdefault(label, set()).add(path)
+    return [
+        label if len(known[label]) == 1 else path or bare
+        for label, path in zip(short, paths, strict=True)
+    ]
+
+
+def _rank(candidate: Candidate) -> int:
+    path = candidate.path.lower()
+    if _DISCRIMINATOR.search(path):
+        return 3
+    if _AVERAGE.search(path):
+        return 0
+    return 1 if _GENERATOR.search(path) else 2
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return (", ".join(names[:_LISTED]) or "nothing") + more

@@ -1,0 +1,18 @@
+"""The networks whose files are converted, by the name of their command.
+
+A new one is a file, or a folder, that declares a NETWORK, and a line here.
+"""
+
+from collections.abc import Mapping
+
+from tools.convert_weights.networks import dcgan, lpips, navigan, resnet, stylegan2
+from tools.convert_weights.networks.base import Network
+
+# `inspect` asks in this order, so special cases come before general ones.
+NETWORKS: Mapping[str, Network] = {
+    "navigan": navigan.NETWORK,
+    "stylegan2": stylegan2.NETWORK,
+    "dcgan": dcgan.NETWORK,
+    "lpips": lpips.NETWORK,
+    "resnet18": resnet.NETWORK,
+}

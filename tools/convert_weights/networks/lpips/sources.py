@@ -1,0 +1,140 @@
+"""Where the weights of LPIPS come from: classifiers of torchvision, and LPIPS's own linear weights.
+
+Backbone: a file of torchvision, a saved LPIPS module, or the known file of torchvision, downloaded.
+Linear weights: a file of the original project, the wheel of its package, or the same saved module.
+For a backbone of torchvision they come from the known wheel if no file is given; a saved module is
+never completed from elsewhere.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from navigan_jax.errors import InputError
+from tools.convert_weights.download import BACKBONES, LPIPS_WHEEL, fetch
+from tools.convert_weights.finding import Candidate, Form, choose, describe, find
+from tools.convert_weights.networks.base import Foreign, Opener
+from tools.convert_weights.networks.lpips.weights import LAYERS, LINEAR_KEY
+
+State = Mapping[str, np.ndarray]
+
+_BACKBONE_KEY = re.compile(r"(?:features|net\.slice\d+)\.(\d+)\..+")
+_FIRST = re.compile(r"(?:features|net\.slice1)\.0\.weight")
+
+
+def net_of(names: Iterable[str]) -> str | None:
+    """Returns the net (vgg, alex or squeeze) that has convolutions of these names, or None."""
+    layers = {int(match[1]) for key in names if (match := _BACKBONE_KEY.fullmatch(key))}
+    return next((net for net, known in LAYERS.items() if layers == set(known)), None)
+
+
+def has_linear(names: Iterable[str]) -> bool:
+    """Whether linear weights of LPIPS have some of these names."""
+    return any(LINEAR_KEY.fullmatch(key) for key in names)
+
+
+_BACKBONE = Form(
+    "backbone",
+    _FIRST.pattern,
+    lambda name: bool(_BACKBONE_KEY.fullmatch(name) or LINEAR_KEY.fullmatch(name)),
+)
+_LINEAR = Form("linear", r"(?:lin|lins\.)0\.model\.[01]\.weight", lambda name: has_linear([name]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sources:
+    """State dicts for `weights.from_state_dicts`, and where they were read."""
+
+    backbone: State
+    linear: State | None
+    origin: dict[str, str]
+
+
+def collect(
+    net: str,
+    version: str,
+    open_file: Opener,
+    *,
+    source: str | os.PathLike[str] | None,
+    linear_source: str | os.PathLike[str] | None,
+    with_linear: bool,
+    network: str | None = None,
+    cache: str | os.PathLike[str] | None = None,
+) -> Sources:
+    """Returns the weights of both parts.
+
+    net, version: of LPIPS, for example "vgg" and "0.1". source: the backbone's file; None: the
+    known file of torchvision. linear_source: the linear weights' file or the wheel of lpips; None:
+    those in `source` if it is a saved LPIPS module, else those of the known wheel. with_linear:
+    False leaves them out. network: which network of `source`. cache: the folder of downloaded
+    files; None means the usual one.
+
+    Raises: InputError if a file is missing, damaged, hostile, or of another net, or if a saved
+      module lacks its linear weights.
+    """
+    if net not in BACKBONES:
+        raise InputError(f"lpips: expected a net; got {net!r}; allowed: {', '.join(BACKBONES)}")
+    path = fetch(BACKBONES[net], cache) if source is None else source
+    foreign = open_file(path)
+    backbone = _backbone_in(foreign, net, network)
+    origin = _origin(foreign, "backbone")
+    if not with_linear:
+        return Sources(backbone, None, origin)
+    if linear_source is None and has_linear(backbone):
+        return Sources(backbone, backbone, origin)
+    if linear_source is None and any(key.startswith("net.slice") for key in backbone):
+        raise InputError(
+            f"{path}: expected the linear weights of the saved LPIPS module, lin0.model.1.weight "
+            "and so on; got none; give them by --linear FILE (the published ones are in the wheel "
+            f"{LPIPS_WHEEL}), or leave them out by --no-linear"
+        )
+    path = fetch(LPIPS_WHEEL, cache) if linear_source is None else linear_source
+    foreign = open_file(path, re.escape(f"lpips/weights/v{version}/{net}.pth"))
+    return Sources(backbone, _linear_in(foreign), origin | _origin(foreign, "linear"))
+
+
+def _backbone_in(foreign: Foreign, net: str, network: str | None) -> State:
+    expected = f"expected the convolutions of {net}, features.N of {BACKBONES[net]}"
+    advice = "choose --net or another file"
+    candidates = find(foreign.contents, [_BACKBONE])
+    if not candidates:
+        raise InputError(
+            f"{foreign.name}: {expected}; got no known net: {describe(foreign.contents)}; {advice}"
+        )
+
+    def read(candidate: Candidate) -> State:
+        state = candidate.arrays
+        found = net_of(state)
+        if found != net:
+            raise InputError(
+                f"{foreign.name}: {expected}; got {found or 'no known net'} ({_listed(state)}); "
+                f"{advice}"
+            )
+        return state
+
+    return choose(candidates, read, network, foreign.name)[1]
+
+
+def _linear_in(foreign: Foreign) -> State:
+    candidates = find(foreign.contents, [_LINEAR])
+    if not candidates:
+        raise InputError(
+            f"{foreign.name}: expected linear weights of LPIPS, lin0.model.1.weight and so on; got "
+            f"{describe(foreign.contents)}; give such a file by --linear, or leave them out by "
+            "--no-linear"
+        )
+    return choose(candidates, lambda candidate: candidate.arrays, None, foreign.name)[1]
+
+
+def _origin(foreign: Foreign, part: str) -> dict[str, str]:
+    """Returns where the part is from, under names that begin with it."""
+    names = {"file": part, "sha256": f"{part}_sha256", "member": f"{part}_member"}
+    return {names[key]: text for key, text in foreign.origin.items() if key in names}
+
+
+def _listed(state: Mapping[str, object]) -> str:
+    names = list(state)
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -1,0 +1,175 @@
+"""Names all values of what was read, as the programs that wrote them would call them.
+
+1. Dicts, lists and tuples: by key and by position.
+2. A pickled module of PyTorch: its parameters, its buffers and those of the modules below it have
+   the names of its state dict; its other attributes have names beside them.
+3. A pickled network of NVIDIA's TensorFlow programs: its variables and those of its components,
+   joined by slashes.
+
+All other parts of a name are joined by dots.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tools.convert_weights.readers.structure import Record
+
+_GROUPS = ("_parameters", "_buffers", "_modules")
+# The order in which NVIDIA's TensorFlow programs pickle their three networks.
+_TRIPLE = ("G", "D", "Gs")
+# The function by which NVIDIA's PyTorch programs pickle a module: its argument says all.
+_PERSISTENT = "_reconstruct_persistent_obj"
+
+
+ATTRIBUTES = -1
+
+
+class Leaf(NamedTuple):
+    """A value that holds no further ones.
+
+    home: the number of the container that holds it. A module with all below it is one container;
+    its other attributes, which are no weights, are in ATTRIBUTES.
+    """
+
+    value: Any
+    home: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """All values by their full names, and the pickled objects among the containers by theirs."""
+
+    root: Any
+    leaves: Mapping[str, Leaf]
+    records: Mapping[str, Record]
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays by their full names."""
+        return {
+            name: leaf.value
+            for name, leaf in self.leaves.items()
+            if isinstance(leaf.value, np.ndarray)
+        }
+
+
+def is_module(value: Any) -> bool:
+    """Whether the value is a pickled module of PyTorch."""
+    return (
+        isinstance(value, Record)
+        and isinstance(value.state, dict)
+        and any(isinstance(value.state.get(group), dict) for group in _GROUPS)
+    )
+
+
+def is_tensorflow(value: Any) -> bool:
+    """Whether the value is a pickled network of NVIDIA's TensorFlow programs."""
+    return (
+        isinstance(value, Record)
+        and isinstance(value.state, dict)
+        and isinstance(value.state.get("variables"), list)
+    )
+
+
+def name_values(root: Any) -> Contents:
+    """Returns all values in `root`, which has passed `structure.check_structure`, by name."""
+    namer = _Namer()
+    named = is_tensorflow(root) and isinstance(root.state.get("name"), str)
+    namer.visit(root.state["name"] if named else "", root)
+    return Contents(root, namer.leaves, namer.records)
+
+
+class _Namer:
+    """Collects the values met on a walk."""
+
+    def __init__(self) -> None:
+        self.leaves: dict[str, Leaf] = {}
+        self.records: dict[str, Record] = {}
+        self.homes = itertools.count(1)
+
+    def visit(self, path: str, value: Any, home: int = 0) -> None:
+        if isinstance(value, dict):
+            self.visit_items(path, value.items())
+        elif isinstance(value, list | tuple):
+            self.visit_items(path, zip(_positions(value), value, strict=True))
+        elif isinstance(value, Record):
+            self.visit_record(path, value)
+        else:
+            self.note(path or "array", value, home)
+
+    def visit_items(self, path: str, items: Iterable[tuple[Any, Any]]) -> None:
+        home = next(self.homes)
+        for key, child in items:
+            self.visit(_join(path, key), child, home)
+
+    def note(self, path: str, value: Any, home: int) -> None:
+        """Keeps a value; of two values that have one name, the second is told by a mark."""
+        if isinstance(value, np.generic):
+            value = np.asarray(value)
+        while path in self.leaves:
+            if self.leaves[path].value is value:
+                return
+            path += " (again)"
+        self.leaves[path] = Leaf(value, home)
+
+    def visit_record(self, path: str, record: Record) -> None:
+        described = record.arguments[0] if len(record.arguments) == 1 else None
+        if record.name.endswith(_PERSISTENT) and isinstance(described, dict):
+            record = Record(str(described.get("class_name")), (), described.get("state"))
+        self.records.setdefault(path, record)
+        if is_module(record):
+            self.visit_module(path, record, next(self.homes))
+        elif is_tensorflow(record):
+            self.visit_tensorflow(path, ".", record, next(self.homes))
+        else:
+            for part in (record.state, record.arguments):
+                if part:
+                    self.visit(path, part)
+
+    def visit_module(self, path: str, module: Record, home: int) -> None:
+        parameters, buffers, modules = (_items(module.state.get(group)) for group in _GROUPS)
+        for key, value in itertools.chain(parameters, buffers):
+            if value is not None:
+                self.note(_join(path, key), value, home)
+        for key, child in modules:
+            below = _join(path, key)
+            if is_module(child):
+                self.records.setdefault(below, child)
+                self.visit_module(below, child, home)
+            else:
+                self.visit(below, child, home)
+        for key, value in module.state.items():
+            if key not in _GROUPS:
+                self.visit(_join(path, key), value, ATTRIBUTES)
+
+    def visit_tensorflow(self, path: str, separator: str, network: Record, home: int) -> None:
+        for variable in network.state["variables"]:
+            if isinstance(variable, tuple | list) and len(variable) == 2:
+                value = variable[1] if isinstance(variable[1], Record) else np.asarray(variable[1])
+                self.note(_join(path, variable[0], separator), value, home)
+        for key, component in _items(network.state.get("components")):
+            if is_tensorflow(component):
+                self.visit_tensorflow(_join(path, key, separator), "/", component, home)
+
+
+def _join(path: str, key: Any, separator: str = ".") -> str:
+    return f"{path}{separator}{key}" if path else str(key)
+
+
+def _items(group: Any) -> Iterable[tuple[Any, Any]]:
+    return group.items() if isinstance(group, dict) else ()
+
+
+def _positions(values: Sequence[Any]) -> Sequence[str]:
+    """Returns what the values of a list are called: by number, networks of TensorFlow by name."""
+    numbers = [str(index) for index in range(len(values))]
+    if not values or not all(map(is_tensorflow, values)):
+        return numbers
+    names = [value.state.get("name") for value in values]
+    if all(isinstance(name, str) for name in names) and len(set(names)) == len(names):
+        return names
+    return _TRIPLE if len(values) == len(_TRIPLE) else numbers

@@ -1,0 +1,72 @@
+"""Reads safetensors files of others: views of the file's own bytes, so that each has its place."""
+
+import json
+import math
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from navigan_jax.errors import InputError
+from tools.convert_weights.readers.numpy_names import array_shape, whole_numbers
+
+_DTYPES = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype(np.bool_),
+}
+_MAX_HEADER = 100_000_000  # as the format's own library allows
+
+
+def read_safetensors(data: bytes, name: str) -> dict[str, np.ndarray]:
+    """Returns the arrays of such a file by name; `name` is what messages call the file.
+
+    Raises: InputError if the file is damaged or an array is of an unknown type.
+    """
+    start = 8 + int.from_bytes(data[:8], "little")
+    if not 8 < start <= min(len(data), _MAX_HEADER):
+        raise _damaged(name, f"a header of {start - 8} bytes in a file of {len(data)}")
+    try:
+        header = json.loads(data[8:start])
+    except (ValueError, RecursionError) as error:
+        raise _damaged(name, "a header that is no JSON") from error
+    if not isinstance(header, dict):
+        raise _damaged(name, "a header without names")
+    entries = ((key, entry) for key, entry in header.items() if key != "__metadata__")
+    return {key: _array(data, start, entry, f"{name}: {key}") for key, entry in entries}
+
+
+def _array(data: bytes, start: int, entry: Any, name: str) -> np.ndarray:
+    if not isinstance(entry, dict):
+        raise _damaged(name, "no description of an array")
+    span, dtype = entry.get("data_offsets"), entry.get("dtype")
+    try:
+        shape = array_shape(entry.get("shape"))
+        begin, end = whole_numbers(span, "offsets")
+    except ValueError as error:
+        raise _damaged(name, str(error)) from error
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise InputError(
+            f"{name}: expected an array of numbers; got the type {dtype!r}; allowed: "
+            f"{', '.join(_DTYPES)}; save it in one of these"
+        )
+    kind, size = _DTYPES[dtype], math.prod(shape)
+    if end - begin != size * kind.itemsize or start + end > len(data):
+        raise _damaged(name, f"the bytes {begin} to {end} for {dtype} {list(shape)}")
+    if not size:
+        return np.empty(shape, kind)
+    return np.frombuffer(data, kind, size, start + begin).reshape(shape)
+
+
+def _damaged(name: str, got: str) -> InputError:
+    return InputError(
+        f"{name}: expected a whole safetensors file; got {got}; "
+        "the file is truncated or damaged: download or write it again"
+    )
