@@ -154,7 +154,7 @@ def test_shift_beyond_the_plausible_range_is_told(folder: pathlib.Path, capsys: 
     (note,) = [line for line in lines if "plausible" in line]
     assert note.endswith("shift 1.5; beyond -2 to 1, where images stay plausible")
     assert note.startswith("direction 0 of ")
-    assert any(line.startswith(f"  {folder / 'baked' / 'net.pth'}  G of ") for line in lines)
+    assert any(line.startswith(f"  {folder / 'baked' / 'net.pth'}  state of ") for line in lines)
     foreign = {**directions.provenance, "digest": "0" * 64}
     write_directions(path, dataclasses.replace(directions, plausible=edges, provenance=foreign))
     run(folder, "foreign", **moves, any_weights=True, out=str(folder / "out.pth"))
