@@ -44,7 +44,7 @@ class Stored(NamedTuple):
 
 
 class Archive:
-    """The members of a zip archive, checked; `names` in the order of the archive."""
+    """The members of a zip archive, checked; `names` in its order, `size` its bytes."""
 
     def __init__(self, data: bytes, name: str):
         """data: the whole archive; name: what messages call it.
@@ -53,6 +53,7 @@ class Archive:
         """
         self._name = name
         self._data = data
+        self.size = len(data)
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
         except _ZIP_ERRORS as error:
