@@ -49,7 +49,8 @@ class Candidate:
     """Arrays that may be a network.
 
     label: what the network is called here, short; path: its whole place in the file. arrays: by
-    their names below the wrapper. record: the pickled object that it is, if it is one. siblings:
+    their names below the wrapper. unread: the classes of objects that stand in place of arrays,
+    such as sparse tensors, by name. record: the pickled object that it is, if it is one. siblings:
     names of arrays that stand beside the network in the very module or state dict that it is a
     part of; none if that part is named as a network of its own, such as `generator`.
     """
@@ -58,6 +59,7 @@ class Candidate:
     path: str
     form: str
     arrays: Mapping[str, np.ndarray]
+    unread: Mapping[str, str]
     record: Record | None
     siblings: tuple[str, ...]
     contents: Contents
@@ -76,9 +78,12 @@ class Candidate:
         """Returns the value of that name in the network or in any wrapper around it, or None."""
         parts = re.split(r"(?<=[./])", self.path + ".") if self.path else [""]
         for count in range(len(parts), -1, -1):
-            leaf = self.contents.leaves.get("".join(parts[:count]) + key)
+            name = "".join(parts[:count]) + key
+            leaf = self.contents.leaves.get(name)
             if leaf is not None and leaf.value is not None:
                 return leaf.value
+            if name in self.contents.records:
+                return self.contents.records[name]
         return None
 
 
@@ -100,6 +105,11 @@ def find(contents: Contents, forms: Sequence[Form]) -> list[Candidate]:
             path=path,
             form=form.name,
             arrays=_arrays_below(prefix, home, form, contents),
+            unread={
+                key: record.name
+                for name, record in contents.records.items()
+                if name.startswith(prefix) and form.knows(key := name[len(prefix) :])
+            },
             record=contents.records.get(path),
             siblings=_siblings(prefix, home, contents),
             contents=contents,
@@ -132,14 +142,14 @@ def choose(
                 f"{_listed([candidate.label for candidate in candidates])}; choose one of these "
                 "with --network, or leave it out"
             )
-        return named[0], read(named[0])
+        return named[0], _read(named[0], read, name)
     fitting: list[tuple[Candidate, T]] = []
     errors: list[InputError] = []
     for candidate in candidates:
         if _rank(candidate) != _rank(candidates[0]):
             break
         try:
-            fitting.append((candidate, read(candidate)))
+            fitting.append((candidate, _read(candidate, read, name)))
         except InputError as error:
             errors.append(error)
     if not fitting:
@@ -151,6 +161,16 @@ def choose(
             f"{_listed(labels)}; choose one of these with --network"
         )
     return fitting[0]
+
+
+def _read(candidate: Candidate, read: Callable[[Candidate], T], name: str) -> T:
+    """Returns what `read` makes of a candidate all of whose arrays were read."""
+    for key, kind in candidate.unread.items():
+        raise InputError(
+            f"{name}: expected an array {key}; got an object {kind}; load the file with the "
+            "program that wrote it and save a plain state_dict of dense tensors"
+        )
+    return read(candidate)
 
 
 def describe(contents: Contents) -> str:

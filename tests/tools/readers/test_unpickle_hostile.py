@@ -58,11 +58,11 @@ HOSTILE = {
     "after data": (pickled([1, 2, Call(Global("builtins", "exec"), ("x",))]), "builtins.exec"),
     "attribute of an allowed module": (pickled(Global("numpy", "load")), "numpy.load"),
     "dotted name": (
-        pickled(Raw(b"\x8c\x05numpy\x8c\x0adtype.type\x93")),
-        "numpy.dtype.type",
+        pickled(Raw(b"\x8c\x05numpy\x8c\x0ef2py.os.system\x93")),
+        "numpy.f2py.os.system",
     ),
     "getattr": (pickled(Global("builtins", "getattr")), "builtins.getattr"),
-    "copyreg": (pickled(Global("copyreg", "_reconstructor")), "copyreg._reconstructor"),
+    "copyreg": (pickled(Global("copyreg", "add_extension")), "copyreg.add_extension"),
     "EXT1": (b"\x80\x02\x82\x01.", "extension code 1"),
     "EXT2": (b"\x80\x02\x83\x01\x01.", "extension code 257"),
     "EXT4": (b"\x80\x02\x84\x01\x00\x00\x00.", "extension code 1"),
@@ -73,7 +73,7 @@ HOSTILE = {
 def test_foreign_name_is_refused_in_every_way_to_mention_it(case: str) -> None:
     """Whichever opcode asks for code, and wherever, the name is told and nothing is executed."""
     data, name = HOSTILE[case]
-    with pytest.raises(ForbiddenName, match="nothing was executed; allowed: data types of") as info:
+    with pytest.raises(ForbiddenName, match="nothing was executed; allowed: arrays") as info:
         read(data)
     assert info.value.name == name
 
@@ -94,7 +94,7 @@ def _dtype(code: str) -> Call:
 
 REFUSED = {
     "call of a text": (Call("text", ()), "a call of str"),
-    "call of a record": (Call(New(THING), ()), "a call of Record"),
+    "call of a record without a tuple": (Call(New(THING), [1]), "a call of thing.Thing without"),
     "call of a class that is only mentioned": (
         Call(Global("numpy", "ndarray"), ()),
         r"a call of numpy\.ndarray, which is no function",
@@ -109,16 +109,16 @@ REFUSED = {
         Build(Call(Global("builtins", "set"), ([1],)), {}),
         "a state for an object of type set",
     ),
-    "named arguments": (Raw(opcodes(THING) + b")}X\1\0\0\0aNs\x92"), "named arguments"),
+    "named arguments that are no dict": (Raw(opcodes(THING) + b")]\x92"), "named arguments"),
     "object without a class": (Raw(b"(o"), "an object without a class"),
     "object of a text": (Raw(b"(X\1\0\0\0ao"), "a call of str"),
     "items for a text": (Raw(opcodes("a") + b"Na"), "items for something that is no list"),
     "items for a list": (Raw(b"]" + opcodes("a") + b"Ns"), "items for something that is no dict"),
     "members for a list": (Raw(b"](K\1\x90"), "items for something that is no set"),
     "key without a value": (Raw(b"}(K\1u"), "a key without a value"),
-    "tuple as a key": ({(1, 2): 3}, "a key of type tuple"),
+    "list as a key": (Raw(b"}]Ns"), "a key of type list"),
     "list as a member": (Call(Global("builtins", "set"), ([[1]],)), "a key of type list"),
-    "long number as a key": ({2**64: 1}, "a key of type int"),
+    "dict as a member": (Raw(b"(}\x91"), "a key of type dict"),
     "out-of-band buffer": (Raw(b"\x97"), "opcode NEXT_BUFFER"),
     "memo entry that is not there": (Raw(b"h\7"), "memo entry 7"),
     "array of objects": (Build(_EMPTY, (1, (1,), _dtype("O8"), False, [1])), "plain numbers"),
@@ -126,10 +126,7 @@ REFUSED = {
         Build(_DTYPE, (3, "|", None, ("a",), {"a": 1}, -1, -1, 0)),
         "a structured one",
     ),
-    "array of another class": (
-        Call(_EMPTY.function, (THING, (0,), b"b")),
-        r"an array of class numpy\.ndarray",
-    ),
+    "array of no class": (Call(_EMPTY.function, ("x", (0,), b"b")), r"class numpy\.ndarray"),
     "array with too few bytes": (
         Build(_EMPTY, (1, (3,), _DTYPE, False, b"\0" * 8)),
         r"the bytes of float32 \[3\], got 8 bytes",
@@ -171,7 +168,7 @@ def test_what_is_no_plain_data_is_refused(case: str) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "pickle exhausted before seeing STOP"),
+        (b"", "ends before its last opcode"),
         (b"\x80\x02.", "does not end with one object"),
         (b"NN.", "does not end with one object"),
         (b"(N.", "does not end with one object"),
@@ -192,7 +189,7 @@ def test_broken_opcodes_are_one_message(data: bytes, message: str) -> None:
         read(data)
 
 
-@pytest.mark.parametrize("data", [pickled(Global("m" * 10**6, "n")), b"F" + b"x" * 10**6 + b"\n."])
+@pytest.mark.parametrize("data", [pickled(Global("os", "n" * 10**6)), b"F" + b"x" * 10**6 + b"\n."])
 def test_long_text_is_cut(data: bytes) -> None:
     """A name or number of a megabyte does not become a message of a megabyte."""
     with pytest.raises(InputError, match="nothing was executed") as info:

@@ -44,7 +44,7 @@ class Stored(NamedTuple):
 
 
 class Archive:
-    """The members of a zip archive, checked; `names` in the order of the archive."""
+    """The members of a zip archive, checked; `names` in its order, `size` its bytes."""
 
     def __init__(self, data: bytes, name: str):
         """data: the whole archive; name: what messages call it.
@@ -53,10 +53,13 @@ class Archive:
         """
         self._name = name
         self._data = data
+        self.size = len(data)
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
         except _ZIP_ERRORS as error:
-            raise self._damaged(str(error)) from error
+            # The directory of a zip archive is its last part.
+            is_cut = isinstance(error, zipfile.BadZipFile) and "not a zip" in str(error)
+            raise self._damaged("one whose end is missing" if is_cut else str(error)) from error
         members = self._zip.infolist()
         self.names = [member.filename for member in members]
         self._known = frozenset(self.names)
@@ -148,7 +151,7 @@ class Archive:
     def _damaged(self, got: str) -> InputError:
         return InputError(
             f"{self._name}: expected a whole zip archive; got {got}; "
-            "the file is truncated or damaged: download or write it again"
+            "the file is truncated or damaged, such as half a download: get it again"
         )
 
     def _hostile(self, got: str) -> InputError:

@@ -117,7 +117,7 @@ class _Namer:
         self.leaves[path] = Leaf(value, home)
 
     def visit_record(self, path: str, record: Record) -> None:
-        described = record.arguments[0] if len(record.arguments) == 1 else None
+        described = record.arguments[0] if record.arguments else None
         if record.name.endswith(_PERSISTENT) and isinstance(described, dict):
             record = Record(str(described.get("class_name")), (), described.get("state"))
         self.records.setdefault(path, record)
@@ -126,8 +126,8 @@ class _Namer:
         elif is_tensorflow(record):
             self.visit_tensorflow(path, ".", record, next(self.homes))
         else:
-            for part in (record.state, record.arguments):
-                if part:
+            for part in (record.entries, record.items, record.state, record.arguments):
+                if part is not None:
                     self.visit(path, part)
 
     def visit_module(self, path: str, module: Record, home: int) -> None:

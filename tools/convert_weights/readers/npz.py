@@ -40,6 +40,8 @@ def read_npy(data: bytes, name: str) -> np.ndarray:
     begin = 10 if data[6:7] == b"\x01" else 12
     end = begin + int.from_bytes(data[8:begin], "little")
     header = _HEADER.fullmatch(data[begin:end])
+    if data.startswith(_MAGIC) and len(data) < end:
+        raise _damaged(name, f"{len(data)} bytes, too few for its header")
     if not data.startswith(_MAGIC) or header is None or header[1].endswith(b"O"):
         raise _damaged(name, "another header, or an array of objects or structures")
     try:
@@ -59,5 +61,5 @@ def read_npy(data: bytes, name: str) -> np.ndarray:
 def _damaged(name: str, got: str) -> InputError:
     return InputError(
         f"{name}: expected a NumPy array of numbers; got {got}; "
-        "the file is damaged or no weight file: write it again"
+        "the file is truncated, damaged or no weight file: get it again"
     )

@@ -6,14 +6,29 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from tools.convert_weights.readers.stand_ins import StandIn, allow, plain_key
+from tools.convert_weights.readers.structure import Record
 
 # Booleans, integers, floats, complex numbers and fixed-length texts: no objects, no structures.
 _DTYPE_CODE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|c8|c16|[SU]\d{1,6})")
 # Elements an array of a weight file may be said to have, also along an axis beside an empty one.
 _MAX_ELEMENTS = 1 << 40
+
+# Types of short floats that NumPy itself lacks, by the names of their scalars' classes.
+FOREIGN_DTYPES: dict[str, np.dtype[Any]] = {
+    f"ml_dtypes.{kind.__name__}": np.dtype(kind)
+    for kind in (
+        ml_dtypes.bfloat16,
+        ml_dtypes.float8_e4m3fn,
+        ml_dtypes.float8_e4m3fnuz,
+        ml_dtypes.float8_e5m2,
+        ml_dtypes.float8_e5m2fnuz,
+        ml_dtypes.float8_e8m0fnu,
+    )
+}
 
 
 @dataclasses.dataclass(eq=False)
@@ -24,6 +39,8 @@ class PickledDtype:
     byte_order: str = "="
 
     def resolve(self) -> np.dtype[Any]:
+        if self.code in FOREIGN_DTYPES:
+            return FOREIGN_DTYPES[self.code]
         return np.dtype(self.byte_order + self.code.lstrip("<>|="))
 
 
@@ -71,6 +88,35 @@ def _no_bytes() -> bytes:
     return b""
 
 
+def _counter(counts: Any = ()) -> dict[Any, Any]:
+    return _ordered_dict(counts.items() if isinstance(counts, dict) else counts)
+
+
+def _default_dict(factory: Any = None, items: Iterable[Any] = ()) -> dict[Any, Any]:
+    """A dict; what it would make for a key that it does not have is of no use here."""
+    return _counter(items)
+
+
+def _byte_array(data: Any = b"", encoding: Any = None) -> bytearray:
+    """Protocol 2 writes these as text that is to be encoded as Latin-1."""
+    if encoding is None and not isinstance(data, bytes):
+        raise TypeError("expected bytes")
+    return bytearray(data if encoding is None else _encode(data, encoding))
+
+
+def _complex(real: Any, imaginary: Any) -> complex:
+    if not (isinstance(real, int | float) and isinstance(imaginary, int | float)):
+        raise TypeError("expected two numbers")
+    return complex(real, imaginary)
+
+
+def _reconstructed(kind: Any, base: Any, state: Any) -> Any:
+    """Protocols 0 and 1 write objects as a class, the plain type below it, and a value of that."""
+    if not isinstance(kind, StandIn) or kind.call is None:
+        raise TypeError("expected a class")
+    return kind.call() if state is None else kind.call(state)
+
+
 def _encode(text: str, encoding: str) -> bytes:
     """Protocol 2 writes bytes as text that is to be encoded as Latin-1."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
@@ -87,7 +133,9 @@ def _raw(data: Any) -> bytes | bytearray:
     return data
 
 
-def _dtype(code: str, align: Any = False, copy: Any = True) -> PickledDtype:
+def _dtype(code: Any, align: Any = False, copy: Any = True) -> PickledDtype:
+    if isinstance(code, StandIn) and code.name in FOREIGN_DTYPES:
+        return PickledDtype(code.name)
     if not isinstance(code, str) or not _DTYPE_CODE.fullmatch(code):
         raise ValueError("expected a dtype of plain numbers or texts")
     return PickledDtype(code)
@@ -118,11 +166,13 @@ def _scalar(dtype: Any, data: Any) -> Any:
     return np.frombuffer(raw, kind)[0] if kind.itemsize else kind.type()
 
 
-def _empty_array(kind: Any, shape: Any, code: Any) -> np.ndarray:
-    """An array to be filled by its state, which follows."""
-    if not isinstance(kind, StandIn) or kind.name != "numpy.ndarray":
+def _empty_array(kind: Any, shape: Any, code: Any) -> np.ndarray | Record:
+    """An array to be filled by its state, which follows; of another class it is a record."""
+    if not isinstance(kind, StandIn):
         raise ValueError("expected an array of class numpy.ndarray")
-    return np.empty(0, np.uint8)
+    if kind.name == "numpy.ndarray":
+        return np.empty(0, np.uint8)
+    return Record(kind.name, (shape, code), is_known=False)
 
 
 def _set_array_state(array: np.ndarray, state: Any) -> None:
@@ -145,11 +195,16 @@ def _array_from_buffer(data: Any, dtype: Any, shape: Any, order: str) -> np.ndar
 _BUILTINS = ("builtins", "__builtin__")
 
 PYTHON_NAMES = (
-    allow(["collections"], "OrderedDict", _ordered_dict, _ignore_attributes)
+    allow(["collections", "_collections"], "OrderedDict", _ordered_dict, _ignore_attributes)
+    | allow(["collections"], "Counter", _counter, _ignore_attributes)
+    | allow(["collections", "_collections"], "defaultdict", _default_dict, _ignore_attributes)
+    | allow(_BUILTINS, "bytearray", _byte_array)
+    | allow(_BUILTINS, "complex", _complex)
     | allow(_BUILTINS, "set", _set)
     | allow(_BUILTINS, "frozenset", _frozenset)
     | allow(_BUILTINS, "bytes", _no_bytes)
     | allow(["_codecs"], "encode", _encode)
+    | allow(["copyreg", "copy_reg"], "_reconstructor", _reconstructed)
 )
 
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")

@@ -106,6 +106,12 @@ def network_arrays(network: Record) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     for group in ("_parameters", "_buffers"):
         for name, value in _entries(network.state.get(group), network).items():
+            if isinstance(value, Record):
+                raise InputError(
+                    f"{network.name}: expected an array {name}; got an object of the unknown class "
+                    f"{value.name}; load the file with the program that wrote it and save a plain "
+                    "state_dict"
+                )
             if isinstance(value, np.ndarray):
                 found[name] = value
     for name, module in _entries(network.state.get("_modules"), network).items():

@@ -112,7 +112,11 @@ def _read_zip(archive: Archive, name: str, places: Places | None) -> Any:
         return Storage(np.frombuffer(raw[key], dtype))
 
     content, _ = read_pickle(
-        archive.read(f"{root}data.pkl"), TORCH_NAMES, name=name, persistent=storage
+        archive.read(f"{root}data.pkl"),
+        TORCH_NAMES,
+        name=name,
+        persistent=storage,
+        beside=archive.size,
     )
     return content
 

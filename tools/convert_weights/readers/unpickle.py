@@ -1,12 +1,18 @@
 """Reads pickles as data: our own interpreter of the opcodes, which never runs foreign code.
 
 A pickle is a program for a stack machine whose instructions include "import this name" and "call
-it". Here a name is looked up in an allow-list of stand-ins given by the caller, pure functions of
-ours; every other name is refused, and told, before anything is called. Nothing is ever imported.
+it". Here nothing is ever imported, and a name is one of three things:
+
+1. one of the caller's allow-list: a stand-in, a pure function of ours, is called;
+2. one that would run things (foreign_names.py): the pickle is refused, and the name is told;
+3. any other: an inert record notes the call, and the state and the items given to it. What a record
+   makes when it is called is a record too.
+
 `pickletools` decodes the opcodes of the protocols 0 to 5; it executes nothing.
 
-What a file may make us do is bounded: opcodes, bytes made by stand-ins, and the shape of the result
-(structure.py). Keys are scalars, because the hash of a deeply nested tuple overflows the C stack.
+What a file may make us do is bounded: opcodes, bytes made by stand-ins, repeated elements, records,
+and the shape of the result (structure.py). No foreign value is hashed or compared: keys are scalars
+or records, because the hash of a deeply nested tuple overflows the C stack.
 """
 
 import io
@@ -18,21 +24,30 @@ from typing import Any
 import numpy as np
 
 from navigan_jax.errors import InputError
+from tools.convert_weights.readers.foreign_names import runs_things
 from tools.convert_weights.readers.places import Places
-from tools.convert_weights.readers.stand_ins import AllowList, StandIn, plain_key
-from tools.convert_weights.readers.structure import check_structure
+from tools.convert_weights.readers.stand_ins import (
+    MAX_REPEATED_BYTES,
+    AllowList,
+    StandIn,
+    plain_key,
+    unknown,
+)
+from tools.convert_weights.readers.structure import Record, check_structure
 
 # A 1024 px StyleGAN2-ADA pickle has about 60,000; this many take some ten seconds.
 MAX_OPCODES = 5_000_000
 # Stand-ins copy the bytes of a pickle once or twice; more means one text decoded again and again.
 MAX_COPIES = 4
 MAX_SPARE_BYTES = 1 << 20
+# An empty record has some hundred bytes, and the least opcodes that make one have four.
+_RECORD_BYTES = 64
 # Texts of the file in messages are cut to this many characters.
 _LONGEST_REASON = 200
 
 
 class ForbiddenName(InputError):
-    """A pickle asked for a name outside the allow-list: `name` is that name."""
+    """A pickle asked for a name that runs things: `name` is that name."""
 
     def __init__(self, message: str, name: str):
         super().__init__(message)
@@ -48,18 +63,22 @@ def read_pickle(
     persistent: Callable[[Any], Any] | None = None,
     max_opcodes: int = MAX_OPCODES,
     places: Places | None = None,
+    beside: int = 0,
 ) -> tuple[Any, int]:
     """Returns the object pickled at byte `start`, and the position after its last byte.
 
     name: what messages call the file. persistent: turns a persistent id into an object. places:
     of the file `data`; the bytes pickled as they are, and the arrays that hold them, are noted.
+    beside: how many bytes of the file are outside of `data`, such as storages; copies may be made
+    of them as well.
 
-    Raises: ForbiddenName for a name that is not allowed; InputError if the pickle is damaged, asks
-      for something that only code could do, or is beyond the limits.
+    Raises: ForbiddenName for a name that would run things; InputError if the pickle is damaged,
+      asks for something that only code could do, or is beyond the limits.
     """
     stream = io.BytesIO(data)
     stream.seek(start)
-    machine = _Machine(allowed, persistent, MAX_COPIES * len(data) + MAX_SPARE_BYTES, places)
+    spare_bytes = MAX_COPIES * (len(data) + beside) + MAX_SPARE_BYTES
+    machine = _Machine(allowed, persistent, spare_bytes, places)
     position = start
     with warnings.catch_warnings():
         # Python warns of odd escapes in texts of protocol 0; whether they matter, the reader sees.
@@ -78,6 +97,12 @@ def read_pickle(
         except InputError:
             raise
         except (ValueError, TypeError, OverflowError) as error:
+            if _is_cut(error):
+                raise InputError(
+                    f"{name}: expected a whole pickle; got one that ends before its last opcode, "
+                    f"after {len(data)} bytes; the download or the copy is incomplete: get the "
+                    "file anew"
+                ) from error
             got = f"{str(error)[:_LONGEST_REASON]} (at byte {position})"
             raise InputError(
                 f"{name}: expected a pickle of plain data; got {got}; nothing was executed; "
@@ -85,6 +110,12 @@ def read_pickle(
             ) from error
     check_structure(result, name)
     return result, stream.tell()
+
+
+def _is_cut(error: Exception) -> bool:
+    """Whether an error of pickletools says that bytes are missing at the end."""
+    words = ("exhausted before", "not enough data", "remain", "no newline found")
+    return any(word in str(error) for word in words)
 
 
 def _note(places: Places, argument: Any, end: int) -> None:
@@ -106,12 +137,14 @@ class _Machine:
         self.allowed = allowed
         self.persistent = persistent
         self.spare_bytes = spare_bytes
+        self.spare_repeats = MAX_REPEATED_BYTES
         self.places = places
         self.stack: list[Any] = []
         self.marked: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         # Objects made by stand-ins, by identity; the object is kept so that its id stays its own.
         self.made: dict[int, tuple[Any, StandIn]] = {}
+        self.unknown: dict[tuple[str, str], StandIn] = {}
 
     def execute(self, opcode: str, argument: Any) -> None:
         if opcode in _ARGUMENT_OPCODES:
@@ -121,7 +154,7 @@ class _Machine:
         elif opcode in _ACTIONS:
             _ACTIONS[opcode](self, argument)
         elif opcode.startswith("EXT"):
-            raise _forbidden(f"extension code {argument}", self.allowed)
+            raise _forbidden(f"extension code {argument}")
         else:
             raise ValueError(f"opcode {opcode}, which refers to data outside of the file")
 
@@ -138,10 +171,17 @@ class _Machine:
             raise ValueError("an opcode without its operand")
         return self.stack.pop()
 
-    def top(self, kind: type) -> Any:
-        if not self.stack or not isinstance(self.stack[-1], kind):
-            raise ValueError(f"items for something that is no {kind.__name__}")
+    def top(self) -> Any:
+        if not self.stack:
+            raise ValueError("an opcode without its operand")
         return self.stack[-1]
+
+    def top_container(self, kind: type) -> Any:
+        """Returns what items are for: of that kind, or an object of an unknown class."""
+        top = self.top()
+        if not isinstance(top, kind | Record):
+            raise ValueError(f"items for something that is no {kind.__name__}")
+        return top
 
     def pop_marked(self) -> list[Any]:
         if not self.marked:
@@ -152,16 +192,24 @@ class _Machine:
     def look_up(self, module: Any, name: Any) -> StandIn:
         if not (isinstance(module, str) and isinstance(name, str)):
             raise TypeError("a global whose name is no text")
-        if (module, name) not in self.allowed:
-            raise _forbidden(f"{module}.{name}"[:_LONGEST_REASON], self.allowed)
-        return self.allowed[module, name]
+        if (module, name) in self.allowed:
+            return self.allowed[module, name]
+        if (module, name) not in self.unknown:
+            label = f"{module}.{name}"[:_LONGEST_REASON]
+            if runs_things(module, name):
+                raise _forbidden(label)
+            self.unknown[module, name] = unknown(label)
+        return self.unknown[module, name]
 
     def call(self, function: Any, arguments: Any) -> None:
-        if not isinstance(function, StandIn) or function.call is None:
-            label = function.name if isinstance(function, StandIn) else type(function).__name__
-            raise ValueError(f"a call of {label}, which is no function")
+        label = function.name if isinstance(function, StandIn | Record) else type(function).__name__
         if not isinstance(arguments, tuple):
-            raise TypeError(f"a call of {function.name} without a tuple of arguments")
+            raise TypeError(f"a call of {label} without a tuple of arguments")
+        if isinstance(function, Record):
+            # What an object of an unknown class makes is as unknown.
+            function, arguments = unknown(label.removesuffix("()") + "()"), (function, arguments)
+        if not isinstance(function, StandIn) or function.call is None:
+            raise ValueError(f"a call of {label}, which is no function")
         try:
             made = function.call(*arguments)
         except (TypeError, ValueError, OverflowError) as error:
@@ -169,13 +217,17 @@ class _Machine:
                 raise
             raise ValueError(f"wrong arguments for {function.name} ({error})") from error
         self._charge(arguments, made)
-        self.made[id(made)] = (made, function)
+        if function.build is not None:
+            self.made[id(made)] = (made, function)
         self.push(made)
 
     def _charge(self, given: tuple[Any, ...], made: Any) -> None:
         self.spare_bytes -= sum(map(_made_bytes, given)) + _made_bytes(made)
         if self.spare_bytes < 0:
             raise ValueError("data that grows to many times the size of the file")
+        self.spare_repeats -= _repeated_bytes(made)
+        if self.spare_repeats < 0:
+            raise ValueError(f"more than {MAX_REPEATED_BYTES} bytes of repeated elements")
         if self.places is not None and isinstance(made, np.ndarray):
             self._place(given, made, self.places)
 
@@ -189,6 +241,10 @@ class _Machine:
 
     def build(self) -> None:
         state, target = self.pop(), self.pop()
+        if isinstance(target, Record):
+            target.state = state
+            self.push(target)
+            return
         _, function = self.made.get(id(target), (None, None))
         if function is None or function.build is None:
             raise ValueError(f"a state for an object of type {type(target).__name__}")
@@ -204,9 +260,12 @@ class _Machine:
         self.call(kind, arguments)
 
     def new_object_with_names(self) -> None:
-        if self.pop() != {}:
-            raise ValueError("a call with named arguments")
-        self.new_object()
+        names, arguments, kind = self.pop(), self.pop(), self.pop()
+        if not isinstance(names, dict) or not isinstance(arguments, tuple):
+            raise TypeError("a call with named arguments that are no dict, or without a tuple")
+        if names and isinstance(kind, StandIn) and kind.is_known:
+            raise ValueError(f"a call of {kind.name} with named arguments")
+        self.call(kind, (*arguments, names) if names else arguments)
 
     def call_marked(self) -> None:
         items = self.pop_marked()
@@ -224,17 +283,32 @@ class _Machine:
     def set_items(self, items: list[Any]) -> None:
         if len(items) % 2:
             raise ValueError("a key without a value")
-        self.top(dict).update(zip(map(plain_key, items[::2]), items[1::2], strict=True))
+        target = self.top_container(dict)
+        entries = target.entries if isinstance(target, Record) else target
+        entries.update(zip(self.keys(items[::2]), items[1::2], strict=True))
+
+    def keys(self, items: list[Any]) -> list[Any]:
+        keys = list(map(plain_key, items))
+        self._charge(tuple(key for key in keys if isinstance(key, Record)), None)
+        return keys
 
     def push_dict(self, items: list[Any]) -> None:
         self.push({})
         self.set_items(items)
 
     def append(self, items: list[Any]) -> None:
-        self.top(list).extend(items)
+        target = self.top_container(list)
+        (target.items if isinstance(target, Record) else target).extend(items)
 
     def add_members(self, items: list[Any]) -> None:
-        self.top(set).update(map(plain_key, items))
+        target = self.top_container(set)
+        if isinstance(target, Record):
+            target.items.extend(items)
+        else:
+            target.update(self.keys(items))
+
+    def push_frozenset(self, items: list[Any]) -> None:
+        self.push(frozenset(self.keys(items)))
 
     def discard(self) -> None:
         if self.stack:
@@ -254,7 +328,7 @@ class _Machine:
         self.push(tuple(items[::-1]))
 
     def remember(self, index: int) -> None:
-        self.memo[index] = self.top(object)
+        self.memo[index] = self.top()
 
     def recall(self, index: int) -> None:
         if index not in self.memo:
@@ -271,6 +345,8 @@ def _made_bytes(value: Any) -> int:
     """About the memory of a stand-in's argument or result; views of other arrays are free."""
     if isinstance(value, np.ndarray):
         return value.nbytes if value.base is None else 0
+    if isinstance(value, Record):
+        return _RECORD_BYTES
     if isinstance(value, set | frozenset | dict):
         return 64 * len(value)
     if isinstance(value, list | tuple):
@@ -278,12 +354,20 @@ def _made_bytes(value: Any) -> int:
     return len(value) if isinstance(value, str | bytes | bytearray) else 0
 
 
-def _forbidden(name: str, allowed: AllowList) -> ForbiddenName:
-    packages = sorted({module.partition(".")[0] for module, _ in allowed})
+def _repeated_bytes(made: Any) -> int:
+    """Returns the bytes of an array that shows some of its memory more than once."""
+    if not isinstance(made, np.ndarray) or made.flags.forc or not made.size:
+        return 0
+    low, high = np.lib.array_utils.byte_bounds(made)
+    return made.nbytes if made.nbytes > high - low else 0
+
+
+def _forbidden(name: str) -> ForbiddenName:
     return ForbiddenName(
         f"expected weights and plain data; got a pickle that asks for {name!r}; nothing was "
-        f"executed; allowed: data types of {', '.join(packages) or 'no package'}; "
-        "if you trust the file, load it with the program that wrote it and save a plain state_dict",
+        "executed; allowed: arrays, plain data and objects of classes, but no name that runs, "
+        "loads or opens something; if you trust the file, load it with the program that wrote it "
+        "and save a plain state_dict",
         name,
     )
 
@@ -315,7 +399,7 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "MARK": lambda machine, _: machine.mark(),
     "POP": lambda machine, _: machine.discard(),
     "POP_MARK": lambda machine, _: machine.discard_marked(),
-    "DUP": lambda machine, _: machine.push(machine.top(object)),
+    "DUP": lambda machine, _: machine.push(machine.top()),
     "PUT": _Machine.remember,
     "BINPUT": _Machine.remember,
     "LONG_BINPUT": _Machine.remember,
@@ -329,7 +413,7 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "TUPLE3": lambda machine, _: machine.push_tuple(3),
     "LIST": lambda machine, _: machine.push(machine.pop_marked()),
     "DICT": lambda machine, _: machine.push_dict(machine.pop_marked()),
-    "FROZENSET": lambda machine, _: machine.push(frozenset(map(plain_key, machine.pop_marked()))),
+    "FROZENSET": lambda machine, _: machine.push_frozenset(machine.pop_marked()),
     "APPEND": lambda machine, _: machine.append([machine.pop()]),
     "APPENDS": lambda machine, _: machine.append(machine.pop_marked()),
     "SETITEM": lambda machine, _: machine.set_items([machine.pop(), machine.pop()][::-1]),
