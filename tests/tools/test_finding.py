@@ -295,3 +295,18 @@ def test_arrays_beside_the_chain_of_a_dcgan_are_refused(name: str, prefix: str) 
     state = dcgan_state() | {name: np.ones(3, np.float32)}
     with pytest.raises(InputError, match=rf"unexpected: {re.escape(name)} "):
         digest(prefixed(prefix, state))
+
+
+def test_state_dict_of_a_foreign_class_is_a_state_dict() -> None:
+    """A subclass of OrderedDict, or a list of some program's own."""
+    own = Record("mmcv.ConfigDict", entries=arrays(), is_known=False)
+    (found,) = find(name_values(Record("a.List", items=[own])), [FORM])
+    assert_same(found.arrays, arrays())
+
+
+def test_tensor_that_is_no_array_is_told() -> None:
+    """A sparse one, say: without it the network would be completed from elsewhere, or another."""
+    state = arrays() | {"first.bias": Record("torch.Tensor, sparse", (np.ones(2),))}
+    found = find(name_values({"net": state, "opts": Record("argparse.Namespace")}), [FORM])
+    with pytest.raises(InputError, match=r"an array first\.bias; got an object torch\.Tensor, spa"):
+        choose(found, lambda candidate: candidate.arrays, None, "file")
