@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from navigan_jax import params as params_lib
 from navigan_jax import testing
@@ -166,6 +167,58 @@ def test_other_networks_of_the_file_can_be_edited_too(tmp_path: pathlib.Path) ->
 
 def golden_state() -> dict[str, np.ndarray]:
     return read_torch(testing.golden_case("stylegan2_rosinality").path("checkpoint"))["g_ema"]
+
+
+def pickled_module(state: dict[str, Any]) -> Any:
+    """A module of a class that no reader knows, with the pickled tensors of a state dict."""
+    below: dict[str, dict[str, Any]] = {}
+    own = {}
+    for name, array in state.items():
+        child, dot, rest = name.partition(".")
+        if dot:
+            below.setdefault(child, {})[rest] = array
+        else:
+            own[name] = array
+    modules = {name: pickled_module(part) for name, part in below.items()}
+    groups = {"training": True, "_parameters": own, "_buffers": {}, "_modules": modules}
+    return crafting.Build(crafting.New(crafting.Global("model", "Layer")), groups)
+
+
+def wrapped_file(wrapper: str) -> bytes:
+    """The golden network in other wrappers and containers."""
+    state = golden_state()
+    legacy = wrapper.startswith("old stream")
+    if wrapper == "safetensors":
+        return safetensors.numpy.save({f"g_ema.{key}": array for key, array in state.items()})
+    content, memories = crafting.state_dict(state, legacy=legacy)
+    if wrapper == "encoder":
+        other = {"encoder.step": 3}
+        content = {"state_dict": {f"decoder.{k}": v for k, v in content.items()} | other}
+    elif wrapper.endswith("list"):
+        content = [None, ({f"module._orig_mod.{k}": v for k, v in content.items()},)]
+    else:
+        content = {"args": {"size": 32}, "generator": pickled_module(content)}
+    return (crafting.torch_stream if legacy else crafting.torch_zip)(content, memories)
+
+
+@pytest.mark.parametrize("wrapper", ["encoder", "old stream, list", "module", "safetensors"])
+def test_edits_are_written_into_whatever_wraps_the_network(
+    wrapper: str, tmp_path: pathlib.Path
+) -> None:
+    """Converted, the baked file is θ + tξ; nothing but the edited weights and checksums changes."""
+    source = tmp_path / "source.pt"
+    source.write_bytes(wrapped_file(wrapper))
+    converted = Converted(source, tmp_path)
+    layers, edit = converted.layers, converted.edit()
+    baked = converted.bake([(edit, 0.7)])
+    want = params_lib.flatten(apply_edit(converted.params, edit, 0.7))
+    got = params_lib.flatten(baked.params)
+    for path in want.keys() - {"mapping/w_avg"}:  # the average w is made of the mapping
+        np.testing.assert_allclose(got[path], want[path], rtol=3e-7, atol=1e-7, err_msg=path)
+    before, after = (np.fromfile(x.source, np.uint8) for x in (converted, baked))
+    assert len(before) == len(after)
+    weights = sum(want[path].size for path in layers)
+    assert 2 * weights < np.count_nonzero(before != after) <= 4 * weights + 8 * len(layers)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])

@@ -106,7 +106,7 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
 def test_network_is_found_in_any_wrapper(wrapper: str) -> None:
     """The same arrays under the same names, and nothing of what stands beside them."""
     state = arrays()
-    found = find(name_values(WRAPPERS[wrapper](state)), [FORM])
+    found = find(name_values(WRAPPERS[wrapper](state)), [FORM], "file")
     assert len(found) == 1
     assert_same(found[0].arrays, state)
 
@@ -117,7 +117,7 @@ def test_network_is_found_in_any_wrapper(wrapper: str) -> None:
 def test_wrappers_may_be_nested(outer: str, middle: str, inner: str) -> None:
     """In any order."""
     content = WRAPPERS[outer](WRAPPERS[middle](WRAPPERS[inner](arrays())))
-    (found,) = find(name_values(content), [FORM])
+    (found,) = find(name_values(content), [FORM], "file")
     assert_same(found.arrays, arrays())
 
 
@@ -151,7 +151,7 @@ def test_average_goes_before_the_network_and_a_discriminator_last(
     content: dict[str, Any] = {}
     for key, state in states:
         content |= prefixed(f"{key}.", state) if is_flat else {key: state}
-    found = find(name_values(content), [FORM])
+    found = find(name_values(content), [FORM], "file")
     chosen, state = choose(found, lambda candidate: candidate.arrays, None, "file")
     assert (chosen.label, state["first.weight"][0]) == (average, 1)
     named, _ = choose(found, lambda candidate: candidate.arrays, other, "file")
@@ -161,7 +161,7 @@ def test_average_goes_before_the_network_and_a_discriminator_last(
 def test_several_that_fit_equally_are_told_and_may_be_chosen() -> None:
     """By label, or by the whole place in the file; never silently the first."""
     content = {"model": {"cats": arrays(1), "dogs": arrays(2)}}
-    found = find(name_values(content), [FORM])
+    found = find(name_values(content), [FORM], "file")
 
     def read(candidate: Any) -> float:
         return float(candidate.arrays["first.weight"][0])
@@ -177,13 +177,13 @@ def test_several_that_fit_equally_are_told_and_may_be_chosen() -> None:
 def test_one_network_under_two_names_is_one() -> None:
     """As of a program that keeps it in a module and beside it."""
     state = arrays()
-    found = find(name_values({"net": state, "again": dict(state)}), [FORM])
+    found = find(name_values({"net": state, "again": dict(state)}), [FORM], "file")
     assert [candidate.label for candidate in found] == ["net"]
 
 
 def test_the_one_that_can_be_read_is_taken() -> None:
     """Of equals; if none can be, the reason is that of the first."""
-    found = find(name_values([arrays(1), arrays(2)]), [FORM])
+    found = find(name_values([arrays(1), arrays(2)]), [FORM], "file")
 
     def read(candidate: Any, good: float = 2) -> float:
         value = float(candidate.arrays["first.weight"][0])
@@ -199,16 +199,33 @@ def test_the_one_that_can_be_read_is_taken() -> None:
 def test_what_stands_beside_is_found_in_the_network_or_around_it() -> None:
     """The nearest one wins."""
     content = {"average": 1, "model": {"average": 2, "g": arrays()}, "other": {"average": 3}}
-    (found,) = find(name_values(content), [FORM])
+    (found,) = find(name_values(content), [FORM], "file")
     assert (found.beside("average"), found.beside("nothing")) == (2, None)
 
 
 def test_two_arrays_of_one_name_are_both_seen() -> None:
     """So that the second is left over, and told, rather than lost."""
     content = {"g": arrays(), "g.first": {"bias": np.zeros(1)}}
-    (found,) = find(name_values(content), [FORM])
-    assert "first.bias (again)" not in found.arrays
-    assert "g.first.bias (again)" in name_values(content).arrays
+    (found,) = find(name_values(content), [FORM], "file")
+    assert "first.bias (again, 1)" not in found.arrays
+    assert "g.first.bias (again, 1)" in name_values(content).arrays
+
+
+def test_more_networks_than_any_file_has_are_refused() -> None:
+    """A hostile file would cost a walk over all names for each of them."""
+    content = {f"n{index}.first.weight": np.full(1, index) for index in range(101)}
+    with pytest.raises(InputError, match=r"^file: expected up to 100 networks in a file; got 101"):
+        find(name_values(content), [FORM], "file")
+
+
+def test_many_values_of_one_name_cost_little() -> None:
+    """A hostile file can write one path in as many ways as it has dots, and doubles them so."""
+    content: dict[str, Any] = {"w": {"x": np.ones(1)}, "w.x": np.ones(1)}
+    below = content
+    for _ in range(20):
+        content, below = {"a": content, "a.a": below}, content
+    names = [name for name in name_values(content).leaves if " (again" in name]
+    assert len(names) > 1000 and max(map(len, names)) < 100
 
 
 def test_description_names_keys_classes_and_arrays() -> None:
@@ -300,13 +317,13 @@ def test_arrays_beside_the_chain_of_a_dcgan_are_refused(name: str, prefix: str) 
 def test_state_dict_of_a_foreign_class_is_a_state_dict() -> None:
     """A subclass of OrderedDict, or a list of some program's own."""
     own = Record("mmcv.ConfigDict", entries=arrays(), is_known=False)
-    (found,) = find(name_values(Record("a.List", items=[own])), [FORM])
+    (found,) = find(name_values(Record("a.List", items=[own])), [FORM], "file")
     assert_same(found.arrays, arrays())
 
 
 def test_tensor_that_is_no_array_is_told() -> None:
     """A sparse one, say: without it the network would be completed from elsewhere, or another."""
     state = arrays() | {"first.bias": Record("torch.Tensor, sparse", (np.ones(2),))}
-    found = find(name_values({"net": state, "opts": Record("argparse.Namespace")}), [FORM])
+    found = find(name_values({"net": state, "opts": Record("argparse.Namespace")}), [FORM], "file")
     with pytest.raises(InputError, match=r"an array first\.bias; got an object torch\.Tensor, spa"):
         choose(found, lambda candidate: candidate.arrays, None, "file")

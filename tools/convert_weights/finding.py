@@ -28,6 +28,8 @@ _AVERAGE = re.compile(r"(?:^|[^a-z])ema|ema(?:$|[^a-z])|shadow|average|(?:^|[^a-
 _GENERATOR = re.compile(r"(?:^|[^a-z0-9])(?:g|gen|netg|decoder)(?:$|[^a-z])|generator")
 _DISCRIMINATOR = re.compile(r"(?:^|[^a-z0-9])(?:d|disc|netd|critic)(?:$|[^a-z])|discriminator")
 _LISTED = 8
+# Each costs a walk over all names.
+_MOST = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,16 +89,24 @@ class Candidate:
         return None
 
 
-def find(contents: Contents, forms: Sequence[Form]) -> list[Candidate]:
-    """Returns all places where a network in one of the forms may be, the preferred ones first."""
+def find(contents: Contents, forms: Sequence[Form], name: str) -> list[Candidate]:
+    """Returns all places where a network in one of the forms may be, the preferred ones first.
+
+    Raises: InputError, which begins with `name`, if there are more than any file has.
+    """
     prefixes: dict[tuple[str, str], tuple[Form, int]] = {}
     for form in forms:
         anchor = re.compile(rf"(.*[./])?(?:{form.anchor})")
-        for name, leaf in contents.leaves.items():
+        for key, leaf in contents.leaves.items():
             is_weight = isinstance(leaf.value, np.ndarray) and leaf.home != ATTRIBUTES
-            match = anchor.fullmatch(name) if is_weight else None
+            match = anchor.fullmatch(key) if is_weight else None
             if match and form.is_anchor(leaf.value):
                 prefixes.setdefault((match[1] or "", form.name), (form, leaf.home))
+    if len(prefixes) > _MOST:
+        raise InputError(
+            f"{name}: expected up to {_MOST} networks in a file; got {len(prefixes)} places where "
+            "one may be; save the network that you want alone"
+        )
     paths = [prefix.rstrip("./") for prefix, _ in prefixes]
     labels = _labels(paths, contents)
     found = [
@@ -107,8 +117,8 @@ def find(contents: Contents, forms: Sequence[Form]) -> list[Candidate]:
             arrays=_arrays_below(prefix, home, form, contents),
             unread={
                 key: record.name
-                for name, record in contents.records.items()
-                if name.startswith(prefix) and form.knows(key := name[len(prefix) :])
+                for place, record in contents.records.items()
+                if place.startswith(prefix) and form.knows(key := place[len(prefix) :])
             },
             record=contents.records.get(path),
             siblings=_siblings(prefix, home, contents),

@@ -57,6 +57,20 @@ def test_a_whole_lpips_module_gives_the_same(backbone, linear):
     assert params_lib.digest(params) == params_lib.digest(expected)
 
 
+@pytest.mark.parametrize("names", ["lin{}", "lins.{}", "both"])
+def test_linear_weights_without_dropout_are_those_of_the_file(backbone, linear, names):
+    """Their layer is then the first of its sequence; they are used, whatever they are called."""
+    kinds = ("lin{}", "lins.{}") if names == "both" else (names,)
+    found = {
+        f"{kind.format(index)}.model.0.weight": linear[f"lin{index}.model.1.weight"]
+        for kind in kinds
+        for index in range(5)
+    }
+    _, expected = from_state_dicts("alex", backbone, linear, "0.1")
+    _, params = from_state_dicts("alex", backbone, found, "0.1")
+    assert params_lib.digest(params) == params_lib.digest(expected)
+
+
 def test_linear_weights_can_be_left_out(backbone):
     """Without them the options say so."""
     config, params = from_state_dicts("alex", backbone, None, "0.0")
@@ -81,6 +95,15 @@ def test_linear_weights_can_be_left_out(backbone):
         ({}, {"lin1.model.1.weight": np.ones((192, 1, 1, 1))}, r"expected shape \(1, channels"),
         ({}, {"lin1.model.1.weight": -np.ones((1, 192, 1, 1))}, "of at least 0"),
         ({}, {"lins.1.model.1.weight": np.ones((1, 192, 1, 1))}, "same weights under both"),
+        ({}, {"lin1.model.0.weight": np.ones((1, 192, 1, 1))}, "same weights under both"),
+        ({"features.1.running_mean": np.ones(64)}, {}, "an array of another layer"),
+        ({"lin0.model.1.bias": np.ones(1)}, {}, "'lin0.model.1.bias': expected weights of alex"),
+        ({"extra.weight": np.ones(1)}, {}, "'extra.weight': expected weights of alex and of LPIPS"),
+        (
+            {"scaling_layer.scale": np.full((1, 3, 1, 1), 2.0)},
+            {},
+            r"'scaling_layer.scale': expected \[0.458, 0.448, 0.45\], as LPIPS",
+        ),
     ],
 )
 def test_wrong_state_dicts_are_refused(backbone, linear, backbone_change, linear_change, message):

@@ -55,6 +55,7 @@ def test_linear_weights_are_told_by_their_names() -> None:
     """Both spellings of a saved module, and no backbone's."""
     assert has_linear(linear(1))
     assert has_linear(linear(1, prefix="lins."))
+    assert has_linear(["lin0.model.0.weight"])  # without dropout
     assert not has_linear(backbone("vgg"))
 
 
@@ -105,6 +106,36 @@ def test_saved_module_has_both_parts(tmp_path: pathlib.Path) -> None:
     found = gather("alex", source=source, linear_source=other)
     assert found.linear is not None
     assert found.linear["lin0.model.1.weight"][0, 0, 0, 0] == 4
+
+
+def test_saved_module_is_never_completed_from_elsewhere(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module without linear weights is refused, not given published ones; nothing is fetched."""
+    monkeypatch.setattr(lpips_sources, "fetch", lambda *_: pytest.fail("fetched"))
+    source = write(tmp_path / "m.pth", backbone("alex", module=True))
+    with pytest.raises(InputError, match=r"linear weights of the saved LPIPS module.*--no-linear"):
+        gather("alex", source=source)
+    assert gather("alex", source=source, with_linear=False).linear is None
+    weights = write(tmp_path / "l.pth", linear(4))
+    assert gather("alex", source=source, linear_source=weights).linear is not None
+    # Some of its linear weights, or those of a module without dropout, are its own.
+    part = {"lin1.model.0.weight": np.full((1, 2, 1, 1), 3, np.float32)}
+    source = write(tmp_path / "p.pth", backbone("alex", module=True) | part)
+    found = gather("alex", source=source)
+    assert found.linear is found.backbone
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "loss.perceptual_loss.", "module.net_lpips.module."]
+)
+def test_module_is_found_in_a_larger_network(prefix: str, tmp_path: pathlib.Path) -> None:
+    """As checkpoints of autoencoders keep it."""
+    state = backbone("vgg", module=True) | linear(3)
+    whole = {f"{prefix}{key}": array for key, array in state.items()}
+    whole |= {"decoder.conv_in.weight": np.ones(3, np.float32)}
+    found = gather("vgg", source=write(tmp_path / "m.pth", whole))
+    assert set(found.backbone) == set(state)
 
 
 def test_without_linear_weights_none_are_sought(tmp_path: pathlib.Path) -> None:

@@ -94,7 +94,7 @@ def from_content(content: Any, name: str) -> tuple[dict[str, Any], dict[str, Any
 
 def _chosen(contents: Contents, name: str, network: str | None) -> Any:
     """Returns all networks that may be generators, the one to be converted, and what it becomes."""
-    candidates = find(contents, [_FORM])
+    candidates = find(contents, [_FORM], name)
     if not candidates:
         raise _refusal(name, describe(contents))
     read = functools.partial(_read, name=name)

@@ -6,6 +6,7 @@ on top is left out; the heads that take its place start at random.
 """
 
 import argparse
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -16,8 +17,9 @@ from navigan_jax import params as params_lib
 from navigan_jax.discovery.reconstructor_files import write_start
 from navigan_jax.errors import InputError
 from tools.convert_weights.download import RESNET18, fetch
-from tools.convert_weights.finding import Form, choose, describe, find
+from tools.convert_weights.finding import Candidate, Form, choose, describe, find
 from tools.convert_weights.networks.base import (
+    Foreign,
     Network,
     Opener,
     add_choice,
@@ -53,6 +55,22 @@ def path_of(key: str) -> str | None:
     return f"{collection}/{where}/{name}"
 
 
+def _names() -> list[str]:
+    """Returns the names of all arrays but the classifier's and the counts of training steps."""
+    pairs = [("conv1", "bn1")]
+    for layer in range(1, 5):
+        for block in range(2):
+            prefix = f"layer{layer}.{block}."
+            pairs += [(f"{prefix}conv{part}", f"{prefix}bn{part}") for part in (1, 2)]
+        if layer > 1:
+            pairs.append((f"layer{layer}.0.downsample.0", f"layer{layer}.0.downsample.1"))
+    return [
+        name
+        for conv, norm in pairs
+        for name in (f"{conv}.weight", *(f"{norm}.{leaf}" for leaf in _LEAVES))
+    ]
+
+
 def double_inputs(kernel: np.ndarray) -> np.ndarray:
     """Returns a kernel HWIO for two inputs side by side: the same for each, halved."""
     return np.concatenate([kernel, kernel], axis=2) / 2
@@ -62,7 +80,7 @@ def from_state_dict(state: Mapping[str, np.ndarray], name: str = "resnet18") -> 
     """Returns {"params", "batch_stats"} of the reconstructor without its heads, in float32.
 
     state: torchvision's names, kernels OIHW; the classifier `fc` may be absent.
-    Raises: InputError, which begins with `name`, if a name is not one of ResNet-18.
+    Raises: InputError, which begins with `name`, if an array is missing or not one of ResNet-18.
     """
     flat: dict[str, np.ndarray] = {}
     for key, array in state.items():
@@ -73,9 +91,11 @@ def from_state_dict(state: Mapping[str, np.ndarray], name: str = "resnet18") -> 
             raise _refusal(name, repr(key))
         array = np.asarray(array, np.float32)
         flat[path] = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
+    if missing := [key for key in _names() if key not in state]:
+        more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
+        raise _refusal(name, f"none of the arrays {', '.join(missing[:4])}{more}")
     first = "params/conv1/kernel"
-    if first in flat:
-        flat[first] = double_inputs(flat[first])
+    flat[first] = double_inputs(flat[first])
     return params_lib.unflatten({path: np.ascontiguousarray(flat[path]) for path in flat})
 
 
@@ -95,6 +115,24 @@ _FORM = Form(
 )
 
 
+def from_foreign(foreign: Foreign, network: str | None = None) -> dict[str, Any]:
+    """Returns what `from_state_dict` makes of the ResNet-18 in a file.
+
+    network: which of its networks; None: the average of training, or the only one.
+
+    Raises: InputError if the file holds none, or several alike.
+    """
+    candidates = find(foreign.contents, [_FORM], foreign.name)
+    if not candidates:
+        raise _refusal(foreign.name, describe(foreign.contents))
+    read = functools.partial(_read, name=foreign.name)
+    return choose(candidates, read, network, foreign.name)[1]
+
+
+def _read(candidate: Candidate, name: str) -> dict[str, Any]:
+    return from_state_dict(candidate.arrays, name)
+
+
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", metavar="SOURCE", nargs="?", help=f"torchvision's {RESNET18}; default: downloaded"
@@ -105,17 +143,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _convert(options: argparse.Namespace, open_file: Opener) -> str:
     check_output(options.out, *filter(None, (options.source,)))
     foreign = open_file(options.source or fetch(RESNET18))
-    candidates = find(foreign.contents, [_FORM])
-    if not candidates:
-        raise _refusal(foreign.name, describe(foreign.contents))
-    _, variables = choose(
-        candidates,
-        lambda candidate: from_state_dict(candidate.arrays, foreign.name),
-        options.network,
-        foreign.name,
-    )
     origin = {"backbone": foreign.origin["file"], "backbone_sha256": foreign.origin["sha256"]}
-    write_start(options.out, variables, origin)
+    write_start(options.out, from_foreign(foreign, options.network), origin)
     return options.out
 
 

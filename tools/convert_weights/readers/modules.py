@@ -9,6 +9,7 @@
 All other parts of a name are joined by dots.
 """
 
+import collections
 import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -89,6 +90,7 @@ class _Namer:
     def __init__(self) -> None:
         self.leaves: dict[str, Leaf] = {}
         self.records: dict[str, Record] = {}
+        self.repeats: collections.Counter[str] = collections.Counter()
         self.homes = itertools.count(1)
 
     def visit(self, path: str, value: Any, home: int = 0) -> None:
@@ -110,10 +112,11 @@ class _Namer:
         """Keeps a value; of two values that have one name, the second is told by a mark."""
         if isinstance(value, np.generic):
             value = np.asarray(value)
-        while path in self.leaves:
+        if path in self.leaves:
             if self.leaves[path].value is value:
                 return
-            path += " (again)"
+            self.repeats[path] += 1
+            path = f"{path} (again, {self.repeats[path]})"
         self.leaves[path] = Leaf(value, home)
 
     def visit_record(self, path: str, record: Record) -> None:

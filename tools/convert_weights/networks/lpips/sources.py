@@ -17,7 +17,7 @@ from navigan_jax.errors import InputError
 from tools.convert_weights.download import BACKBONES, LPIPS_WHEEL, fetch
 from tools.convert_weights.finding import Candidate, Form, choose, describe, find
 from tools.convert_weights.networks.base import Foreign, Opener
-from tools.convert_weights.networks.lpips.weights import LAYERS, LINEAR_KEY
+from tools.convert_weights.networks.lpips.weights import LAYERS, LINEAR_KEY, is_neutral
 
 State = Mapping[str, np.ndarray]
 
@@ -81,6 +81,10 @@ def collect(
     foreign = open_file(path)
     backbone = _backbone_in(foreign, net, network)
     origin = _origin(foreign, "backbone")
+    if is_neutral(backbone):
+        origin["scaling layer"] = (
+            f"neutral in the file; images are scaled as version {version} does"
+        )
     if not with_linear:
         return Sources(backbone, None, origin)
     if linear_source is None and has_linear(backbone):
@@ -99,7 +103,7 @@ def collect(
 def _backbone_in(foreign: Foreign, net: str, network: str | None) -> State:
     expected = f"expected the convolutions of {net}, features.N of {BACKBONES[net]}"
     advice = "choose --net or another file"
-    candidates = find(foreign.contents, [_BACKBONE])
+    candidates = find(foreign.contents, [_BACKBONE], foreign.name)
     if not candidates:
         raise InputError(
             f"{foreign.name}: {expected}; got no known net: {describe(foreign.contents)}; {advice}"
@@ -119,7 +123,7 @@ def _backbone_in(foreign: Foreign, net: str, network: str | None) -> State:
 
 
 def _linear_in(foreign: Foreign) -> State:
-    candidates = find(foreign.contents, [_LINEAR])
+    candidates = find(foreign.contents, [_LINEAR], foreign.name)
     if not candidates:
         raise InputError(
             f"{foreign.name}: expected linear weights of LPIPS, lin0.model.1.weight and so on; got "

@@ -72,6 +72,14 @@ def _check_scaling(key: str, array: np.ndarray) -> None:
         raise _reject(key, f"{list(published)}, as LPIPS scales its images", str(flat.tolist()[:8]))
 
 
+def is_neutral(state: Mapping[str, np.ndarray]) -> bool:
+    """Whether a module has a scaling of images that leaves them as they are."""
+    return any(
+        key in state and np.all(np.asarray(state[key]) == neutral)
+        for key, (_, neutral) in _SCALING.items()
+    )
+
+
 def _linear(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     flat: dict[str, np.ndarray] = {}
     for key, array in state.items():

@@ -134,7 +134,7 @@ def _chosen(
     contents: Contents, name: str, options: Options
 ) -> tuple[list[Candidate], Candidate, Draft]:
     """Returns all networks that may be generators, and the one to be converted, renamed."""
-    candidates = find(contents, _FORMS)
+    candidates = find(contents, _FORMS, name)
     if not candidates:
         raise refusal(name, describe(contents))
     read = functools.partial(_draft, name=name, options=options)
