@@ -22,6 +22,7 @@ from tools.convert_weights.inspect_file import describe_file
 from tools.convert_weights.networks import NETWORKS
 
 _INSPECT = "inspect"
+_UNREADABLE = 3
 _KINDS = (*NETWORKS, _INSPECT)
 
 
@@ -30,13 +31,15 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; {self.format_usage().strip()}")
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
     if options.kind == _INSPECT:
-        _say(describe_file(options.source))
-        return
+        description = describe_file(options.source)
+        _say(description.text)
+        return 0 if description.is_read else _UNREADABLE
     out = NETWORKS[options.kind].convert(options, read_foreign)
     if out is not None:
-        _say(f"written\n{describe_file(out)}")
+        _say(f"written\n{describe_file(out).text}")
+    return 0
 
 
 def _say(text: str, file: TextIO | None = None) -> None:
@@ -58,7 +61,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         command.add_argument(
             "--out", required=True, metavar="FILE", help="to write, FILE.safetensors"
         )
-    words = "say what a file is, without executing anything"
+    words = (
+        "say what a file is, without executing anything; exit status 0 if it can be read, "
+        f"{_UNREADABLE} if it is damaged, hostile or of an unknown format"
+    )
     command = kinds.add_parser(_INSPECT, help=words, description=words)
     command.add_argument("source", metavar="FILE")
     first = arguments[0] if arguments else ""
@@ -74,10 +80,14 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 2 for a user's mistake, 130 after Ctrl-C."""
+    """Runs one command and returns the exit status.
+
+    0; 2 for a user's mistake; 3 for a file that `inspect` finds damaged, hostile or of an unknown
+    format; 130 after Ctrl-C.
+    """
     try:
         options = _parse(sys.argv[1:] if arguments is None else arguments)
-        _run(options)
+        return _run(options)
     except InputError as error:
         _say(f"error: {error}", sys.stderr)
         return 2

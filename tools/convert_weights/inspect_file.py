@@ -7,7 +7,7 @@ import os
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,14 +22,10 @@ from tools.convert_weights.foreign import read_foreign
 from tools.convert_weights.networks.stylegan2.reading import from_foreign
 from tools.convert_weights.readers import signatures
 from tools.convert_weights.readers.archive import Archive
+from tools.convert_weights.readers.modules import is_module, is_tensorflow, name_values
 from tools.convert_weights.readers.npz import is_npz, read_npy, read_npz
-from tools.convert_weights.readers.nvidia_file import (
-    NVIDIA_NAMES,
-    is_tf_network,
-    network_arrays,
-    networks_in,
-)
-from tools.convert_weights.readers.structure import named_arrays
+from tools.convert_weights.readers.nvidia_file import NVIDIA_NAMES
+from tools.convert_weights.readers.structure import children, unknown_classes
 from tools.convert_weights.readers.torch_file import read_bytes, read_torch_bytes
 from tools.convert_weights.readers.unpickle import ForbiddenName, read_pickle
 from tools.convert_weights.readers.wheel import is_wheel
@@ -40,6 +36,7 @@ _SETTINGS = ("_init_kwargs", "static_kwargs")
 
 _STYLEGAN2 = re.compile("StyleGAN[123]")
 _LONGEST_SETTINGS = 1000
+_LISTED = 8
 _GENERATOR, _DIRECTIONS = "navigan_jax.generator", "navigan_jax.directions"
 
 
@@ -48,16 +45,25 @@ class Contents:
     """What the bytes of a file turned out to be.
 
     arrays: by name. facts: further lines, text by label. layers: those that can be edited.
+    is_read: whether the file is whole, harmless and of a known format.
     """
 
     format: str
     arrays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     layers: Sequence[EditableLayer] = ()
+    is_read: bool = True
 
 
-def describe_file(path: str | os.PathLike[str]) -> str:
-    """Returns lines that say what the file is; a damaged or hostile one is described as such.
+class Description(NamedTuple):
+    """Lines that say what a file is, and whether it could be read."""
+
+    text: str
+    is_read: bool
+
+
+def describe_file(path: str | os.PathLike[str]) -> Description:
+    """Returns what the file is; a damaged or hostile one is described as such.
 
     Raises: InputError only if there is no readable file.
     """
@@ -78,7 +84,8 @@ def describe_file(path: str | os.PathLike[str]) -> str:
     }
     width = max(map(len, head))
     lines = [f"{label:<{width}}  {text}" for label, text in head.items()]
-    return "\n".join([*lines, *_layer_table(contents.layers), *_table(contents.arrays)])
+    tables = (*_layer_table(contents.layers), *_table(contents.arrays))
+    return Description("\n".join((*lines, *tables)), contents.is_read)
 
 
 def _told(facts: Mapping[str, str], found: Mapping[str, str]) -> dict[str, str]:
@@ -103,14 +110,14 @@ def _as_stylegan2(path: str | os.PathLike[str]) -> dict[str, str]:
 def _contents(data: bytes, path: pathlib.Path) -> Contents:
     kind = signatures.kind_of(data)
     if kind not in _OPENERS:
-        return Contents(kind)
+        return Contents(kind, is_read=False)
     try:
         return _OPENERS[kind](data, path)
     except ForbiddenName as error:
-        danger = f"asks for {error.name!r}, which is no data type of weights; nothing was executed"
-        return Contents(kind, facts={"HOSTILE": danger})
+        danger = f"asks for {error.name!r}, which runs things when loaded; nothing was executed"
+        return Contents(kind, facts={"HOSTILE": danger}, is_read=False)
     except InputError as error:
-        return Contents(kind, facts={"UNREADABLE": str(error)})
+        return Contents(kind, facts={"UNREADABLE": str(error)}, is_read=False)
 
 
 def _open_zip(data: bytes, path: pathlib.Path) -> Contents:
@@ -120,11 +127,30 @@ def _open_zip(data: bytes, path: pathlib.Path) -> Contents:
         return Contents("Python wheel", facts={"weights": ", ".join(members) or "none"})
     if is_npz(archive):
         return Contents("NumPy archive", read_npz(archive, str(path)))
-    return Contents("PyTorch zip archive", named_arrays(read_torch_bytes(data, str(path))))
+    return _of_content("PyTorch zip archive", read_torch_bytes(data, str(path)))
 
 
 def _open_stream(data: bytes, path: pathlib.Path) -> Contents:
-    return Contents(signatures.TORCH_LEGACY, named_arrays(read_torch_bytes(data, str(path))))
+    return _of_content(signatures.TORCH_LEGACY, read_torch_bytes(data, str(path)))
+
+
+def _of_content(words: str, content: Any) -> Contents:
+    """Returns what a file of that format holds; its objects of unknown classes are told."""
+    return Contents(words, name_values(content).arrays, _not_read(content))
+
+
+def _not_read(content: Any) -> dict[str, str]:
+    counts = unknown_classes(content)
+    if not counts:
+        return {}
+    classes = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    listed = ", ".join(f"{name} ({count})" for name, count in classes[:_LISTED])
+    more = f" and {len(classes) - _LISTED} more classes" if len(classes) > _LISTED else ""
+    what = "an object" if counts.total() == 1 else f"{counts.total()} objects"
+    return {
+        "NOT READ": f"{what} of unknown classes, which nothing runs here: {listed}{more}; "
+        "the arrays in them are in the table"
+    }
 
 
 def _open_array(data: bytes, path: pathlib.Path) -> Contents:
@@ -151,10 +177,7 @@ def _open_safetensors(data: bytes, path: pathlib.Path) -> Contents:
 
 def _of_directions(path: pathlib.Path) -> dict[str, str]:
     """Returns lines of what a directions file says; recipes name it by the digest."""
-    try:
-        directions = read_directions(path, digest=None)
-    except InputError as error:
-        return {"UNREADABLE": str(error)}
+    directions = read_directions(path, digest=None)
     provenance = directions.provenance
     facts = {
         "digest": directions_lib.digest(directions),
@@ -187,17 +210,21 @@ def _places_text(places: Mapping[str, Any]) -> str:
 
 def _open_pickle(data: bytes, path: pathlib.Path) -> Contents:
     content, _ = read_pickle(data, NVIDIA_NAMES, name=str(path))
-    networks = networks_in(content)
+    named = name_values(content)
+    below = (content, *children(content))
+    networks = [
+        value for value in below if is_tensorflow(value) or (is_module(value) and value.is_known)
+    ]
     if not networks:
-        return Contents("pickle of other data", named_arrays(content))
-    tensorflow = any(map(is_tf_network, networks.values()))
-    arrays, facts = {}, {}
-    for name, network in networks.items():
-        for key, array in network_arrays(network).items():
-            arrays[f"{name}{'/' if tensorflow else '.'}{key}"] = array
-        facts[name] = f"{network.name}({_settings(network.state)})"
+        return _of_content("pickle of other data", content)
+    facts = {
+        name or "network": f"{record.name}({_settings(record.state)})"
+        for name, record in named.records.items()
+        if any(record is network for network in networks)
+    }
+    tensorflow = any(map(is_tensorflow, networks))
     kind = f"pickle of NVIDIA, {'TensorFlow' if tensorflow else 'PyTorch'}"
-    return Contents(kind, arrays, facts)
+    return Contents(kind, named.arrays, facts | _not_read(content))
 
 
 def _settings(state: Mapping[str, Any]) -> str:
@@ -227,8 +254,8 @@ def _architecture(contents: Contents) -> dict[str, str]:
 
 
 def _is_number(array: np.ndarray) -> bool:
-    """Whether NaN and infinity exist in the array's dtype; bfloat16 is foreign to NumPy."""
-    return array.dtype.kind in "fc" or array.dtype.name == "bfloat16"
+    """Whether NaN and infinity exist in the array's dtype; some floats are foreign to NumPy."""
+    return array.dtype.kind in "fc" or array.dtype.name.startswith(("bfloat", "float"))
 
 
 def _totals(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:

@@ -48,7 +48,7 @@ def test_checkpoint_is_read(case: str, role: str) -> None:
         arrays = named_arrays(groups)
     assert arrays
     assert all(np.isfinite(array).all() for array in arrays.values())
-    assert "UNREADABLE" not in (text := describe_file(path))
+    assert "UNREADABLE" not in (text := describe_file(path).text)
     assert "architecture  unknown" not in text
     if role == "checkpoint" and _is_there(case, "weights"):
         state = groups["G_ema" if path.suffix == ".pkl" else "g_ema"]

@@ -105,19 +105,23 @@ class _Namer:
 
     def visit_items(self, path: str, items: Iterable[tuple[Any, Any]]) -> None:
         home = next(self.homes)
-        for key, child in items:
-            self.visit(_join(path, key), child, home)
+        for index, (key, child) in enumerate(items):
+            # A key that is no scalar is an object of its own.
+            label = f"{key}{index}" if isinstance(key, Record) else key
+            self.visit(_join(path, label), child, home)
 
     def note(self, path: str, value: Any, home: int) -> None:
-        """Keeps a value; of two values that have one name, the second is told by a mark."""
+        """Keeps a value; of several values that have one name, the later ones are numbered."""
         if isinstance(value, np.generic):
             value = np.asarray(value)
-        if path in self.leaves:
-            if self.leaves[path].value is value:
-                return
+        if path in self.leaves and self.leaves[path].value is value:
+            return
+        name = path
+        while name in self.leaves:
             self.repeats[path] += 1
-            path = f"{path} (again, {self.repeats[path]})"
-        self.leaves[path] = Leaf(value, home)
+            count = self.repeats[path]
+            name = f"{path} (again{f' {count}' if count > 1 else ''})"
+        self.leaves[name] = Leaf(value, home)
 
     def visit_record(self, path: str, record: Record) -> None:
         described = record.arguments[0] if record.arguments else None

@@ -7,7 +7,7 @@ container into itself, or can mention one container so often that walking all me
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -184,7 +184,7 @@ def _refusal(name: str, got: str) -> InputError:
     )
 
 
-def unknown_classes(root: Any) -> Mapping[str, int]:
+def unknown_classes(root: Any) -> collections.Counter[str]:
     """Returns how many objects of each unknown class there are; each is counted once.
 
     `root` has passed `check_structure`.
