@@ -1,6 +1,7 @@
 """LPIPS, a distance of images; what the package declares of it."""
 
 import argparse
+import re
 
 from navigan_jax.perceptual.files import write_perceptual
 from navigan_jax.perceptual.lpips import VERSIONS
@@ -21,6 +22,7 @@ _NETS = {
     "alex": "torchvision alexnet",
     "squeeze": "torchvision squeezenet1_1",
 }
+_WRAPPER = re.compile(r".*[/.](?=(?:features|net\.slice\d+)\.\d+\.)")
 _LINEAR = r"lins?\.?0\.model\.[01]\.weight"
 _OF_LPIPS = by_names(
     {
@@ -31,7 +33,7 @@ _OF_LPIPS = by_names(
 
 
 def _recognise(shapes: Shapes) -> str | None:
-    net = net_of(shapes)
+    net = net_of(_WRAPPER.sub("", name) for name in shapes)
     return _OF_LPIPS(shapes) or (None if net is None else _NETS[net])
 
 
