@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -136,14 +137,45 @@ def test_inspect_describes(source: pathlib.Path, capsys: pytest.CaptureFixture[s
     assert "resolution    16" in text
 
 
-def test_inspect_of_a_hostile_file_is_no_failure(
-    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("data", "status", "words"),
+    [
+        (torch_zip({"a": 1}, {}), 0, "PyTorch zip archive"),
+        (torch_zip(Global("mylib", "Options"), {}), 0, "PyTorch zip archive"),
+        (torch_zip(Call(Global("os", "system"), ("x",)), {}), 3, "HOSTILE  asks for 'os.system'"),
+        (torch_zip({"a": 1}, {})[:-30], 3, "half a download"),
+        (b"\n<html><title>Too many</title>", 3, "a web page 'Too many'"),
+        (b"", 3, "an empty file"),
+        (None, 2, ""),
+    ],
+    ids=["file", "unknown class", "hostile", "cut", "page", "empty", "absent"],
+)
+def test_exit_status_of_inspect_says_what_could_be_read(
+    data: bytes | None,
+    status: int,
+    words: str,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Saying what the file is was the task."""
+    """0 for what can be read, 3 for what is there and can't, 2 for a wrong path."""
     path = tmp_path / "x.pt"
-    path.write_bytes(torch_zip(Call(Global("os", "system"), ("x",)), {}))
-    assert run("inspect", path) == 0
-    assert "HOSTILE  asks for 'os.system'" in capsys.readouterr().out
+    if data is not None:
+        path.write_bytes(data)
+    assert run("inspect", path) == status
+    assert words in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["stylegan2", "dcgan", "resnet18"])
+@pytest.mark.parametrize("page", [b"\n\n<!DOCTYPE html><html>", b"\xef\xbb\xbf<?xml ?><Error>"])
+def test_page_in_place_of_a_file_is_told_by_converters(
+    kind: str, page: bytes, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the list of what is allowed, in which NVIDIA's pickles are."""
+    path = tmp_path / "ffhq.pkl"
+    path.write_bytes(page)
+    message = error_of(capsys, run(kind, path, "--out", tmp_path / "x.safetensors"))
+    assert re.search("got an? (web page|XML answer of a server), not the file behind it", message)
+    assert re.search(r"allowed: .*pickles of NVIDIA \(\.pkl\)", message)
 
 
 def test_terminal_codes_in_names_are_not_printed(

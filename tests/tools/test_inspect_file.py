@@ -89,6 +89,8 @@ FORMATS = {
 def test_format_is_named(words: str, tmp_path: pathlib.Path) -> None:
     """Every format that the tools know, and what is often found in its place."""
     assert describe(tmp_path, FORMATS[words])["format"] == words
+    is_file = "page" not in words and "empty" not in words
+    assert describe_file(tmp_path / "file").is_read == is_file
 
 
 def test_wheel_lists_its_weights(tmp_path: pathlib.Path) -> None:
@@ -257,6 +259,12 @@ def test_pickle_of_networks_shows_their_settings(tmp_path: pathlib.Path) -> None
     assert got["G_ema"] == "Generator(z_dim=5)"
 
 
+def _scalar(value: float) -> Call:
+    dtype = Call(Global("numpy", "dtype"), ("f8", False, True))
+    raw = np.float64(value).tobytes()
+    return Call(Global("numpy.core.multiarray", "scalar"), (dtype, raw))
+
+
 ATTACK = Call(Global("os", "system"), ("touch mark",))
 
 
@@ -271,29 +279,69 @@ def test_hostile_file_is_called_so(
     """The name that it asks for is told; nothing runs; it is no exception."""
     monkeypatch.chdir(tmp_path)
     got = describe(tmp_path, data)
+    assert not describe_file(tmp_path / "file").is_read
     assert got["HOSTILE"].startswith("asks for 'os.system', which runs things when loaded")
     assert not (tmp_path / "mark").exists()
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        state_dict_file(ARRAYS)[:-30],
-        state_dict_file(ARRAYS, legacy=True)[:-3],
-        pickled([1])[:-1],
-        _npz(ARRAYS)[:-9],
-        b"\x93NUMPY\1\0",
-        b"\x02\0\0\0\0\0\0\0{]",
-    ],
-    ids=["zip", "stream", "pickle", "npz", "npy", "safetensors"],
-)
-def test_damaged_file_is_called_unreadable(data: bytes, tmp_path: pathlib.Path) -> None:
-    """The reason follows; it is no exception."""
+def _safetensors(arrays: dict[str, np.ndarray], tmp_path: pathlib.Path) -> bytes:
+    write_arrays(path := tmp_path / "x.safetensors", arrays, {})
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.8, 1.0])
+@pytest.mark.parametrize("words", [*[*FORMATS][:5], "safetensors"])
+def test_half_a_download_is_told_as_such(words: str, share: float, tmp_path: pathlib.Path) -> None:
+    """Wherever a file was cut: it is no exception, and the exit status is that of no file."""
+    arrays = {"a": np.ones((7, 9), np.float32)}
+    whole = {
+        "PyTorch zip archive": state_dict_file(arrays),
+        "PyTorch stream (before version 1.6)": state_dict_file(arrays, legacy=True),
+        "NumPy archive": _npz(arrays),
+        "NumPy array": _npy(arrays["a"]),
+        "pickle of other data": pickled({"a": list(range(50))}),
+        "safetensors": _safetensors(arrays, tmp_path),
+    }[words]
     path = tmp_path / "file"
-    path.write_bytes(data)
-    text = describe_file(path).text
-    assert "format" in text
-    assert "UNREADABLE" in text or "no known format" in text
+    path.write_bytes(whole[: max(9, int(share * len(whole)) - 1)])
+    description = describe_file(path)
+    assert not description.is_read
+    assert re.search("UNREADABLE .*(truncated|incomplete|half a download)", description.text)
+
+
+UNKNOWN = Build(New(Global("mylib.options", "Options")), {"scale": _scalar(1.5)})
+
+
+def _module(name: str, parameters: Any, modules: Any) -> Build:
+    state = {"_parameters": parameters, "_buffers": {}, "_modules": modules, "training": False}
+    return Build(New(Global("torch.nn.modules.container", name)), state)
+
+
+def test_pickled_module_is_listed_by_the_names_of_its_state(tmp_path: pathlib.Path) -> None:
+    """`torch.save(G)`: its classes are unknown and nothing of danger, its arrays are told."""
+    kernel = tensor(storage("0", "float32", 6), (2, 3), (3, 1))
+    module = _module("Sequential", {}, {"main": _module("Linear", {"weight": kernel}, {})})
+    path = tmp_path / "file"
+    path.write_bytes(torch_zip(module, {"0": np.zeros(6, np.float32)}))
+    text, is_read = describe_file(path)
+    assert is_read
+    assert "HOSTILE" not in text
+    assert re.search(r"NOT READ +2 objects .*torch\.nn\.modules\.container\.Linear \(1\)", text)
+    assert re.search(r"\nmain\.weight +2 x 3 +float32", text)
+
+
+@pytest.mark.parametrize("as_pickle", [False, True])
+def test_stray_object_is_not_read_and_hides_nothing(
+    as_pickle: bool, tmp_path: pathlib.Path
+) -> None:
+    """The arrays beside it and in it are told."""
+    content = {"options": UNKNOWN, "path": Call(Global("pathlib", "PosixPath"), ("a",))}
+    path = tmp_path / "file"
+    path.write_bytes(pickled(content) if as_pickle else torch_zip(content, {}))
+    text, is_read = describe_file(path)
+    assert is_read
+    assert "NOT READ" in text and "HOSTILE" not in text
+    assert re.search(r"\noptions\.scale +scalar", text)
 
 
 def test_absent_file_is_an_error(tmp_path: pathlib.Path) -> None:

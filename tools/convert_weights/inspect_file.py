@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from navigan_jax import directions as directions_lib
-from navigan_jax.checkpoints import read_arrays
 from navigan_jax.directions import read_directions
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import EditableLayer
@@ -25,6 +24,7 @@ from tools.convert_weights.readers.archive import Archive
 from tools.convert_weights.readers.modules import is_module, is_tensorflow, name_values
 from tools.convert_weights.readers.npz import is_npz, read_npy, read_npz
 from tools.convert_weights.readers.nvidia_file import NVIDIA_NAMES
+from tools.convert_weights.readers.safetensors_file import read_metadata, read_safetensors
 from tools.convert_weights.readers.structure import children, unknown_classes
 from tools.convert_weights.readers.torch_file import read_bytes, read_torch_bytes
 from tools.convert_weights.readers.unpickle import ForbiddenName, read_pickle
@@ -158,7 +158,7 @@ def _open_array(data: bytes, path: pathlib.Path) -> Contents:
 
 
 def _open_safetensors(data: bytes, path: pathlib.Path) -> Contents:
-    arrays, metadata = read_arrays(path)
+    arrays, metadata = read_safetensors(data, str(path)), read_metadata(data, str(path))
     facts = dict(sorted(metadata.items()))
     ours = facts.pop("format", "")
     if ours == _GENERATOR:
@@ -168,7 +168,11 @@ def _open_safetensors(data: bytes, path: pathlib.Path) -> Contents:
         facts |= _origin(facts.pop("source", "{}"))
         return Contents(f"safetensors, {ours}", arrays, facts, generator.layers)
     if ours == _DIRECTIONS:
-        told = _of_directions(path)
+        try:
+            told = _of_directions(path)
+        except InputError as error:
+            facts["UNREADABLE"] = str(error)
+            return Contents(f"safetensors, {ours}", arrays, facts, is_read=False)
         facts = told | {key: value for key, value in facts.items() if key not in told}
     else:
         facts = {f"metadata {key}": text for key, text in facts.items()}
@@ -176,7 +180,10 @@ def _open_safetensors(data: bytes, path: pathlib.Path) -> Contents:
 
 
 def _of_directions(path: pathlib.Path) -> dict[str, str]:
-    """Returns lines of what a directions file says; recipes name it by the digest."""
+    """Returns lines of what a directions file says; recipes name it by the digest.
+
+    Raises: InputError if it is damaged.
+    """
     directions = read_directions(path, digest=None)
     provenance = directions.provenance
     facts = {

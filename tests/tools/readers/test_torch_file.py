@@ -143,7 +143,7 @@ def _tar(names: tuple[str, ...]) -> bytes:
 
 OTHER_FORMATS = {
     "nothing": (b"", "an empty file"),
-    "text": (b"hello", "bytes of no known format"),
+    "text": (b"hello", "a text .hello., no weights"),
     "web page": (b"<!DOCTYPE html><html>", "a web page"),
     "pointer": (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
     "gzip": (b"\x1f\x8b\x08\0", "a gzip archive, which must be unpacked"),

@@ -19,7 +19,14 @@ _DTYPES = {
     "I32": np.dtype("<i4"),
     "I16": np.dtype("<i2"),
     "I8": np.dtype("i1"),
+    "U64": np.dtype("<u8"),
+    "U32": np.dtype("<u4"),
+    "U16": np.dtype("<u2"),
     "U8": np.dtype("u1"),
+    "C64": np.dtype("<c8"),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+    "F8_E8M0": np.dtype(ml_dtypes.float8_e8m0fnu),
     "BOOL": np.dtype(np.bool_),
 }
 _MAX_HEADER = 100_000_000  # as the format's own library allows
@@ -30,6 +37,27 @@ def read_safetensors(data: bytes, name: str) -> dict[str, np.ndarray]:
 
     Raises: InputError if the file is damaged or an array is of an unknown type.
     """
+    header, start = _header(data, name)
+    entries = ((key, entry) for key, entry in header.items() if key != "__metadata__")
+    arrays = {key: _array(data, start, entry, f"{name}: {key}") for key, entry in entries}
+    if sum(array.nbytes for array in arrays.values()) > len(data) - start:
+        raise _damaged(name, "arrays that overlap")
+    return arrays
+
+
+def read_metadata(data: bytes, name: str) -> dict[str, str]:
+    """Returns the texts beside the arrays.
+
+    Raises: InputError if the file is damaged.
+    """
+    found = _header(data, name)[0].get("__metadata__", {})
+    if not isinstance(found, dict) or any(not isinstance(text, str) for text in found.values()):
+        raise _damaged(name, "metadata that are no texts")
+    return found
+
+
+def _header(data: bytes, name: str) -> tuple[dict[str, Any], int]:
+    """Returns the description of all arrays, and where their bytes begin."""
     start = 8 + int.from_bytes(data[:8], "little")
     if not 8 < start <= min(len(data), _MAX_HEADER):
         raise _damaged(name, f"a header of {start - 8} bytes in a file of {len(data)}")
@@ -39,8 +67,7 @@ def read_safetensors(data: bytes, name: str) -> dict[str, np.ndarray]:
         raise _damaged(name, "a header that is no JSON") from error
     if not isinstance(header, dict):
         raise _damaged(name, "a header without names")
-    entries = ((key, entry) for key, entry in header.items() if key != "__metadata__")
-    return {key: _array(data, start, entry, f"{name}: {key}") for key, entry in entries}
+    return header, start
 
 
 def _array(data: bytes, start: int, entry: Any, name: str) -> np.ndarray:
