@@ -159,7 +159,7 @@ def test_shift_beyond_the_plausible_range_is_told(folder: pathlib.Path, capsys: 
     write_directions(path, dataclasses.replace(directions, plausible=edges, provenance=foreign))
     run(folder, "foreign", **moves, any_weights=True, out=str(folder / "out.pth"))
     text = capsys.readouterr().out
-    assert "plausible" not in text and f"  {folder / 'out.pth'}  G of " in text
+    assert "plausible" not in text and f"  {folder / 'out.pth'}  state of " in text
 
 
 def test_checkpoint_in_a_wheel_is_baked_like_the_file_itself(folder: pathlib.Path) -> None:
