@@ -47,7 +47,7 @@ def require_known(count: int, what: str) -> None:
     """
     if count not in MEANINGS:
         raise InputError(
-            f"{what}: expected images of {describe()} channels; got {count}, which cannot be shown; "
+            f"{what}: expected images of {describe()} channels; got {count}: nothing shows them; "
             "take a network that makes such images, or cut its last layer down to these channels"
         )
 

@@ -174,10 +174,16 @@ def test_l2_is_the_mean_squared_difference():
     np.testing.assert_allclose(distance(METRICS["l2"](), a, a.at[0, 1, 0, 1].set(3.0)), 0.75)
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_distance_with_alpha_is_the_mean_over_black_and_white(case, count):
+def test_distance_with_alpha_is_the_mean_over_black_and_white(case):
     """So it sees colour and alpha, and no colour of a transparent pixel."""
-    metric, size = case
+    check_alpha(*case, 4)
+
+
+def test_distance_of_grey_and_alpha_is_that_of_the_greys():
+    check_alpha(METRICS["nlpd"](), (19, 13), 2)
+
+
+def check_alpha(metric, size, count):
     a, b = (np.asarray(images)[..., [0, 1, 2, 0]][..., -count:] for images in pair(size))
     a[:, : size[0] // 2, :, -1] = -1.0
     same, seen = a.copy(), {}
