@@ -85,7 +85,7 @@ def look_narrow(page: Page) -> None:
 
 
 def look_at_gallery(page: Page) -> None:
-    page.wait_for_timeout(1000)  # until the sheets are drawn
+    page.wait_for_timeout(4000)  # until the sheets are drawn and the cards rest
 
 
 def look_at_one(page: Page) -> None:

@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 ORDER = [
     "errors",
     "array_types",
+    "channels",
     "config",
     "params",
     "checkpoints",

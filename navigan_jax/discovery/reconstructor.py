@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from navigan_jax import devices
+from navigan_jax import channels, devices
 from navigan_jax.array_types import Array, Float, Images, Key
 from navigan_jax.errors import InputError
 from navigan_jax.nn import winograd
@@ -261,8 +261,11 @@ def predict(
 
 
 def _join(network: Reconstructor, original: Images, shifted: Images) -> Array:
-    """Returns both images side by side in their channels."""
-    x = jnp.concatenate([original, shifted], axis=-1)
+    """Returns both images side by side in their channels, as they are seen.
+
+    Nothing is left of colours of transparent pixels, by which directions would be told apart.
+    """
+    x = jnp.concatenate([channels.premultiply(each) for each in (original, shifted)], axis=-1)
     if network.side is not None:
         x = nearest(x, network.side)
     if min(x.shape[1:3]) < network.smallest:

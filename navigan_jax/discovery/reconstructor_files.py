@@ -1,4 +1,9 @@
-"""Weights that a reconstructor starts with, as a file: all of ResNet-18 but its two heads."""
+"""Weights that a reconstructor starts with, as a file: all of ResNet-18 but its two heads.
+
+The file is for RGB images. Its first convolution is adapted to others so that they give what RGB
+images of the same look would: grey ones take the sum over the three colours, and an alpha, which
+reaches the network beside the colour over black, starts without any effect.
+"""
 
 import json
 import os
@@ -8,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from navigan_jax import checkpoints
+from navigan_jax import channels, checkpoints
 from navigan_jax import params as params_lib
 from navigan_jax.discovery.reconstructor import ResNet18, init_reconstructor
 from navigan_jax.errors import InputError
@@ -19,6 +24,7 @@ _ADVICE = (
     "python -m tools.convert_weights resnet18 --out FILE.safetensors"
 )
 _PHOTOGRAPH = (64, 64, 3)  # the size has no effect on the weights
+_FIRST = "params/conv1/kernel"
 
 
 def write_start(
@@ -66,14 +72,28 @@ def read_start(path: str | os.PathLike[str]) -> dict[str, Any]:
 def start_with(
     variables: Mapping[str, Any], start: Mapping[str, Any], path: str | os.PathLike[str]
 ) -> dict[str, Any]:
-    """Returns the variables with all but the heads taken from `start`.
+    """Returns the variables with all but the heads taken from `start`, adapted to the images.
 
     path: where `start` is from, for the message.
     Raises: InputError if they are of another network.
     """
-    own, others = params_lib.flatten(variables), params_lib.flatten(start)
+    own, others = params_lib.flatten(variables), dict(params_lib.flatten(start))
+    if _FIRST in own and _FIRST in others:
+        others[_FIRST] = _adapt(np.asarray(others[_FIRST]), own[_FIRST].shape[2] // 2)
     _require_fit(others, own, os.fspath(path))
     return params_lib.unflatten(own | others)
+
+
+def _adapt(kernel: np.ndarray, count: int) -> np.ndarray:
+    """Returns a kernel HWIO for pairs of images of `count` channels, from one for RGB images."""
+    if kernel.ndim != 4 or kernel.shape[2] != 6:
+        return kernel  # of another network, which is told
+    halves = []
+    for half in np.split(kernel, 2, axis=2):
+        colour = half if count > 2 else half.sum(axis=2, keepdims=True)
+        alpha = np.zeros_like(half[:, :, : int(channels.has_alpha(count))])
+        halves.append(np.concatenate([colour, alpha], axis=2))
+    return np.concatenate(halves, axis=2)
 
 
 def _require_fit(got: Mapping[str, Any], own: Mapping[str, Any], path: str) -> None:

@@ -1,20 +1,20 @@
 """Applying edits: θ + t·ξ, several at once, one per sample, and images along shifts."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from navigan_jax import channels
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Array, Float, Images, Int, Params
+from navigan_jax.channels import Pixels
 from navigan_jax.directions import Edit
 from navigan_jax.editing.plausibility import Plausibility
 from navigan_jax.generators.base import EditableLayer, Generator
 from navigan_jax.perceptual.base import Distance, squared_norms
-
-Pixels = TypeVar("Pixels", np.ndarray, Array)
 
 
 def apply_edit(params: Params, edit: Edit, shift: float | Float[Array, ""]) -> Params:
@@ -129,15 +129,16 @@ def shrink(images: Pixels, largest: int) -> Pixels:
     """Returns images averaged over squares until the longer side is `largest` pixels at most.
 
     images: [*batch, height, width, channels], of NumPy or JAX; the same array if they are no
-    larger. A rim that fills no square is cut.
+    larger. A rim that fills no square is cut. No colour of a transparent pixel spreads.
     """
-    *batch, height, width, channels = images.shape
+    *batch, height, width, count = images.shape
     side = -(-max(height, width) // largest)
     if side == 1:
         return images
     rows, columns = height // side, width // side
-    cut = images[..., : rows * side, : columns * side, :]
-    return cut.reshape(*batch, rows, side, columns, side, channels).mean(axis=(-4, -2))
+    cut = channels.premultiply(images[..., : rows * side, : columns * side, :])
+    mean = cut.reshape(*batch, rows, side, columns, side, count).mean(axis=(-4, -2))
+    return channels.unpremultiply(mean)
 
 
 def _carries(

@@ -1,13 +1,14 @@
 """How odd an image is among the generator's own, by two rules of simple statistics.
 
 As a whole: an image is described by numbers s: for every channel the mean of its pixels and the
-logarithm of their variance; where the normalised Laplacian pyramid takes the images, for every band
-of it and every channel the mean and the logarithm of the mean square of its coefficients; and its
-brightness on a grid of 8 x 8 fields. Over samples of the unchanged generator they have a mean μ
+logarithm of their variance; from 8 pixels on, for every band of the normalised Laplacian pyramid
+and every channel the mean and the logarithm of the mean square of its coefficients; and the
+brightness on a grid of 8 x 8 fields. An image with alpha has these numbers twice, over black and
+over white. Over samples of the unchanged generator they have a mean μ
 and a covariance Σ. The oddity is (s − μ)ᵀ Σ⁻¹ (s − μ); its bound is a quantile of the oddities of
 the generator's own samples, those that μ and Σ are not from.
 
-Holes: pixels that are black or white in all channels are as surprising as they are rare at their
+Holes: pixels that are black, white or transparent are as surprising as they are rare at their
 place. The oddity is the mean over pixels of −log p for those, 0 for all others, p their frequency
 in the field among the generator's own samples. Its bound is the mean over these samples and the
 surprise of 1 % of the pixels where there were never any. It has a rule of its own because a black
@@ -29,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from navigan_jax import channels
 from navigan_jax.array_types import Array, Float, Images, Params
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import Generator
@@ -39,17 +41,20 @@ _RIDGE = 1e-3  # of the mean variance, added to each: keeps Σ⁻¹ finite for f
 _SMALLEST = 8  # pixels that the pyramid needs
 _GRID = 8  # fields along a side
 _HELD_OUT = 4  # every fourth sample is for the bound alone
-_EXTREME = 0.96  # beyond ±: black or white
+_EXTREME = 0.96  # all channels beyond ±: black or white; alpha below −: transparent
 _HOLE_FIELDS = 16  # along a side
 _RAREST = 1e-3  # frequency of what was never seen
 _FREE_PART = 0.01  # of the pixels, may be holes where there were never any
 
 
 class Statistics(NamedTuple):
-    """whole: what the images look like. holes: the parts of each field that are black, white."""
+    """whole: what the images look like. holes: the parts of each field that are holes, by kind.
+
+    Kinds of holes: black, white and, in images with alpha, transparent.
+    """
 
     whole: Float[Array, "batch statistics"]
-    holes: Float[Array, "batch 2 rows columns"]
+    holes: Float[Array, "batch kinds rows columns"]
 
 
 def describe(images: Images) -> Statistics:
@@ -57,17 +62,26 @@ def describe(images: Images) -> Statistics:
     return Statistics(_describe_whole(images), _describe_holes(images))
 
 
-def _describe_holes(images: Images) -> Float[Array, "batch 2 rows columns"]:
-    is_black = jnp.max(images, axis=3) < -_EXTREME
-    is_white = jnp.min(images, axis=3) > _EXTREME
-    extreme = jnp.stack([is_black, is_white], axis=1).astype(images.dtype)
+def _describe_holes(images: Images) -> Float[Array, "batch kinds rows columns"]:
+    seen = channels.over_black_and_white(images)
+    kinds = [jnp.max(seen, axis=3) < -_EXTREME, jnp.min(seen, axis=3) > _EXTREME]
+    if channels.has_alpha(images.shape[3]):
+        kinds.append(images[..., -1] < -_EXTREME)
+    extreme = jnp.stack(kinds, axis=1).astype(images.dtype)
     fields = [min(_HOLE_FIELDS, side) for side in images.shape[1:3]]
     return jax.image.resize(extreme, (*extreme.shape[:2], *fields), "linear", antialias=True)
 
 
 def _describe_whole(images: Images) -> Float[Array, "batch statistics"]:
+    if not channels.has_alpha(images.shape[3]):
+        return _describe_opaque(images)
+    seen = [channels.over(images, background) for background in (channels.BLACK, channels.WHITE)]
+    return jnp.concatenate([_describe_opaque(each) for each in seen], axis=1)
+
+
+def _describe_opaque(images: Images) -> Float[Array, "batch statistics"]:
     leaves = [jnp.moveaxis(images, 3, 1)]
-    if images.shape[3] in (1, 3) and min(images.shape[1:3]) >= _SMALLEST:
+    if min(images.shape[1:3]) >= _SMALLEST:
         leaves.extend(NLPD().features(images))
     columns = []
     for number, leaf in enumerate(leaves):
@@ -86,13 +100,13 @@ def _describe_whole(images: Images) -> Float[Array, "batch statistics"]:
 class Plausibility:
     """What is plausible, by the generator's own images.
 
-    mean: μ. whitening: W with WᵀW = Σ⁻¹ / bound. surprise: −log p / bound of black and white.
+    mean: μ. whitening: W with WᵀW = Σ⁻¹ / bound. surprise: −log p / bound of each kind of hole.
     usual: the mean oddities of the generator's own images.
     """
 
     mean: Float[Array, "statistics"]
     whitening: Float[Array, "statistics statistics"]
-    surprise: Float[Array, "2 rows columns"]
+    surprise: Float[Array, "kinds rows columns"]
     usual: Float[Array, "2"]
 
     def oddities(self, images: Images) -> Float[Array, "batch 2"]:

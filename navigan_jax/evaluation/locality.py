@@ -3,7 +3,8 @@
 Source: Cherepkov et al. 2021, section 4.6 and figures 12 and 13: the difference to the original,
 squared, averaged over latents and over shifts spread evenly to both sides of 0. Here it is
 averaged over the colour channels too, and pixels count from 0 (black) to 1 (white), so that the
-root of a value is a share of the whole range.
+root of a value is a share of the whole range. Of images with alpha it is the mean over black and
+over white (see `channels`).
 """
 
 import functools
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from navigan_jax import channels
 from navigan_jax.array_types import Array, Float, Params
 from navigan_jax.directions import Edit
 from navigan_jax.editing.edit import apply_edit
@@ -70,9 +72,9 @@ def change_maps(
 def _begin(
     params: Params, z: Array, *, generator: Generator, layers: tuple[EditableLayer, ...]
 ) -> tuple[Any, Array]:
-    """Returns what the layers read, and the original images."""
+    """Returns what the layers read, and the original images as they are seen."""
     carry = generator.prefix(params, z, layers)
-    return carry, generator.suffix(params, carry, layers)
+    return carry, channels.over_black_and_white(generator.suffix(params, carry, layers))
 
 
 @functools.partial(jax.jit, static_argnames=("generator", "layers"))
@@ -91,7 +93,8 @@ def _sum_of_changes(
 
     def add(total: Array, shift: Array) -> tuple[Array, None]:
         images = generator.suffix(apply_edit(params, edit, shift), carry, layers)
-        change = jnp.mean(((images - original) / 2) ** 2, axis=3)
+        difference = channels.over_black_and_white(images) - original
+        change = jnp.mean((difference / 2) ** 2, axis=3)
         return total + jnp.einsum("b,bhw->hw", weights, change), None
 
     return jax.lax.scan(add, jnp.zeros(original.shape[1:3], original.dtype), shifts)[0]
@@ -102,8 +105,9 @@ def change_map(
     edited: Float[np.ndarray, "*steps height width channels"],
 ) -> Float[np.ndarray, "height width"]:
     """Returns the squared difference of one image to its edited versions, averaged over them."""
-    change = ((edited.astype(np.float64) - original) / 2) ** 2
-    return change.reshape(-1, *original.shape).mean(axis=(0, 3))
+    before, after = map(channels.over_black_and_white, (original.astype(np.float64), edited))
+    change = ((after - before) / 2) ** 2
+    return change.reshape(-1, *before.shape).mean(axis=(0, 3))
 
 
 def half_area(change: Float[np.ndarray, "height width"]) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from navigan_jax import checkpoints, generators
+from navigan_jax import channels, checkpoints, generators
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
 from navigan_jax.errors import InputError, OptionError
@@ -38,7 +38,8 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
 def make_generator(architecture: str, config: Mapping[str, Any]) -> Generator:
     """Returns the generator of that architecture and those sizes.
 
-    Raises: InputError for an unknown architecture or sizes that do not fit it.
+    Raises: InputError for an unknown architecture, sizes that do not fit it, or images that cannot
+      be shown (see `channels`): no task could do anything with them, so no such file is written.
     """
     if architecture not in generators.ARCHITECTURES:
         raise InputError(
@@ -55,12 +56,14 @@ def make_generator(architecture: str, config: Mapping[str, Any]) -> Generator:
                 f"list; got {key} = {reprlib.repr(value)}; convert the weights anew"
             )
     try:
-        return generators.ARCHITECTURES[architecture](**config)
+        generator = generators.ARCHITECTURES[architecture](**config)
     except TypeError as error:
         got = str(dict(config))[:500]
         raise InputError(
             f"{architecture}: expected its sizes; got {got}, which do not fit ({error})"
         ) from error
+    channels.require_known(generator.image_channels, architecture)
+    return generator
 
 
 def _is_number(value: Any) -> bool:

@@ -3,16 +3,22 @@
 Every distance here has the form d(a, b) = Σ_leaves ‖φ(a) − φ(b)‖². At a = b the residual is zero,
 so the Hessian of d in b is exactly 2 JᵀJ with J the Jacobian of φ: one product with J and one with
 its transpose, never a second derivative.
+
+Images with alpha are laid over black and over white (see `channels`), and their distance is the
+mean of the two. So a distance sees colour and alpha, ignores the colour of transparent pixels, has
+the same form as before, and is for opaque images that of their colours.
 """
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from navigan_jax import channels
 from navigan_jax.array_types import Array, Float, Images
 from navigan_jax.errors import InputError
 
@@ -26,7 +32,10 @@ class Distance(abc.ABC):
 
     @abc.abstractmethod
     def features(self, images: Images) -> Features:
-        """Returns φ of images in [-1, 1]; each leaf starts with the batch axis."""
+        """Returns φ of images in [-1, 1], with alpha or without.
+
+        Each leaf starts with the batch axis.
+        """
 
     def stride(self, side: int) -> int:
         """Returns s such that of images of that side only every s-th row and column matters.
@@ -34,6 +43,22 @@ class Distance(abc.ABC):
         φ of these pixels alone is the same.
         """
         return 1
+
+
+def features_as_seen(features: Callable[[Images], Features], images: Images) -> Features:
+    """Returns φ of images with alpha or without, from φ of opaque ones.
+
+    With alpha: the leaves over black, then those over white, so scaled that the distance is the
+    mean of the two. Both go through `features` as one batch.
+    """
+    count = images.shape[-1]
+    if not channels.has_alpha(count):
+        return features(images)
+    backgrounds = (channels.BLACK, channels.WHITE)
+    leaves = features(jnp.concatenate([channels.over(images, one) for one in backgrounds]))
+    scaled = [leaf * len(backgrounds) ** -0.5 for leaf in leaves]
+    batch = len(images)
+    return (*(leaf[:batch] for leaf in scaled), *(leaf[batch:] for leaf in scaled))
 
 
 def squared_norms(features: Features) -> Float[Array, "leaves batch"]:
@@ -65,9 +90,7 @@ def signed(images: Images) -> Images:
     return 2 * images - 1
 
 
-def require_images(
-    images: Images, metric: str, *, channels: tuple[int, ...], smallest: int
-) -> None:
+def require_images(images: Images, metric: str, *, smallest: int) -> None:
     """Checks rank, number type, channels and size.
 
     metric: its name, for the message.
@@ -75,13 +98,12 @@ def require_images(
     """
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(f"{metric}: expected floating-point images in [-1, 1]; got {images.dtype}")
-    fits = images.ndim == 4 and images.shape[3] in channels and min(images.shape[1:3]) >= smallest
-    if not fits:
-        allowed = " or ".join(str(count) for count in channels)
+    is_known = images.ndim == 4 and images.shape[3] in channels.MEANINGS
+    if not is_known or min(images.shape[1:3]) < smallest:
         raise InputError(
-            f"{metric}: expected images [batch, height, width, channels] with {allowed} channels "
-            f"and sides of {smallest} pixels or more; got shape {tuple(images.shape)}; choose "
-            "another metric, or resize the images (metric size) if they are too small"
+            f"{metric}: expected images [batch, height, width, channels] of {channels.describe()} "
+            f"channels and sides of {smallest} pixels or more; got shape {tuple(images.shape)}; "
+            "choose another metric, or resize the images (metric size) if they are too small"
         )
 
 
@@ -111,25 +133,30 @@ def resize(images: Images, size: int, method: str) -> Images:
             f"metric size: expected a side of at least 1 pixel and a known method; got {size} and "
             f"{method!r}; allowed methods: {', '.join(RESIZE_METHODS)}"
         )
-    batch, height, width, channels = images.shape
+    batch, height, width, count = images.shape
     if (height, width) == (size, size):
         return images
     if method == "nearest":
         return _pick_nearest(_pick_nearest(images, 1, size), 2, size)
-    return jax.image.resize(images, (batch, size, size, channels), "linear", antialias=True)
+    return jax.image.resize(images, (batch, size, size, count), "linear", antialias=True)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class AtSize(Distance):
-    """A distance of the images resized to `size` × `size`, as the paper does (64, nearest)."""
+    """A distance of the images resized to `size` × `size`, as the paper does (64, nearest).
+
+    Images with alpha are resized as they are seen: no colour of a transparent pixel spreads.
+    """
 
     metric: Distance
     size: int = dataclasses.field(metadata={"static": True})
     method: str = dataclasses.field(metadata={"static": True})
 
     def features(self, images: Images) -> Features:
-        return self.metric.features(resize(images, self.size, self.method))
+        return features_as_seen(
+            lambda seen: self.metric.features(resize(seen, self.size, self.method)), images
+        )
 
     def stride(self, side: int) -> int:
         """As in `Distance`: nearest interpolation leaves pixels out, if the sizes divide."""

@@ -5,6 +5,7 @@ import math
 
 import jax
 
+from navigan_jax import channels
 from navigan_jax.array_types import Images
 from navigan_jax.perceptual.base import Distance, Features
 
@@ -12,7 +13,11 @@ from navigan_jax.perceptual.base import Distance, Features
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class L2(Distance):
-    """d(a, b) = mean over pixels and channels of (a − b)²; any size, any number of channels."""
+    """d(a, b) = mean over pixels and channels of (a − b)²; any size.
+
+    With alpha, the channels are those over black and those over white.
+    """
 
     def features(self, images: Images) -> Features:
-        return (images / math.sqrt(math.prod(images.shape[1:])),)
+        seen = channels.over_black_and_white(images)
+        return (seen / math.sqrt(math.prod(seen.shape[1:])),)

@@ -5,6 +5,8 @@ Departures from the original program:
    needs linear weights w_c ≥ 0, which all published ones are.
 2. The norm over channels has a guarded root, so that derivatives of every mode and order are
    finite where all channels vanish; a plain root gives NaN in forward mode.
+3. Grey images are RGB images of three equal channels, for both versions. The original program does
+   so by broadcasting in version 0.1 alone.
 """
 
 import dataclasses
@@ -18,7 +20,7 @@ from navigan_jax import params as params_lib
 from navigan_jax.array_types import Array, Float, Images, Params
 from navigan_jax.errors import InputError
 from navigan_jax.perceptual.backbones import BACKBONES, Taps
-from navigan_jax.perceptual.base import Distance, Features, require_images
+from navigan_jax.perceptual.base import Distance, Features, features_as_seen, require_images
 
 VERSIONS = ("0.1", "0.0")
 
@@ -51,14 +53,15 @@ class LPIPS(Distance):
     def taps(self, images: Images) -> Taps:
         """Returns the feature maps that are compared, before normalisation.
 
-        Raises: InputError if the images are not RGB or too small for the network.
+        images: grey or RGB, without alpha.
+        Raises: InputError if they are too small for the network.
         """
-        network = BACKBONES[self.net]()
-        require_images(images, f"lpips {self.net}", channels=(3,), smallest=network.smallest)
+        self._require(images)
+        images = jnp.broadcast_to(images, (*images.shape[:3], 3))
         if self.version == "0.1":
             shift, scale = jnp.asarray(_SHIFT, images.dtype), jnp.asarray(_SCALE, images.dtype)
             images = (images - shift[None, None, None]) / scale[None, None, None]
-        taps: Any = network.apply({"params": self.params["backbone"]}, images)
+        taps: Any = BACKBONES[self.net]().apply({"params": self.params["backbone"]}, images)
         return taps
 
     def normalise(self, taps: Taps) -> Features:
@@ -69,7 +72,11 @@ class LPIPS(Distance):
         )
 
     def features(self, images: Images) -> Features:
-        return self.normalise(self.taps(images))
+        self._require(images)
+        return features_as_seen(lambda seen: self.normalise(self.taps(seen)), images)
+
+    def _require(self, images: Images) -> None:
+        require_images(images, f"lpips {self.net}", smallest=BACKBONES[self.net]().smallest)
 
     def _weight(self, index: int, maps: Float[Array, "..."]) -> Float[Array, "#channels"]:
         per_pixel = 1 / (maps.shape[1] * maps.shape[2])

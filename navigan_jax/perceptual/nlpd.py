@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from navigan_jax.array_types import Array, Float, Images
-from navigan_jax.perceptual.base import Distance, Features, require_images
+from navigan_jax.perceptual.base import Distance, Features, features_as_seen, require_images
 
 _FILTER = (0.05, 0.25, 0.4, 0.25, 0.05)  # Burt and Adelson 1983, a = 0.4
 
@@ -128,11 +128,15 @@ def band_count(height: int, width: int) -> int:
 class NLPD(Distance):
     """d(a, b) = mean over bands of the mean over positions of ‖y(a) − y(b)‖² over luma and colour.
 
-    y are the normalised coefficients. Needs no weights; one or three channels.
+    y are the normalised coefficients. Needs no weights.
     """
 
     def features(self, images: Images) -> Features:
-        require_images(images, "nlpd", channels=(1, 3), smallest=_SMALLEST)
+        require_images(images, "nlpd", smallest=_SMALLEST)
+        return features_as_seen(self._pyramid, images)
+
+    def _pyramid(self, images: Images) -> Features:
+        """Returns φ of opaque images."""
         bands = band_count(*images.shape[1:3])
         rest = _luma_and_colour(images)
         leaves = []

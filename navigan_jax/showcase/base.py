@@ -2,7 +2,9 @@
 
 Everything here is a plain array or a number; the other files of this package turn it into pictures.
 1. Pixels are clamped before they become bytes: a bright pixel never wraps round to a dark one.
-2. What was measured travels with its direction: eigenvalues with signs and residuals.
+2. Images with alpha are shown over a checkerboard, as image editors do, so that what is transparent
+   cannot be taken for a colour. Grey images are shown as RGB.
+3. What was measured travels with its direction: eigenvalues with signs and residuals.
 """
 
 import dataclasses
@@ -12,10 +14,13 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from navigan_jax import channels
 from navigan_jax.errors import InputError
 from navigan_jax.notes import Note, Notes
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_BOARD = (13 / 15, 0.6)  # squares: bytes 238 and 204, of which neither is taken for white paper
+_SQUARES = 16  # of it along the shorter side, so that it looks the same at every size
 _SAME_STEPS = 1e-6  # shifts come out of float32 arithmetic, relative to the shift scale
 REQUIRED_PROVENANCE = ("layer", "metric", "latents")
 
@@ -79,9 +84,9 @@ class Showcase:
                 "frames: expected [directions, samples, steps, height, width, channels], none of "
                 f"them 0; got shape {self.frames.shape}"
             )
-        count, _, steps, _, _, channels = self.frames.shape
-        if channels not in (1, 3):
-            raise ValueError(f"frames: expected 1 or 3 channels; got {channels}")
+        count, _, steps, _, _, depth = self.frames.shape
+        if depth not in channels.MEANINGS:
+            raise ValueError(f"frames: expected {channels.describe()} channels; got {depth}")
         if len(self.directions) != count:
             raise ValueError(f"directions: expected {count} records; got {len(self.directions)}")
         for record in self.directions:
@@ -148,11 +153,26 @@ def to_uint8(images: Float[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
     return np.floor((clamped + 1.0) * 127.5 + 0.5).astype(np.uint8)
 
 
-def to_rgb(images: Float[np.ndarray, "*batch channels"]) -> UInt8[np.ndarray, "*batch 3"]:
-    """Returns bytes with three channels; grey images repeat theirs.
+def checkerboard(height: int, width: int) -> Float[np.ndarray, "height width 1"]:
+    """Returns the grey image that images with alpha are shown over."""
+    side = max(1, round(min(height, width) / _SQUARES))
+    rows, columns = np.arange(height) // side, np.arange(width) // side
+    is_grey = (rows[:, None] + columns[None]) % 2
+    return np.where(is_grey, *reversed(_BOARD)).astype(np.float32)[..., None]
+
+
+def to_rgb(
+    images: Float[np.ndarray, "*batch height width channels"],
+) -> UInt8[np.ndarray, "*batch height width 3"]:
+    """Returns bytes with three channels: grey repeated, images with alpha over a checkerboard.
 
     Raises: as `to_uint8`.
     """
+    *_, height, width, depth = images.shape
+    if channels.has_alpha(depth):
+        _require_finite(images)
+        clamped = np.clip(images.astype(np.float32), -1.0, 1.0)
+        images = channels.over(clamped, checkerboard(height, width))
     pixels = to_uint8(images)
     return np.broadcast_to(pixels, (*pixels.shape[:-1], 3))
 

@@ -8,6 +8,7 @@
   const original = (steps - 1) / 2;
   const gap = 3;
   const seconds = 3.2; // once back and forth
+  const openingSeconds = 2.4; // once to both ends
   const labels = { eigenvalue: "Eigenvalue", residual: "Residual", accuracy: "Accuracy", shift_error: "Shift error", scale: "Shown, s", equal: "Equal change", distance: "Distance", plausible: "Plausible" };
   const notes = makeNotes(data);
 
@@ -121,7 +122,14 @@
     }
   }
 
+  /** Shows a step because somebody wants to see it; a card that opens goes on from there no more. */
   function setStep(card, step) {
+    card.isOpened = true;
+    openingCards.delete(card);
+    showStep(card, step);
+  }
+
+  function showStep(card, step) {
     card.step = step;
     const text = shiftText(card.direction, step);
     setSlider(card.slider, step, text);
@@ -140,9 +148,10 @@
       slider: find("input"),
       output: find("output"),
       sheet: new Image(),
-      step: steps - 1,
+      step: direction.strongest,
       isVisible: false,
       isLoaded: false,
+      isOpened: false,
     };
     const [low, high] = direction.plausible.map((edge) => (edge === null ? 1 : Math.min(1, edge)));
     for (const [side, share] of [["--low", 0.5 - low / 2], ["--high", 0.5 + high / 2]]) {
@@ -202,7 +211,7 @@
 
   // All directions ----------------------------------------------------------------------------
 
-  let globalStep = steps - 1; // not the original, which looks the same on every card
+  let globalStep = original; // until somebody moves all
 
   function setAll(step) {
     globalStep = step;
@@ -258,6 +267,36 @@
 
   $("play").addEventListener("click", togglePlay);
   $("zoom-play").addEventListener("click", togglePlay);
+
+  // Opening: a card that first comes into sight moves to both ends once, then rests ---------------
+
+  const openingCards = new Map(); // to when each began, null: it waits for its pictures
+  const isStill = window.matchMedia("(prefers-reduced-motion: reduce)");
+
+  function open(now) {
+    for (const [card, start] of openingCards) {
+      if (!card.isLoaded) continue;
+      if (start === null) openingCards.set(card, now);
+      const share = start === null ? 0 : (now - start) / 1000 / openingSeconds;
+      const { strongest } = card.direction;
+      if (share >= 1) openingCards.delete(card);
+      // From the original to the weaker end, and back through it to the stronger one.
+      const step = share >= 1 ? strongest : nearest(-Math.sign(fractions[strongest]) * Math.sin(1.5 * Math.PI * share));
+      if (step !== card.step) showStep(card, step);
+    }
+    if (openingCards.size > 0) requestAnimationFrame(open);
+  }
+
+  const firstSight = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      const card = byRoot.get(target);
+      if (!isIntersecting || card.isOpened) continue;
+      card.isOpened = true;
+      firstSight.unobserve(target);
+      if (openingCards.size === 0) requestAnimationFrame(open);
+      openingCards.set(card, null);
+    }
+  }, { threshold: 0.25 });
 
   // Order and filter --------------------------------------------------------------------------
 
@@ -598,7 +637,12 @@
   for (const card of cards) nameCard(card);
   arrange();
   tellChanges();
-  setAll(globalStep);
+  setSlider($("shift-all"), original, "not moved");
+  $("shift-all-text").textContent = "–";
+  for (const card of cards) {
+    showStep(card, card.step);
+    if (!isStill.matches) firstSight.observe(card.root);
+  }
   drawSpectrum();
   new ResizeObserver(() => { drawSpectrum(); paintZoom(); }).observe(document.body);
   window.addEventListener("resize", paintZoom);

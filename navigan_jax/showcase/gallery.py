@@ -5,6 +5,10 @@ copies cells of it to a canvas. Full colour resolution: at 64 pixels, halving it
 lower quality does. The page holds a content security policy that admits this page's script and
 style by their digests and no network at all, so no text in it can run or load anything.
 
+A card that first comes into sight moves to both ends once, so that one sees at a glance that its
+images change, and how. It rests at the end where they change most; where the system asks for less
+motion, it rests there from the start.
+
 The file stays under `MAX_BYTES`: lower quality first, then fewer steps, then smaller images; the
 foot of the page says what was chosen.
 """
@@ -26,6 +30,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from navigan_jax import channels
 from navigan_jax.checkpoints import write_text
 from navigan_jax.errors import InputError
 from navigan_jax.notes import notes_to_json
@@ -103,6 +108,15 @@ def _encode_all(showcase: base.Showcase, encoding: Encoding) -> list[str] | None
     return sheets
 
 
+def strongest_end(frames: Float[np.ndarray, "samples steps height width channels"]) -> int:
+    """Returns 0 or 1: whether the images differ more from the original at −s or at +s."""
+    low, middle, high = (
+        base.to_rgb(frames[:, step]).astype(np.int16)
+        for step in (0, frames.shape[1] // 2, frames.shape[1] - 1)
+    )
+    return int(np.abs(high - middle).sum() >= np.abs(low - middle).sum())
+
+
 def _known(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
@@ -125,6 +139,7 @@ def _data(showcase: base.Showcase, encoding: Encoding, sheets: list[str]) -> dic
                 "name": record.name,
                 **{name: _known(value) for name, value in record.measures.items()},
                 "scale": max(record.ends),
+                "strongest": strongest_end(frames) * (len(columns) - 1),
                 "texts": {
                     **{k: base.format_number(value) for k, value in record.measures.items()},
                     "scale": base.describe_ends(record.ends),
@@ -142,20 +157,22 @@ def _data(showcase: base.Showcase, encoding: Encoding, sheets: list[str]) -> dic
                 ],
                 "sheet": sheet,
             }
-            for record, sheet in zip(showcase.directions, sheets, strict=True)
+            for record, frames, sheet in zip(
+                showcase.directions, showcase.frames, sheets, strict=True
+            )
         ],
     }
 
 
 def _note(showcase: base.Showcase, encoding: Encoding, sheets: list[str]) -> str:
     """Returns what the reader must know about the stored pictures."""
-    _, _, steps, height, width, _ = showcase.frames.shape
+    _, _, steps, height, width, depth = showcase.frames.shape
     size = sum(len(sheet) for sheet in sheets) / 1e6
     note = (
         f"{encoding.width} × {encoding.height} pixels each, JPEG quality {encoding.quality}, "
         f"{size:.1f} MB in all"
     )
-    reduced = []
+    reduced = ["checkered where transparent"] if channels.has_alpha(depth) else []
     if (encoding.height, encoding.width) != (height, width):
         reduced.append(f"reduced from {width} × {height} pixels")
     if len(encoding.columns) != steps:

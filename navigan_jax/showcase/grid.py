@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from navigan_jax import channels
 from navigan_jax.checkpoints import atomic_output
 from navigan_jax.showcase import base
 
@@ -177,6 +178,8 @@ def _draw_foot(draw: ImageDraw.ImageDraw, showcase: base.Showcase, layout: Layou
     key = "s: |t| of equal change, at the distance d, or less to stay plausible."
     if "eigenvalue" in showcase.directions[0].measures:
         key = f"λ: eigenvalue.  {key}"
+    if channels.has_alpha(showcase.frames.shape[-1]):
+        key = f"{key}  Checkered: transparent."
     place = (_MARGIN, layout.size[1] - _FOOT + 8)
     draw.text(place, note + key, _MUTED, font(13))
 

@@ -6,18 +6,22 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from navigan_jax import channels
 from navigan_jax.showcase import base
 
 
 def encode_png(
     image: Float[np.ndarray, "height width channels"], *, longest: int | None = None
 ) -> bytes:
-    """Returns the image, nominally in [-1, 1], as a PNG of all its pixels in three channels.
+    """Returns the image, nominally in [-1, 1], as a PNG of all its pixels.
 
+    A PNG is RGB, also of a grey image; alpha is kept, then it is RGBA or grey with alpha.
     longest: a longer side above this is reduced to it.
     Raises: as `base.to_rgb`.
     """
-    picture = Image.fromarray(np.ascontiguousarray(base.to_rgb(image)))
+    is_kept = channels.has_alpha(image.shape[-1])
+    pixels = base.to_uint8(image) if is_kept else base.to_rgb(image)
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
     if longest is not None and max(picture.size) > longest:
         picture.thumbnail((longest, longest), Image.Resampling.BOX)
     buffer = io.BytesIO()

@@ -36,6 +36,7 @@ from navigan_jax.editing.plausibility import Plausibility
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import EditableLayer, Generator
 from navigan_jax.progress import MetricWriter, NullMetricWriter, Progress, open_metrics
+from navigan_jax.showcase.base import to_rgb
 from navigan_jax.tasks.inputs import Problem
 from navigan_jax.tasks.settings import wrong_number
 from navigan_jax.tasks.workdirs import say
@@ -422,7 +423,6 @@ def _picture(setup: Setup, parameters: Any, directions: int, seed: int) -> np.nd
     shifts = jnp.tile(jnp.linspace(-1, 1, _COLUMNS) * setup.recipe.shift_scale, rows)
     changes = setup.matrix.changes(parameters, indices, shifts)
     images = render_pairs(generator, setup.problem.params, setup.target, changes, z)[1]
-    height, width, channels = images.shape[1:]
-    tiles = np.asarray(images).reshape(rows, _COLUMNS, height, width, channels)
-    picture = tiles.transpose(0, 2, 1, 3, 4).reshape(rows * height, _COLUMNS * width, channels)
-    return np.round(255 * np.clip((picture + 1) / 2, 0, 1)).astype(np.uint8)
+    height, width, _ = generator.image_shape
+    tiles = to_rgb(np.asarray(images)).reshape(rows, _COLUMNS, height, width, 3)
+    return tiles.transpose(0, 2, 1, 3, 4).reshape(rows * height, _COLUMNS * width, 3)

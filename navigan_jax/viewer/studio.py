@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from navigan_jax import channels, notes
 from navigan_jax import directions as directions_lib
-from navigan_jax import notes
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
 from navigan_jax.directions import Directions
@@ -94,6 +94,7 @@ class Studio:
             "generator": {
                 "digest": self.digest,
                 "resolution": self.generator.resolution,
+                "alpha": channels.has_alpha(self.generator.image_channels),
                 "rows": self.rows,
                 "latent": "w_plus" if self.rows else "z",
                 "shape": list(self.latent_shape),

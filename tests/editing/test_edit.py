@@ -212,6 +212,16 @@ def test_shrunk_images_are_means_of_squares():
     assert shrink(images[0], 2).shape == (1, 1, 3)
 
 
+def test_shrinking_spreads_no_colour_of_transparent_pixels():
+    """Two of four pixels are seen: their mean colour at half the alpha; of none, none is left."""
+    images = np.full((2, 4, 4), 0.9, np.float32)
+    images[..., -1] = -1.0
+    images[0, 0], images[1, 0] = [-0.5, 0, 0, 1], [0.5, 0, 0, 1]
+    (left, right) = shrink(images, 2)[0]
+    np.testing.assert_allclose(left, [0, 0, 0, 0], atol=1e-6)
+    np.testing.assert_array_equal(right, [-1, -1, -1, -1])
+
+
 def test_frames_are_those_of_the_shifted_generator(case, rendered):
     """Each column has its own shift, and every one differs from the original."""
     for index, edit in enumerate(rendered.edits):

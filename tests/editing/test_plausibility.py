@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from navigan_jax import testing
+from navigan_jax.channels import over
 from navigan_jax.editing import plausibility
 from navigan_jax.errors import InputError
 
@@ -54,13 +55,20 @@ def test_bound_of_holes_is_a_hundredth_of_the_pixels_more_than_usual():
     testing.assert_close(fitted.surprise[1], np.full((4, 4), 100.0), 1e-5)
 
 
-@pytest.mark.parametrize("channels", [2, 3])
-def test_two_channels_are_described_without_the_pyramid(channels):
-    """It takes one or three; pixels and the grid of 8 x 8 fields are described all the same."""
-    pyramid = 2 * channels * 3 if channels == 3 else 0
-    described = describe(waves(0, 4, channels))
-    assert described.whole.shape == (4, 2 * channels + pyramid + 64)
-    assert described.holes.shape == (4, 2, 16, 16)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_images_with_alpha_are_described_over_black_and_over_white(channels):
+    """Pixels, three bands of the pyramid and the grid of 8 x 8 fields; transparent holes too."""
+    images = waves(0, 4, channels)
+    described = describe(images)
+    colours = channels - 1 if channels in (2, 4) else channels
+    single = 2 * colours + 2 * colours * 3 + 64
+    if colours == channels:
+        assert described.whole.shape == (4, single) and described.holes.shape == (4, 2, 16, 16)
+        return
+    assert described.whole.shape == (4, 2 * single) and described.holes.shape == (4, 3, 16, 16)
+    for side, background in enumerate((-1.0, 1.0)):
+        alone = describe(over(images, background)).whole
+        testing.assert_close(described.whole[:, side * single :][:, :single], alone, 1e-4)
 
 
 def test_oddity_does_not_depend_on_the_units_of_a_statistic():
@@ -78,12 +86,15 @@ def test_broken_images_are_odd():
         assert np.mean(oddities(fitted, broken), axis=0)[0] > 2
 
 
-@pytest.mark.parametrize("colour", [-1.0, 1.0])
-def test_a_hole_is_odd(colour):
-    """Black or white in 3 of 16 by 16 pixels: 1.2 %, where the generator never makes any."""
-    fitted = plausibility.fit(describe(waves(0, 300)), 0.99)
-    images = waves(1, 300)
-    images[:, 8:9, 7:10] = colour
+@pytest.mark.parametrize("kind", ["black", "white", "transparent"])
+def test_a_hole_is_odd(kind):
+    """In 3 of 16 by 16 pixels: 1.2 %, where the generator never makes any."""
+    first, images = (waves(seed, 300, 4 if kind == "transparent" else 3) for seed in (0, 1))
+    fitted = plausibility.fit(describe(first), 0.99)
+    if kind == "transparent":
+        images[:, 8:9, 7:10, 3] = -1.0
+    else:
+        images[:, 8:9, 7:10] = -1.0 if kind == "black" else 1.0
     np.testing.assert_allclose(oddities(fitted, images)[:, 1], 100 * 3 / 256, rtol=1e-5)
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from navigan_jax import testing
+from navigan_jax.channels import over
 from navigan_jax.directions import Edit
 from navigan_jax.editing.edit import apply_edit
 from navigan_jax.evaluation import locality
@@ -25,6 +26,17 @@ def case():
     z = generator.sample_latents(jax.random.key(0), LATENTS)
     shifts = np.array([[-2.0, -1.0, 1.0, 2.0], [-0.5, 0.0, 0.5, 1.0]])
     return generator, params, layers, np.asarray(z), edits, shifts
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_map_with_alpha_is_the_mean_of_those_over_black_and_white(count):
+    original, *edited = np.random.RandomState(0).uniform(-1.2, 1.2, (4, 5, 7, count))
+    alone = [
+        locality.change_map(over(original, ground), over(np.array(edited), ground))
+        for ground in (-1.0, 1.0)
+    ]
+    found = locality.change_map(original, np.array(edited))
+    np.testing.assert_allclose(found, np.mean(alone, axis=0))
 
 
 def test_map_is_the_mean_of_squared_differences(case):

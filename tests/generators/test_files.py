@@ -120,6 +120,16 @@ def test_junk_in_other_sizes_is_refused(key, junk):
         make_generator("stylegan2", {**testing.TINY_CONFIGS["stylegan2"], key: junk})
 
 
+@pytest.mark.parametrize("architecture", sorted(testing.TINY_CONFIGS))
+def test_images_that_cannot_be_shown_are_refused(architecture, tmp_path):
+    """Before anything is written, so that no task begins what has no picture at its end."""
+    config = {**testing.TINY_CONFIGS[architecture], "image_channels": 5}
+    path = tmp_path / "five.safetensors"
+    with pytest.raises(InputError, match=rf"five.safetensors: {architecture}: .*channels; got 5: "):
+        write_generator(path, architecture, config, {}, {})
+    assert not path.exists()
+
+
 @pytest.mark.parametrize("nested", ["[" * 100_000, '{"a":' * 100_000, "{" * 10 + "}" * 9, "NaN"])
 def test_metadata_that_are_no_json_are_refused(written, nested):
     """Nested beyond what a parser takes, too."""

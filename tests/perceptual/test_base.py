@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from navigan_jax import testing
+from navigan_jax import channels, testing
 from navigan_jax.errors import InputError
 from navigan_jax.perceptual import METRICS
 from navigan_jax.perceptual.base import (
@@ -169,9 +169,55 @@ def test_integer_images_are_refused():
 
 
 def test_l2_is_the_mean_squared_difference():
-    """A hand-made pair: one of eight numbers differs by 2."""
-    a = jnp.zeros((1, 2, 2, 2))
-    np.testing.assert_allclose(distance(METRICS["l2"](), a, a.at[0, 1, 0, 1].set(2.0)), 0.5)
+    """A hand-made pair: one of twelve numbers differs by 3."""
+    a = jnp.zeros((1, 2, 2, 3))
+    np.testing.assert_allclose(distance(METRICS["l2"](), a, a.at[0, 1, 0, 1].set(3.0)), 0.75)
+
+
+def test_distance_with_alpha_is_the_mean_over_black_and_white(case):
+    """So it sees colour and alpha, and no colour of a transparent pixel."""
+    check_alpha(*case, 4)
+
+
+def test_distance_of_grey_and_alpha_is_that_of_the_greys():
+    check_alpha(METRICS["nlpd"](), (19, 13), 2)
+
+
+def check_alpha(metric, size, count):
+    a, b = (np.asarray(images)[..., [0, 1, 2, 0]][..., -count:] for images in pair(size))
+    a[:, : size[0] // 2, :, -1] = -1.0
+    same, seen = a.copy(), {}
+    same[:, : size[0] // 2, :, :-1] = 0.7  # transparent there
+    value_of = jax.jit(distance)
+    value = value_of(metric, a, b)
+    for background in (channels.BLACK, channels.WHITE):
+        seen[background] = [channels.over(images, background) for images in (a, b)]
+    over = [value_of(metric, *images) for images in seen.values()]
+    testing.assert_close(value, (over[0] + over[1]) / 2, 1e-5, "mean")
+    testing.assert_close(value_of(metric, same, b), value, 1e-6, "transparent")
+    testing.assert_close(value_of(metric, a, same), np.zeros(len(a)), 1e-9, scale=value.min())
+    for channel in (0, count - 1):  # a colour, the alpha
+        changed = b.copy()
+        changed[..., channel] *= 0.9
+        assert np.all(value_of(metric, b, changed) > 1e-6 * value)
+
+
+def test_hessian_with_alpha_is_gauss_newton():
+    """Where two images with alpha are equal, forward over reverse gives 2 JᵀJ v."""
+    metric = AtSize(METRICS["nlpd"](), 9, "antialiased")
+    with testing.x64():
+        a = jnp.asarray(np.random.RandomState(0).uniform(-1, 1, (1, 13, 11, 4)))
+        v = testing.normal_like(3, a)
+
+        @jax.jit
+        def products(a, v):
+            exact = jax.jvp(jax.grad(lambda b: jnp.sum(distance(metric, a, b))), (a,), (v,))[1]
+            jv, pull_back = jax.jvp(metric.features, (a,), (v,))[1], jax.vjp(metric.features, a)[1]
+            return exact, 2 * pull_back(jv)[0]
+
+        exact, gauss_newton = products(a, v)
+        testing.assert_close(exact, gauss_newton, 1e-10)
+        assert np.linalg.norm(exact[..., :3]) > 0 and np.linalg.norm(exact[..., 3]) > 0
 
 
 def test_signed_maps_the_unit_range():

@@ -92,11 +92,16 @@ def test_linear_weights_of_one_change_nothing(metric, images):
     testing.assert_close(distance(plain, images, images[::-1]), value, 1e-5)
 
 
-@pytest.mark.parametrize("channels", [1, 4])
-def test_images_of_other_channels_are_refused(metric, channels):
-    """The message says what the net takes."""
-    with pytest.raises(InputError, match=r"lpips alex: expected images .* with 3 channels"):
-        metric.features(jnp.zeros((1, 40, 40, channels)))
+def test_grey_images_are_rgb_of_three_equal_channels(metric, images):
+    grey = images[..., :1]
+    for x, y in zip(metric.features(grey), metric.features(grey.repeat(3, axis=3)), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_images_of_other_channels_are_refused(metric):
+    """The message says what there is."""
+    with pytest.raises(InputError, match=r"lpips alex: expected images .* 3 \(RGB\) or 4 .*, 5\);"):
+        metric.features(jnp.zeros((1, 40, 40, 5)))
 
 
 @pytest.mark.parametrize(

@@ -46,9 +46,31 @@ def test_to_uint8_refuses_integers() -> None:
 
 
 def test_to_rgb_repeats_grey() -> None:
-    images = np.linspace(-1, 1, 7, dtype=np.float32).reshape(7, 1)
+    images = np.linspace(-1, 1, 7, dtype=np.float32).reshape(1, 7, 1)
     expected = np.repeat(base.to_uint8(images), 3, axis=-1)
     np.testing.assert_array_equal(base.to_rgb(images), expected)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_to_rgb_shows_alpha_over_a_checkerboard(channels: int) -> None:
+    """What is opaque hides the board, what is transparent shows it whatever its colour."""
+    images = np.random.default_rng(0).uniform(-2, 2, (3, 10, 14, channels)).astype(np.float32)
+    colour = base.to_rgb(images[..., :-1])
+    board = base.to_rgb(base.checkerboard(10, 14))
+    for alpha, expected in ((-1.0, [board] * 3), (-1.3, [board] * 3), (1.0, colour), (9, colour)):
+        images[..., -1] = alpha
+        np.testing.assert_array_equal(base.to_rgb(images), expected)
+    images[..., -1] = 0
+    between = (board.astype(float) + colour) / 2
+    np.testing.assert_allclose(base.to_rgb(images), between, atol=1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (64, 64), (1024, 1024), (64, 128)])
+def test_checkerboard_has_16_squares_along_the_shorter_side(height: int, width: int) -> None:
+    board = base.checkerboard(height, width)
+    assert np.count_nonzero(np.diff(board[:, 0, 0])) == 15
+    np.testing.assert_array_equal(board[:height, :height, 0], board[:height, :height, 0].T)
+    assert set(np.unique(base.to_uint8(board))) == {204, 238}
 
 
 @pytest.mark.parametrize("steps", [3, 5, 7, 9, 11, 41])
@@ -143,8 +165,8 @@ def test_showcase_refuses_parts_that_do_not_belong_together(make_showcase: Make)
     showcase = make_showcase()
     with pytest.raises(ValueError, match="expected 2 records; got 1"):
         dataclasses.replace(showcase, directions=showcase.directions[:1])
-    with pytest.raises(ValueError, match="1 or 3 channels; got 2"):
-        dataclasses.replace(showcase, frames=showcase.frames[..., :2])
+    with pytest.raises(ValueError, match=r"4 \(RGB and alpha\) channels; got 5"):
+        dataclasses.replace(showcase, frames=showcase.frames[..., [0, 1, 2, 0, 1]])
     with pytest.raises(ValueError, match="none of them 0"):
         dataclasses.replace(showcase, frames=showcase.frames[:, :0])
     with pytest.raises(ValueError, match="odd number of steps"):

@@ -58,7 +58,10 @@ def _frames(page: Page) -> np.ndarray:
     return np.stack(sheets)
 
 
-@pytest.mark.parametrize(("height", "width", "channels"), [(64, 64, 3), (23, 37, 3), (28, 28, 1)])
+@pytest.mark.parametrize(
+    ("height", "width", "channels"),
+    [(64, 64, 3), (23, 37, 3), (28, 28, 1), (64, 64, 2), (64, 64, 4)],
+)
 def test_sheets_decode_back(make_showcase: Make, height: int, width: int, channels: int) -> None:
     """Every frame stands in its own cell, to a few bytes: at most what the quality costs.
 
@@ -83,6 +86,16 @@ def test_data_tells_the_records(make_showcase: Make) -> None:
         assert direction["scale"] == max(record.ends)
         assert direction["texts"]["residual"] == base.format_number(record.measures["residual"])
         assert len(direction["shifts"]) == 5 and direction["shifts"][2] == "0"
+
+
+def test_cards_rest_at_the_end_where_images_change_most(make_showcase: Make) -> None:
+    """Whatever the sign of the direction; the last of the steps that are kept, or the first."""
+    showcase = make_showcase(steps=5)
+    original = showcase.frames[:, :, 2:3]
+    growing = np.array([-0.3, -0.2, 0, 0.05, 0.1], np.float32).reshape(5, 1, 1, 1)
+    frames = np.stack([original[0] / 2 + growing, original[1] / 2 + growing[::-1]])
+    data = Page(gallery.build_gallery(dataclasses.replace(showcase, frames=frames))).data()
+    assert [direction["strongest"] for direction in data["directions"]] == [0, 4]
 
 
 def test_unknown_numbers_are_null(make_showcase: Make) -> None:

@@ -28,10 +28,13 @@ def open_file(browser):
     """Returns a function from a path to a page; at the end nothing may have gone wrong."""
     faults, contexts = [], []
 
-    def open_file(path, **options):
-        context = browser.new_context(**options)
+    def open_file(path, *, has_clock=False, **options):
+        context = browser.new_context(**{"reduced_motion": "reduce"} | options)
         contexts.append(context)
         page = context.new_page()
+        if has_clock:  # time stands still until the test lets it pass
+            page.clock.install(time=0)
+            page.clock.pause_at(1000)
         page.on("console", lambda message: faults.append(message.text))
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.goto(path.as_uri())
@@ -72,6 +75,7 @@ def test_notes_survive_a_reload_and_are_saved_as_the_sidecar(open_file, path):
     page.locator(".card .star").nth(4).click()
     page.locator(".card .picture").nth(1).click()
     page.fill("#note-name", "smile")
+    page.locator("#zoom-slider").press("End")
     page.click("#note-here")
     page.keyboard.press("Escape")
     page.reload()
@@ -81,6 +85,31 @@ def test_notes_survive_a_reload_and_are_saved_as_the_sidecar(open_file, path):
     assert notes.get(1) == Note("smile", good_range=(0, 3.6))
     assert notes.get(2) == Note("age", text="older")
     assert notes.others == {"b2": {"0": {"name": "kept"}}}
+
+
+@pytest.mark.parametrize("motion", ["no-preference", "reduce"])
+def test_cards_in_sight_move_to_both_ends_once_and_rest(open_file, path, motion):
+    """At the end where images change most; those out of sight wait; nothing moves if unwanted."""
+    page = open_file(
+        path, has_clock=True, reduced_motion=motion, viewport={"width": 700, "height": 700}
+    )
+    shifts, canvas = page.locator(".card output"), page.locator(".card canvas").first
+    rest = shifts.all_text_contents()
+    told, pictures = [], []
+    for _ in range(30):
+        page.clock.run_for(100)
+        told.append(shifts.all_text_contents())
+        pictures.append(canvas.evaluate("canvas => canvas.toDataURL()"))
+    first, last = ({texts[card] for texts in told} for card in (0, -1))
+    assert told[-1] == rest and all(
+        text in ("t = −2", "t = +3", "t = −2.4", "t = +3.6") for text in rest[:2]
+    )
+    assert last == {rest[-1]}
+    if motion == "reduce":
+        assert first == {rest[0]}
+    else:
+        assert first == {"t = −2", "t = −1", "original", "t = +1.5", "t = +3"}
+        assert len(set(pictures)) == 5
 
 
 def test_stars_and_words_filter_by_keyboard(open_file, path):

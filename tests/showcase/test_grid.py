@@ -19,7 +19,7 @@ def _cell(
     return sheet[top : top + layout.cell_height, left : left + layout.cell_width]
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_sheet_gives_every_pixel_back(make_showcase: Make, channels: int) -> None:
     """An enlarged cell, read at every n-th pixel, is the image; all other pixels repeat those."""
     showcase = make_showcase(channels=channels)

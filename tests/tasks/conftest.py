@@ -25,8 +25,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     write_generator(folder / "dead.safetensors", "dcgan", SIZES, dead, {})
     imaginary = params_lib.replace(params, "norm1/var", np.full(6, -1, np.float32))
     write_generator(folder / "imaginary.safetensors", "dcgan", SIZES, imaginary, {})
-    two = SIZES | {"image_channels": 2}
-    write_generator(folder / "two_channels.safetensors", "dcgan", two, draw_params(two), {})
     lpips = testing.random_lpips("alex", seed=0)
     options = {"net": "alex", "version": "0.1", "linear": True}
     write_perceptual(folder / "lpips.safetensors", "lpips", options, lpips.params, {})

@@ -263,15 +263,17 @@ def test_wrong_setting_is_one_message(
 def test_metric_that_does_not_take_the_images_is_one_message(
     metric: str, files: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    """A generator of two channels, which are neither grey nor colour."""
+    """Images of four pixels, too small for the features of both."""
     weights = str(files / "lpips.safetensors") if metric == "lpips" else None
     config = configure(
         files,
-        generator=str(files / "two_channels.safetensors"),
         metric__name=metric,
         metric__weights=weights,
+        metric__size=4,
     )
-    refused(config, tmp_path / "run", rf"{metric}.*: expected images .*3 channels .*, 2\); choose ")
+    refused(
+        config, tmp_path / "run", rf"{metric}.*: expected images .*got shape .*, 4, 3\); choose"
+    )
 
 
 def test_every_number_out_of_range_is_one_message(

@@ -16,7 +16,7 @@ import uvicorn
 from navigan_jax import params as params_lib
 from navigan_jax import testing
 from navigan_jax.directions import Directions, write_directions
-from navigan_jax.generators.files import write_generator
+from navigan_jax.generators.files import make_generator, write_generator
 from navigan_jax.viewer import access, server
 from navigan_jax.viewer.studio import Studio
 from navigan_jax.viewer.worker import Worker
@@ -45,9 +45,10 @@ def make_directions(params: Any, layer: str, digest: str) -> Directions:
     )
 
 
-def make_studio(architecture: str, folder: pathlib.Path) -> Studio:
+def make_studio(architecture: str, folder: pathlib.Path, image_channels: int = 3) -> Studio:
     """Returns a studio of a tiny generator whose directions lie in the folder."""
-    generator = testing.tiny_generators()[architecture]
+    config = {**testing.TINY_CONFIGS[architecture], "image_channels": image_channels}
+    generator = make_generator(architecture, config)
     params = testing.draw_params(generator, seed=1)
     digest = params_lib.digest(params)
     directions = make_directions(params, LAYERS[architecture], digest)
@@ -64,9 +65,10 @@ class Served:
     architecture: str = "stylegan2"
     port: int = 0
     token: str | None = None
+    image_channels: int = 3
 
     def __post_init__(self) -> None:
-        self.studio = make_studio(self.architecture, self.folder)
+        self.studio = make_studio(self.architecture, self.folder, self.image_channels)
 
     @property
     def url(self) -> str:

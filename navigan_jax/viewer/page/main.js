@@ -33,6 +33,7 @@ const info = await api.readState().catch((error) => {
   throw error;
 });
 const { directions, generator, start } = info;
+document.body.classList.toggle("has-alpha", generator.alpha);
 api.events.addEventListener("found", ({ detail }) => {
   if (detail.directions.digest !== directions.digest) location.reload();
 });

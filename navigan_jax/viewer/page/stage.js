@@ -25,13 +25,18 @@ function draw(canvas, bitmap) {
   if (canvas.width !== bitmap.width || canvas.height !== bitmap.height) {
     [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
   }
-  canvas.getContext("2d", { willReadFrequently: true }).drawImage(bitmap, 0, 0);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.clearRect(0, 0, canvas.width, canvas.height); // else what was shown stays behind an alpha
+  context.drawImage(bitmap, 0, 0);
 }
 
 const pixelsOf = (canvas) =>
   canvas.getContext("2d", { willReadFrequently: true }).getImageData(0, 0, canvas.width, canvas.height).data;
 
-/** Paints the mean change of each pixel, brightest where it is largest; returns mean and largest. */
+/**
+ * Paints the mean change of each pixel, brightest where it is largest; returns mean and largest.
+ * Pixels with alpha are compared over black and over white, so that colour and alpha count.
+ */
 function drawDifference(canvas, before, after) {
   const { width, height } = after;
   [canvas.width, canvas.height] = [width, height];
@@ -39,8 +44,13 @@ function drawDifference(canvas, before, after) {
   const change = new Float32Array(width * height);
   let [largest, sum] = [0, 0];
   for (let i = 0; i < change.length; i += 1) {
+    const [opacity, otherOpacity] = [left[4 * i + 3] / 255, right[4 * i + 3] / 255];
     let total = 0;
-    for (let channel = 0; channel < 3; channel += 1) total += Math.abs(left[4 * i + channel] - right[4 * i + channel]);
+    for (let channel = 0; channel < 3; channel += 1) {
+      const overBlack = left[4 * i + channel] * opacity - right[4 * i + channel] * otherOpacity;
+      const overWhite = overBlack + 255 * (otherOpacity - opacity);
+      total += (Math.abs(overBlack) + Math.abs(overWhite)) / 2;
+    }
     change[i] = total / (3 * 255);
     sum += change[i];
     if (change[i] > largest) largest = change[i];
