@@ -97,8 +97,12 @@ def test_own_latents_are_taken_and_shown(http: httpx.Client) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, w_plus=np.ones((2, 4, 11), np.float32))
     kind = {"content-type": "application/octet-stream"}
-    told = http.post("/api/latents", content=buffer.getvalue(), headers=kind).json()
-    assert told["count"] == 2 and told["space"] == "w_plus"
+    for file, called in (("mine.npz", "mine.npz"), ("a/b\\c.npz", "c.npz"), ("", "latents")):
+        told = http.post(
+            "/api/latents", params={"file": file}, content=buffer.getvalue(), headers=kind
+        ).json()
+        assert told["count"] == 2 and told["space"] == "w_plus"
+        assert told["told"] == f"{called}: 2 latents w_plus from 'w_plus' [2, 4, 11]"
     view = {"sample": {"own": told["own"], "index": 1}}
     assert ask_image(http, 1, client="own", view=view).status_code == 200
 

@@ -80,7 +80,7 @@ export const changeNote = async (index, change) => (await insist("api/notes", as
 export const makeExport = async (kind, view) => (await send("api/export", asJson({ kind, view }))).blob();
 export const addLatents = async (file) =>
   (
-    await send("api/latents", {
+    await send(`api/latents?file=${encodeURIComponent(file.name)}`, {
       method: "POST",
       headers: { "content-type": "application/octet-stream" },
       body: file,
