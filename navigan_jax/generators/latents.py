@@ -158,7 +158,7 @@ def parse_latents(
             f"{name}: expected finite numbers within float32; got NaN, infinity or a larger number "
             f"in {chosen}; make the latents anew"
         )
-    told = f"{name}: {len(values)} latent{'s' * (len(values) != 1)} {kind} from {chosen}"
+    told = f"{name}: {len(values)} latent{'s' * (len(values) != 1)} taken as {kind}, from {chosen}"
     if kind == "z":
         values, more = _with_label(values, chosen, name, spaces)
         return Latents("z", values, told + more)

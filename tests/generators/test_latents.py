@@ -66,7 +66,7 @@ def test_w_of_each_row_is_taken_by_its_axes(
     for found in (parse(npz(**{name: array}), spaces), parse(npy(array), spaces, f"{name}.npy")):
         assert found.space == "w_plus" and found.values.dtype == np.float32
         np.testing.assert_array_equal(found.values, array.reshape(-1, 3, 4))
-        assert f"latent{'s' * (len(found.values) != 1)} w_plus from" in found.told
+        assert f"latent{'s' * (len(found.values) != 1)} taken as w_plus, from" in found.told
         assert str(list(shape)) in found.told
 
 

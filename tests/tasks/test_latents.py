@@ -92,7 +92,7 @@ def test_latents_of_a_file_are_those_that_its_reader_gives(
         np.savez(path, **{name: array})
         np.testing.assert_array_equal(drawn(config)[1], want[:4])
         said = capsys.readouterr().out
-        assert f"5 latents {'z' if name == 'z' else 'w'}" in said
+        assert f"5 latents taken as {'z' if name == 'z' else 'w'}" in said
         assert "the first 4 are used" in said
     labelled = configure(folder, latents__path=str(path), synthesis__label="dog")
     np.savez(path, z=z[:, :7])

@@ -102,7 +102,7 @@ def test_own_latents_are_taken_and_shown(http: httpx.Client) -> None:
             "/api/latents", params={"file": file}, content=buffer.getvalue(), headers=kind
         ).json()
         assert told["count"] == 2 and told["space"] == "w_plus"
-        assert told["told"] == f"{called}: 2 latents w_plus from 'w_plus' [2, 4, 11]"
+        assert told["told"] == f"{called}: 2 latents taken as w_plus, from 'w_plus' [2, 4, 11]"
     view = {"sample": {"own": told["own"], "index": 1}}
     assert ask_image(http, 1, client="own", view=view).status_code == 200
 
