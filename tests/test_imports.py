@@ -101,6 +101,7 @@ ORDER = [
     "showcase.layers_page",
     "showcase",
     "viewer.worker",
+    "viewer.proxies",
     "viewer.access",
     "viewer.requests",
     "viewer.own_latents",

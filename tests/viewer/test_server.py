@@ -255,7 +255,7 @@ def test_token_comes_with_the_address_and_stays_in_a_cookie(
     ):
         assert http.get("/").status_code == 401
         opened = http.get("/", params={"token": token})
-        assert opened.status_code == 303 and opened.headers["location"] == "/"
+        assert opened.status_code == 303 and opened.headers["location"] == "./"
         cookie = opened.headers["set-cookie"]
         assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
         assert http.get("/api/state").status_code == 200

@@ -51,7 +51,8 @@ async function send(path, options) {
   try {
     reason = (await response.json()).error;
   } catch {
-    // The number alone, then.
+    // Not the viewer's words: a proxy says that it does not answer.
+    if (response.status >= 500) throw new Lost("no answer");
   }
   throw new Refused(reason);
 }
