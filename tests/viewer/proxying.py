@@ -52,12 +52,18 @@ def tunnel(port: int) -> Iterator[int]:
 
 @contextlib.contextmanager
 def proxy(
-    port: int, folder: str, *, keeps_folder: bool = False, host: str | None = None
+    port: int,
+    folder: str,
+    *,
+    keeps_folder: bool = False,
+    host: str | None = None,
+    own_port: int = 0,
 ) -> Iterator[int]:
     """Yields the port of a proxy whose folder is the viewer at `port`.
 
     keeps_folder: whether it leaves the folder in the path, as Jupyter's /proxy/absolute does.
     host: of the Host header that it puts in place of the browser's, which it keeps if None.
+    own_port: where it listens; 0: anywhere.
     """
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -97,7 +103,7 @@ def proxy(
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", own_port), Handler)
     server.daemon_threads = True
     with _running(server) as running:
         yield running
