@@ -150,11 +150,16 @@ def hostile_npy() -> bytes:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (torch_file({"step": 3}), "expected latents, an array or several; got none"),
+        (
+            torch_file({"step": 3}),
+            "expected latents, arrays of numbers with one to three axes; got none",
+        ),
         (
             torch_file({"a.weight": draw(7, 4), "b.weight": draw(4)}),
-            "expected latents of one shape; got 2 arrays: latents [7, 4], latents [4]",
+            "expected latents of one shape; got 2 arrays: a.weight [7, 4], b.weight [4]",
         ),
+        (torch_file([draw(3, 8, 5, 5), draw(4).astype(bool)]), "got none"),
+        (torch_file({"a": [draw(n) for n in range(1, 9)]}), "8 arrays: a[0] [1], a[1] [2], a[2]"),
         (torch_file({"w": ROWS, "z": W}), "expected one entry of latents; got w, z"),
         (b"<html>", "expected a PyTorch file; got a web page"),
         (pickled(Call(Global("os", "system"), ("true",))), "os.system"),

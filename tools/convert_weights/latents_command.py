@@ -13,8 +13,8 @@ from tools.convert_weights.readers import signatures
 from tools.convert_weights.readers.archive import Archive
 from tools.convert_weights.readers.npy_objects import read_any_npy
 from tools.convert_weights.readers.npz import is_npz
+from tools.convert_weights.readers.nvidia_file import NVIDIA_NAMES
 from tools.convert_weights.readers.torch_file import read_bytes, read_torch_bytes
-from tools.convert_weights.readers.torch_names import TORCH_NAMES
 from tools.convert_weights.readers.unpickle import read_pickle
 
 NAMES = ("z", "w", "w_plus")
@@ -56,7 +56,7 @@ def _read(source: str) -> Any:
     data = read_bytes(source)
     kind = signatures.kind_of(data)
     if kind == signatures.PICKLE:
-        return read_pickle(data, TORCH_NAMES, name=source)[0]
+        return read_pickle(data, NVIDIA_NAMES, name=source)[0]
     if kind == signatures.NPY:
         return read_any_npy(data, source)
     if kind == signatures.ZIP and is_npz(archive := Archive(data, source)):

@@ -5,6 +5,7 @@ StyleGAN write one tensor, a list, or {image: array}. What holds latents under a
 found by it; what lies beside it does not matter.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,18 @@ _PLAIN = "latents"  # a name that leaves it to the axes what they are
 _MOST_LISTED = 6
 
 
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """An array that can be latents. name: what it is called; place: the keys that lead to it."""
+
+    name: str
+    place: str
+    array: np.ndarray
+
+    def __str__(self) -> str:
+        return f"{self.place or 'an array'} {list(self.array.shape)}"
+
+
 def find_latents(content: Any, name: str, file: str) -> tuple[str, np.ndarray, int]:
     """Returns the name of the latents, the latents [count, ...] as float32, of how many arrays.
 
@@ -25,36 +38,37 @@ def find_latents(content: Any, name: str, file: str) -> tuple[str, np.ndarray, i
     file: what messages call the file.
     Raises: InputError if it holds none, or arrays that do not belong together.
     """
-    found = list(_walk(content, name if is_latent_name(name) else _PLAIN, file))
+    found = list(_walk(content, name if is_latent_name(name) else _PLAIN, "", file))
     if not found:
         raise InputError(
-            f"{file}: expected latents, an array or several; got none; see what the file is with: "
-            "python -m tools.convert_weights inspect FILE"
+            f"{file}: expected latents, arrays of numbers with one to three axes; got none; see "
+            "what the file is with: python -m tools.convert_weights inspect FILE"
         )
-    if len({(called, array.shape[-2:], array.ndim) for called, array in found}) > 1:
-        listed = ", ".join(f"{called} {list(array.shape)}" for called, array in found)
-        shown = listed if len(found) <= _MOST_LISTED else f"{listed[:200]}..."
+    if len({(each.name, each.array.ndim, each.array.shape[-2:]) for each in found}) > 1:
+        more = len(found) - _MOST_LISTED
+        listed = ", ".join(map(str, found[:_MOST_LISTED])) + (f" and {more} more" * (more > 0))
         raise InputError(
-            f"{file}: expected latents of one shape; got {len(found)} arrays: {shown}; save the "
+            f"{file}: expected latents of one shape; got {len(found)} arrays: {listed}; save the "
             "latents alone, under a name such as w or latents"
         )
-    arrays = [array for _, array in found]
-    one_each = arrays[0].ndim == 1 or (arrays[0].ndim == 2 and arrays[0].shape[0] > 1)
-    joined = arrays[0]
-    if len(arrays) > 1:
-        joined = np.stack(arrays) if one_each else np.concatenate(arrays)
-    return found[0][0], joined, len(arrays)
+    arrays = [each.array for each in found]
+    if len(arrays) == 1:
+        return found[0].name, arrays[0], 1
+    is_one_each = arrays[0].ndim == 1 or (arrays[0].ndim == 2 and len(arrays[0]) > 1)
+    joined = np.stack(arrays) if is_one_each else np.concatenate(arrays)
+    return found[0].name, joined, len(arrays)
 
 
-def _walk(value: Any, name: str, file: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the arrays that can be latents, and what they are called."""
+def _walk(value: Any, name: str, place: str, file: str) -> Iterator[_Found]:
+    """Yields the arrays that can be latents."""
     if isinstance(value, np.ndarray):
-        if value.ndim and (value.dtype.kind in "fiu" or value.dtype == ml_dtypes.bfloat16):
+        axes = value.ndim - 2 * (value.shape[2:] == (1, 1))  # as some write z for convolutions
+        if 1 <= axes <= 3 and (value.dtype.kind in "fiu" or value.dtype == ml_dtypes.bfloat16):
             with np.errstate(over="ignore"):
-                yield name, value.astype(np.float32)
+                yield _Found(name, place, value.astype(np.float32))
     elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _walk(item, name, file)
+        for index, item in enumerate(value):
+            yield from _walk(item, name, f"{place}[{index}]", file)
     elif isinstance(value, dict):
         named = [key for key in value if is_latent_name(key)]
         if len(named) > 1:
@@ -63,4 +77,5 @@ def _walk(value: Any, name: str, file: str) -> Iterator[tuple[str, np.ndarray]]:
                 "alone"
             )
         for key in named or value:
-            yield from _walk(value[key], key if named else name, file)
+            called = key if named else name
+            yield from _walk(value[key], called, f"{place}/{key}" if place else str(key), file)
