@@ -123,7 +123,10 @@ def test_label_is_added_where_the_class_is_told() -> None:
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_numbers_of_any_type_and_order_are_the_same(dtype: str, order: Any) -> None:
     array = np.asarray(np.arange(24).reshape(2, 3, 4), dtype, order=order)
-    for data, name in ((npz(w=array), "a.npz"), (npy(array), "w.npy")):
+    compressed = io.BytesIO()
+    np.savez_compressed(compressed, w=array)
+    files = (npz(w=array), "a.npz"), (npy(array), "w.npy"), (compressed.getvalue(), "a.npz")
+    for data, name in files:
         found = parse(data, APART, name).values
         np.testing.assert_array_equal(found, np.arange(24).reshape(2, 3, 4))
         assert found.dtype == np.float32 and found.flags.c_contiguous
