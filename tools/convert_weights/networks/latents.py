@@ -1,19 +1,24 @@
 """The latents in what other programs pickle: a tensor, several, or entries by the image's name.
 
+They are no network, but found and converted in the same way, to the .npz that tasks take.
 rosinality's projector writes {image: {"img": ..., "latent": ..., "noise": [...]}}, encoders of
 StyleGAN write one tensor, a list, or {image: array}. What holds latents under a telling name is
 found by it; what lies beside it does not matter.
 """
 
+import argparse
 import dataclasses
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+from navigan_jax.checkpoints import atomic_output
 from navigan_jax.errors import InputError
 from navigan_jax.generators.latents import is_latent_name
+from tools.convert_weights.networks.base import Network, Opener, check_output
 
 _PLAIN = "latents"  # a name that leaves it to the axes what they are
 _MOST_LISTED = 6
@@ -79,3 +84,34 @@ def _walk(value: Any, name: str, place: str, file: str) -> Iterator[_Found]:
         for key in named or value:
             called = key if named else name
             yield from _walk(value[key], called, f"{place}/{key}" if place else str(key), file)
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="latents of a projector or an encoder: .pt, .pkl, .npy or .npz",
+    )
+    parser.add_argument(
+        "--name",
+        choices=("z", "w", "w_plus"),
+        help="what the latents are, where neither SOURCE nor their axes tell z from w",
+    )
+
+
+def _convert(options: argparse.Namespace, open_file: Opener) -> str:
+    check_output(options.out, options.source, suffix=".npz")
+    foreign = open_file(options.source)
+    stem = pathlib.PurePath(options.source).stem.lower()
+    found, latents, _ = find_latents(foreign.content, stem, foreign.name)
+    with atomic_output(options.out) as temporary:
+        np.savez(temporary, allow_pickle=False, **{options.name or found: latents})
+    return options.out
+
+
+NETWORK = Network(
+    words="latents of a projector or an encoder, to FILE.npz",
+    add_arguments=_add_arguments,
+    convert=_convert,
+    recognise=lambda _: None,
+)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tools.convert_weights.readers.archive import Archive
 from tools.convert_weights.readers.npz import read_npy
 from tools.convert_weights.readers.numpy_names import NUMPY_NAMES, PYTHON_NAMES, PickledDtype
 from tools.convert_weights.readers.stand_ins import allow
@@ -31,6 +32,17 @@ def read_any_npy(data: bytes, name: str) -> Any:
     content, _ = read_pickle(data, _NAMES, name=name, start=end)
     objects = _plain(content)
     return objects[0] if isinstance(objects, list) and len(objects) == 1 else objects
+
+
+def read_any_npz(archive: Archive, name: str) -> dict[str, Any]:
+    """Returns what `read_any_npy` makes of each array of an `.npz` file, by its name.
+
+    Raises: as `read_any_npy`.
+    """
+    return {
+        member.removesuffix(".npy"): read_any_npy(archive.read(member), f"{name}: {member}")
+        for member in archive.names
+    }
 
 
 def _dtype(code: str, *more: Any) -> PickledDtype:
