@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.viewer.browsing import WAIT, open_page, wait_saved, wait_shown
 from tests.viewer.proxying import proxy, tunnel
-from tests.viewer.serving import Served
+from tests.viewer.serving import Served, serving
 
 pytestmark = pytest.mark.browser
 
@@ -19,8 +19,8 @@ TOKEN = "abcdefgh-01234567"
 def test_page_works_below_the_folder_of_a_proxy(
     browser: Browser, faults: list[str], tmp_path: pathlib.Path
 ) -> None:
-    """All its links are relative; when the viewer is gone, the proxy's own answers are no reason
-    to give up.
+    """All its links are relative. When the viewer is gone, the proxy's own answers are no reason to
+    give up; when it comes back with another token, that is asked for, and the page goes on.
     """
     served = Served(tmp_path, architecture="dcgan", token=TOKEN)
     with proxy(0, FOLDER) as port:
@@ -38,18 +38,24 @@ def test_page_works_below_the_folder_of_a_proxy(
         served.stop()
         page.get_by_role("button", name="Star", exact=True).click()
         expect(page.locator("#banner")).to_contain_text("does not answer", timeout=WAIT)
+        served.token = TOKEN[::-1]
         served.start()
+        expect(page.locator("#banner")).to_contain_text("token: expected", timeout=WAIT)
+        again = page.context.new_page()
+        again.goto(f"{served.address}?token={served.token}")
         expect(page.locator("#banner")).to_be_hidden(timeout=WAIT)
         wait_saved(served, "0", starred=True)
         page.context.close()
     served.stop()
 
 
-def test_page_works_through_a_tunnel(browser: Browser, fresh: Served, faults: list[str]) -> None:
-    with tunnel(fresh.port) as port:
+def test_page_works_through_a_tunnel(
+    browser: Browser, faults: list[str], tmp_path: pathlib.Path
+) -> None:
+    with serving(tmp_path, architecture="dcgan") as served, tunnel(served.port) as port:
         page = open_page(browser, f"http://localhost:{port}", faults)
         page.locator("#minus-scale").click()
         wait_shown(page, {"0": -1.0})
         page.get_by_role("button", name="Star", exact=True).click()
-        wait_saved(fresh, "0", starred=True)
+        wait_saved(served, "0", starred=True)
         page.context.close()

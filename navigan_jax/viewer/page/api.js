@@ -9,7 +9,10 @@ export class Refused extends Error {}
 /** The server does not answer, or is too busy: the same request may be sent again. */
 export class Lost extends Error {}
 
-/** Tells "lost", "found" and "notes" (somebody changed them; the detail is their mark). */
+/**
+ * Tells "lost" (the detail is why, if the server says so), "found" and "notes" (somebody changed
+ * them; the detail is their mark).
+ */
 export const events = new EventTarget();
 const tell = (name, detail) => events.dispatchEvent(new CustomEvent(name, { detail }));
 
@@ -30,6 +33,7 @@ function findAgain() {
           finding = null;
           return;
         }
+        if (response.status === 401) tell("lost", (await response.json()).error); // a new token
       } catch {
         // Not yet.
       }
