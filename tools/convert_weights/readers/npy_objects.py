@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from navigan_jax.errors import InputError
 from tools.convert_weights.readers.archive import Archive
 from tools.convert_weights.readers.npz import read_npy
 from tools.convert_weights.readers.numpy_names import NUMPY_NAMES, PYTHON_NAMES, PickledDtype
-from tools.convert_weights.readers.stand_ins import allow
+from tools.convert_weights.readers.stand_ins import allow, allow_record
 from tools.convert_weights.readers.structure import Record
 from tools.convert_weights.readers.unpickle import read_pickle
 
-_ARRAY = "numpy.ndarray"
 _MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
+_ARRAY = f"{_MODULES[0]}._reconstruct"
 _DTYPE, _NUMBERS = NUMPY_NAMES["numpy", "dtype"], NUMPY_NAMES[_MODULES[0], "_reconstruct"]
 
 
@@ -30,7 +31,13 @@ def read_any_npy(data: bytes, name: str) -> Any:
     if b"'|O'" not in data[begin:end]:
         return read_npy(data, name)
     content, _ = read_pickle(data, _NAMES, name=name, start=end)
-    objects = _plain(content)
+    try:
+        objects = _plain(content)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{name}: expected an array of plain objects; got {error}; the file is damaged: write "
+            "it again"
+        ) from error
     return objects[0] if isinstance(objects, list) and len(objects) == 1 else objects
 
 
@@ -50,37 +57,33 @@ def _dtype(code: str, *more: Any) -> PickledDtype:
     return PickledDtype("O") if code in ("O", "O8") else _DTYPE.call(code, *more)
 
 
-def _empty_array(*arguments: Any) -> Record:
-    """An array to be filled by its state, of numbers or of objects, which only the state tells."""
-    return Record(_ARRAY)
-
-
-def _set_state(record: Record, state: Any) -> None:
-    if not isinstance(state, tuple) or len(state) != 5:
-        raise ValueError("expected version, shape, dtype, order and data")
-    is_objects = isinstance(state[2], PickledDtype) and state[2].code == "O"
-    if is_objects != isinstance(state[4], list):
-        raise ValueError("expected a list of objects, or bytes of numbers")
-    if is_objects:
-        record.state = state[4]
-        return
-    assert _NUMBERS.build is not None
-    record.state = np.empty(0, np.uint8)
-    _NUMBERS.build(record.state, state)
-
-
 def _plain(value: Any) -> Any:
-    """Returns the value with arrays and lists in the place of records."""
-    if isinstance(value, Record):
-        return _plain(value.state)
+    """Returns the value with arrays of numbers, and lists of objects, in the place of records."""
+    if isinstance(value, Record) and value.name == _ARRAY:
+        return _array(value.state)
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _array(state: Any) -> Any:
+    """Returns an array by its state: version, shape, dtype, order and its objects or bytes."""
+    if not isinstance(state, tuple) or len(state) != 5:
+        raise ValueError("an array without its shape, dtype, order and data")
+    is_of_objects = isinstance(state[2], PickledDtype) and state[2].code == "O"
+    if is_of_objects != isinstance(state[4], list):
+        raise ValueError("an array of objects without a list of them")
+    if is_of_objects:
+        return [_plain(item) for item in state[4]]
+    assert _NUMBERS.build is not None
+    array = np.empty(0, np.uint8)
+    _NUMBERS.build(array, state)
+    return array
 
 
 _NAMES = (
     PYTHON_NAMES
     | NUMPY_NAMES
     | allow(["numpy"], "dtype", _dtype, _DTYPE.build)
-    | allow(_MODULES, "_reconstruct", _empty_array, _set_state)
+    | allow_record(_MODULES, "_reconstruct")
 )
