@@ -41,6 +41,7 @@ ORDER = [
     "generators.sngan",
     "generators",
     "generators.files",
+    "generators.stored_arrays",
     "generators.latents",
     "generators.source_map",
     "perceptual.base",

@@ -12,16 +12,11 @@ Where z and w are of one size, the name decides: of the array, or of an .npy fil
 telling name such an array is refused. What was taken, and as what, is told in words.
 """
 
-import contextlib
 import dataclasses
-import io
 import math
 import pathlib
-import shlex
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from typing import IO, Any, BinaryIO
+from collections.abc import Iterator, Mapping
+from typing import BinaryIO
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +25,7 @@ import numpy as np
 from navigan_jax import checkpoints
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import Generator
+from navigan_jax.generators.stored_arrays import StoredArray, opened, pickled
 
 MOST_BYTES = 4 * 2**30  # unpacked: two million w of 512 numbers
 _ANY = ("w_plus", "w", "z")
@@ -45,11 +41,6 @@ _KINDS = {
     **dict.fromkeys(("latent", "latents", "code", "codes", "latent_code", "latent_codes"), _ANY),
 }
 _MOST_LISTED = 8  # arrays in a message
-# Version 3 is for names of structures, which no latents have.
-_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +131,7 @@ def parse_latents(
     Raises: InputError if it does not hold latents of that generator.
     """
     try:
-        with _opened(file, name, most_bytes) as stored:
+        with opened(file, name, most_bytes) as stored:
             chosen = _choose(stored, name, spaces)
             kind, shape = _kind_of(chosen, name, spaces)
             array = chosen.read()
@@ -168,111 +159,10 @@ def parse_latents(
     return Latents("w_plus", values, told)
 
 
-# What is in the file ---------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class _Stored:
-    """An array in a file. name: None in an .npy file; claim: what it or the file is called."""
-
-    name: str | None
-    claim: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    read: Callable[[], np.ndarray]
-
-    def __str__(self) -> str:
-        called = "an array" if self.name is None else repr(self.name)
-        return f"{called} {list(self.shape)}"
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        return _KINDS.get(self.claim, _ANY)
-
-
-@contextlib.contextmanager
-def _opened(file: BinaryIO, name: str, most_bytes: int) -> Iterator[list[_Stored]]:
-    """Yields the arrays of a file, not yet read."""
-    size = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    head = file.read(16)
-    file.seek(0)
-    if not head:
-        raise _other(name, "an empty file")
-    if head.startswith(b"\x93NUMPY"):
-        _require_size(name, size, most_bytes)
-        stem = pathlib.PurePath(name).stem
-        yield [_stored(lambda: contextlib.nullcontext(file), size, None, stem)]
-    elif head.startswith(b"PK"):
-        with zipfile.ZipFile(file) as archive:
-            entries = archive.infolist()
-            if any(entry.filename.endswith("data.pkl") for entry in entries):
-                raise _pickled(name, "a PyTorch file, which is a pickle")
-            entries = [entry for entry in entries if entry.filename.endswith(".npy")]
-            if not entries:
-                raise _other(name, "a zip archive without arrays")
-            _require_size(name, sum(entry.file_size for entry in entries), most_bytes)
-            yield [_member(archive, entry) for entry in entries]
-    elif head.startswith(b"\x80"):
-        raise _pickled(name, "a pickle, perhaps of PyTorch")
-    else:
-        raise _other(name, f"a file that begins with {head!r}")
-
-
-def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _Stored:
-    name = entry.filename.removesuffix(".npy")
-    return _stored(lambda: archive.open(entry), entry.file_size, name, name)
-
-
-def _stored(
-    open_: Callable[[], AbstractContextManager[IO[bytes]]], size: int, name: str | None, claim: str
-) -> _Stored:
-    """Returns an array of which only the header has been read."""
-    with open_() as stream:
-        version = np.lib.format.read_magic(stream)
-        if version not in _HEADERS:
-            raise ValueError(f"an array of NumPy's format {version}")
-        shape, _, dtype = _HEADERS[version](stream)
-        begin = stream.tell()
-
-    def read() -> np.ndarray:
-        if math.prod(shape) * dtype.itemsize > size - begin:  # before memory is asked for
-            raise ValueError(f"{size - begin} bytes for {dtype} {list(shape)}")
-        with open_() as stream:
-            stream.seek(0)
-            return np.lib.format.read_array(stream, allow_pickle=False)
-
-    return _Stored(name, claim.lower(), shape, dtype, read)
-
-
-def _require_size(name: str, size: int, most: int) -> None:
-    if size > most:
-        raise InputError(
-            f"{name}: expected at most {most} bytes of latents; got {size}; give fewer of them"
-        )
-
-
-def _other(name: str, got: str) -> InputError:
-    return InputError(
-        f"{name}: expected latents in an .npz or .npy file; got {got}; write one with "
-        "numpy.savez(FILE, w=w), or z=z"
-    )
-
-
-def _pickled(name: str, got: str) -> InputError:
-    return InputError(
-        f"{name}: expected latents in an .npz or .npy file; got {got}; only the converter reads "
-        f"it: python -m tools.convert_weights latents {shlex.quote(name)} --out latents.npz"
-    )
-
-
-# Which of them, and as what --------------------------------------------------------------------
-
-
-def _choose(stored: list[_Stored], name: str, spaces: Spaces) -> _Stored:
+def _choose(stored: list[StoredArray], name: str, spaces: Spaces) -> StoredArray:
     """Returns the array of latents: the one of a name for latents, else the only one that fits."""
     named = [each for each in stored if each.claim in _KINDS]
-    fitting = [each for each in stored if each.kinds and _readings(each.shape, spaces)]
+    fitting = [each for each in stored if _readings(each.shape, spaces)]
     candidates = named or fitting or stored
     if len(candidates) == 1:
         return candidates[0]
@@ -283,6 +173,11 @@ def _choose(stored: list[_Stored], name: str, spaces: Spaces) -> _Stored:
         f"meant: {listed}{f' and {more} more' if more > 0 else ''}; keep one, for example with "
         "numpy.savez(FILE, w=numpy.load(OLD)['w'])"
     )
+
+
+def _kinds(stored: StoredArray) -> tuple[str, ...]:
+    """Returns what an array of that name can be."""
+    return _KINDS.get(stored.claim, _ANY)
 
 
 def _readings(shape: tuple[int, ...], spaces: Spaces) -> Mapping[str, tuple[int, ...]]:
@@ -305,17 +200,17 @@ def _readings(shape: tuple[int, ...], spaces: Spaces) -> Mapping[str, tuple[int,
     return found
 
 
-def _kind_of(stored: _Stored, name: str, spaces: Spaces) -> tuple[str, tuple[int, ...]]:
+def _kind_of(stored: StoredArray, name: str, spaces: Spaces) -> tuple[str, tuple[int, ...]]:
     """Returns as what the array is taken, and its shape then."""
     if stored.dtype.hasobject:
-        raise _pickled(name, f"{stored} of Python objects, which is a pickle")
+        raise pickled(name, f"{stored} of Python objects, which is a pickle")
     if stored.dtype.kind not in "fiu":
         raise InputError(
             f"{name}: expected an array of real numbers; got {stored} of type {stored.dtype}; "
             "write it as float32"
         )
     readings = _readings(stored.shape, spaces) if math.prod(stored.shape) else {}
-    fitting = [kind for kind in stored.kinds if kind in readings]
+    fitting = [kind for kind in _kinds(stored) if kind in readings]
     if not fitting:
         raise InputError(
             f"{name}: expected latents of this generator, {spaces}; got {stored}; give latents "
@@ -330,7 +225,7 @@ def _kind_of(stored: _Stored, name: str, spaces: Spaces) -> tuple[str, tuple[int
 
 
 def _with_label(
-    values: np.ndarray, stored: _Stored, name: str, spaces: Spaces
+    values: np.ndarray, stored: StoredArray, name: str, spaces: Spaces
 ) -> tuple[np.ndarray, str]:
     """Returns z with its label, and words for a label that was added."""
     if values.shape[1] == spaces.z + spaces.label_dim:
