@@ -58,8 +58,8 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
 
     config.latents = ml_collections.ConfigDict()
     config.latents.count = 512  # z over which the distance is averaged (paper: 512)
-    config.latents.path = placeholder(str)  # .npz to use instead, with an array z [count, z_dim],
-    #   w [count, w_dim] or w_plus [count, rows, w_dim]; w is taken as it is, without truncation
+    config.latents.path = placeholder(str)  # .npz or .npy to use instead, with z [count, z_dim],
+    #   w [count, w_dim] or [count, rows, w_dim], as projectors write it; w is not truncated
     config.latents.mix_from = placeholder(int)  # style mixing: w of another z from this row on
 
     config.synthesis = synthesis_keys()

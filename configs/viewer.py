@@ -4,8 +4,12 @@
       --config.generator=runs/weights/faces.safetensors \
       --config.directions=runs/demo/directions.safetensors
 
-Prints the address and serves until Ctrl-C. Names, stars and good ranges are kept beside the
-directions, in directions.notes.json; own latents that are opened in the page, in the workdir.
+Prints the address and serves until Ctrl-C. On another machine: forward its port with
+ssh -L 9000:localhost:8017 MACHINE and open http://localhost:9000/, or behind a proxy such as
+Jupyter's set --config.address=https://hub.example/user/ann/proxy/8017/.
+
+Names, stars and good ranges are kept beside the directions, in directions.notes.json; own latents
+that are opened in the page, in the workdir.
 """
 
 import ml_collections
@@ -31,5 +35,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.port = 8017  # 0: any that is free; a fixed one keeps bookmarks and open pages alive
     config.host = "127.0.0.1"  # this machine alone; any other address asks who opens it for a token
+    config.address = placeholder(str)  # behind a proxy (Jupyter, code-server, nginx): the address
+    #   that the browser shows, https://hub.example/user/ann/proxy/8017/; asks for a token too
     config.token = placeholder(str)  # 16 or more letters and digits; nothing: drawn at each start
     return config

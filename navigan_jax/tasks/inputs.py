@@ -2,14 +2,12 @@
 
 import dataclasses
 import hashlib
-import pathlib
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from navigan_jax import checkpoints
 from navigan_jax import config as config_lib
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
@@ -19,12 +17,14 @@ from navigan_jax.errors import InputError, OptionError
 from navigan_jax.generators import base
 from navigan_jax.generators.base import EditableLayer, Generator
 from navigan_jax.generators.files import OPTIONS, read_generator
+from navigan_jax.generators.latents import read_latents, spaces_of
 from navigan_jax.generators.stylegan2.network import NOISES
 from navigan_jax.nn.layers import PRECISIONS
 from navigan_jax.perceptual import METRICS
 from navigan_jax.perceptual.base import RESIZE_METHODS, AtSize, Distance
 from navigan_jax.perceptual.files import read_perceptual
 from navigan_jax.tasks.settings import FINITE, NOT_NEGATIVE, POSITIVE, SEED, Limits, Settings
+from navigan_jax.tasks.workdirs import say
 
 COMMON = Settings({"task": str, "seed": int, "distributed": bool}, {"seed": SEED})
 PROBLEM = Settings(
@@ -172,30 +172,17 @@ def make_metric(config: Config) -> Distance:
 def draw_latents(config: Config, generator: Generator) -> np.ndarray:
     """Returns the latents of the run, from the file or from the seed: z, or w_plus of a file.
 
+    Says what of a file was taken, and as what.
     Raises: InputError if the file does not hold latents of this generator.
     """
     path = config.latents.path
     if path is None:
         key = jax.random.fold_in(jax.random.key(config.seed), 0)
         return np.asarray(generator.sample_latents(key, config.latents.count))
-    shapes = _latent_shapes(generator)
-    name, latents = _read_latents(path, shapes)
-    if latents.ndim == 4 and latents.shape[2:] == (1, 1):  # as some write z for convolutions
-        latents = latents[:, :, 0, 0]
-    if name == "z" and generator.label is not None and latents.shape[1:] == (generator.z_dim,):
-        label = np.eye(generator.label_dim, dtype=np.float32)[generator.label]
-        latents = np.concatenate([latents, np.tile(label, (len(latents), 1))], axis=1)
-    if latents.shape[1:] != shapes[name] or not len(latents):
-        raise InputError(
-            f"{path}: expected {name} of shape {_shape_text(shapes[name])}; got "
-            f"{list(latents.shape)}; give latents of this generator"
-        )
-    if not np.isfinite(latents).all():
-        raise InputError(f"{path}: expected finite {name}; got NaN or infinity; draw them anew")
-    if name == "w":  # the same for all layers
-        rows = shapes["w_plus"][0]
-        latents = np.repeat(latents[:, None], rows, axis=1)
-    return latents[: config.latents.count]
+    latents, count = read_latents(path, spaces_of(generator)), config.latents.count
+    more = f"; the first {count} are used" if count < len(latents.values) else ""
+    say(f"{latents.told}{more}")
+    return latents.values[:count]
 
 
 def require_different(config: Config, generator: Generator) -> None:
@@ -206,7 +193,7 @@ def require_different(config: Config, generator: Generator) -> None:
     keys = config.synthesis
     if keys.truncation != 0:
         return
-    rows = _latent_shapes(generator)["w_plus"][0]
+    rows = spaces_of(generator).rows
     if keys.truncation_cutoff in (None, rows):
         raise InputError(
             "config.synthesis.truncation: expected images that differ with the latent; got 0, "
@@ -224,9 +211,9 @@ def mix_latents(config: Config, problem: Problem, latents: np.ndarray) -> np.nda
     row, generator = config.latents.mix_from, problem.generator
     if row is None:
         return latents
-    shapes = _latent_shapes(generator)
-    if "w_plus" not in shapes or row >= shapes["w_plus"][0]:
-        most = shapes["w_plus"][0] - 1 if "w_plus" in shapes else "none, as it has no w"
+    rows = spaces_of(generator).rows
+    if row >= rows:
+        most = rows - 1 if rows else "none, as it has no w"
         raise InputError(
             f"config.latents.mix_from: expected a row of w_plus of this {generator.architecture}; "
             f"got {row}; allowed: up to {most}; set it with --config.latents.mix_from=N"
@@ -240,43 +227,6 @@ def mix_latents(config: Config, problem: Problem, latents: np.ndarray) -> np.nda
     key = jax.random.fold_in(jax.random.key(config.seed), 3)
     others = generator.sample_latents(key, len(latents))
     return np.asarray(mixed(problem.params, latents, others))
-
-
-def _latent_shapes(generator: Generator) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of a sample's latent by its name; w and w_plus where there is a mapping."""
-    shapes: dict[str, tuple[int, ...]] = {"z": (generator.z_dim + generator.label_dim,)}
-    if generator.mapping_stages:
-        params = jax.eval_shape(generator.init, jax.random.key(0))
-        z = jax.ShapeDtypeStruct((1, *shapes["z"]), jnp.float32)
-        w_plus = jax.eval_shape(generator.map_latent, params, z).shape[1:]
-        shapes |= {"w": w_plus[1:], "w_plus": w_plus}
-    return shapes
-
-
-def _read_latents(path: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, np.ndarray]:
-    """Returns name and float32 numbers of the one array of latents in an .npz file."""
-    try:
-        if not pathlib.Path(path).is_file():
-            raise FileNotFoundError("no such file")
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found = [name for name in shapes if name in arrays.files]
-            if len(found) != 1:
-                raise LookupError(f"{' and '.join(found) or 'none'} of these among its arrays")
-            latents = arrays[found[0]]
-        if latents.dtype.kind not in "fiu":
-            raise TypeError(f"numbers of type {latents.dtype}")
-        with np.errstate(over="ignore"):
-            return found[0], latents.astype(np.float32)
-    except checkpoints.NO_NPZ as error:
-        options = " or ".join(f"{name} {_shape_text(shape)}" for name, shape in shapes.items())
-        raise InputError(
-            f"{path}: expected an .npz file with a numeric array {options}; got {error}; write "
-            "one with numpy.savez(FILE, z=z)"
-        ) from error
-
-
-def _shape_text(shape: tuple[int, ...]) -> str:
-    return f"[count, {', '.join(map(str, shape))}]"
 
 
 def digest_inputs(config: Config, problem: Problem, z: np.ndarray) -> Mapping[str, str]:

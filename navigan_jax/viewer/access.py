@@ -1,13 +1,16 @@
 """Who may talk to the viewer: this page alone, from this machine unless the user says otherwise.
 
 A page of another site, open in the same browser, can send requests here too. So
-1. the Host header has to name this server: a site that points its own name at 127.0.0.1 (DNS
-   rebinding) is refused;
+1. the Host header has to name this machine, as 127.0.0.1, localhost or [::1] with any port, which
+   is what a browser sends through an SSH tunnel too, or the address of the user's own proxy. A site
+   that points its own name at 127.0.0.1 (DNS rebinding) sends that name and is refused;
 2. an Origin header, which browsers put on every request that could change something, has to be
-   this server's, and what the browser tells of itself (Sec-Fetch-Site) must not be "cross-site";
+   that of the page itself: the one of the Host header, port included, or that of the proxy; and
+   what the browser tells of itself (Sec-Fetch-Site) must not be "cross-site" or "same-site";
 3. answers forbid frames and any other source of scripts, and may not be read from elsewhere.
-On an address that others can reach, names are unknown in advance; there a token is asked for
-instead of the first: it comes once with the address and is kept in a cookie.
+Where others can reach the viewer, on an open address or behind a proxy, a token is asked for: it
+comes once with the address and is kept in a cookie. On an open address names are unknown in
+advance, so there the token stands in place of the first rule.
 """
 
 import dataclasses
@@ -21,6 +24,7 @@ from http import cookies
 from typing import Any
 
 from navigan_jax.errors import InputError
+from navigan_jax.viewer.proxies import Address, guess_address
 
 Message = MutableMapping[str, Any]
 Application = Callable[
@@ -47,15 +51,20 @@ _HEADERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Access:
-    """hosts: allowed values of the Host header, None for any. token: asked for unless None."""
+    """The rule of one server.
 
-    hosts: frozenset[str] | None
+    any_host: whether every Host header is answered, which needs a token. proxy: the address that
+    browsers show behind a proxy. token: asked for unless None.
+    """
+
+    any_host: bool
     token: str | None
     cookie: str
+    proxy: Address | None = None
 
     def __post_init__(self) -> None:
-        if self.hosts is None and self.token is None:
-            raise ValueError("access: a server that answers to any name needs a token")
+        if self.token is None and (self.any_host or self.proxy is not None):
+            raise ValueError("access: a server that others can reach needs a token")
 
 
 def is_loopback(host: str) -> bool:
@@ -75,22 +84,18 @@ def is_loopback(host: str) -> bool:
         ) from error
 
 
-def make_access(host: str, port: int, token: str | None) -> Access:
-    """Returns the rule for a server that listens there; any but loopback needs a token.
+def make_access(host: str, port: int, token: str | None, proxy: Address | None = None) -> Access:
+    """Returns the rule for a server that listens there, perhaps behind a proxy.
 
-    Raises: ValueError without it; InputError if the token is short or no word.
+    Raises: ValueError if others can reach it and there is no token; InputError if the token is
+      short or no word.
     """
     if token is not None and not re.fullmatch(r"[A-Za-z0-9_-]{16,}", token):
         raise InputError(
             f"config.token: expected 16 or more letters, digits, - or _; got {len(token)} "
             "characters; leave it out to have one drawn"
         )
-    hosts = None
-    if is_loopback(host):
-        names = {"127.0.0.1", "localhost", "[::1]", f"[{host}]" if ":" in host else host}
-        hosts = frozenset(f"{name}:{port}" for name in names)
-        hosts |= names if port == 80 else frozenset()
-    return Access(hosts, token, f"navigan_jax_{port}")
+    return Access(not is_loopback(host), token, f"navigan_jax_{port}", proxy)
 
 
 def refusal(
@@ -98,17 +103,21 @@ def refusal(
 ) -> tuple[int, str] | None:
     """Returns status and reason if the request may not be answered.
 
-    headers: by lower-case name.
+    path: below that of the proxy. headers: by lower-case name.
     """
     host = headers.get("host", "").lower()
-    if access.hosts is not None and host not in access.hosts:
+    is_proxy = access.proxy is not None and host == access.proxy.host
+    if not (access.any_host or is_proxy or _names_this_machine(host)):
         return 403, (
-            f"host: expected one of {', '.join(sorted(access.hosts))}; got {host!r}; "
-            "open the address that the viewer printed"
+            f"host: expected 127.0.0.1, localhost or [::1]{_or(access.proxy)}; got {host!r}; open "
+            f"the address that the viewer printed; {_advice(headers)}"
         )
     origin = headers.get("origin")
-    if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):
-        return 403, f"origin: expected this page; got {origin!r}; open the viewer itself"
+    if origin is not None and not _is_own(origin.lower(), host, is_proxy, access.proxy):
+        return 403, (
+            f"origin: expected this page{_or(access.proxy)}; got {origin!r}; open the viewer "
+            f"itself; {_advice(headers)}"
+        )
     site = headers.get("sec-fetch-site", "none")
     opens_page = method == "GET" and path == "/" and headers.get("sec-fetch-mode") == "navigate"
     if site not in ("none", "same-origin") and not opens_page:
@@ -119,6 +128,41 @@ def refusal(
             "whole address once, with ?token=... at its end"
         )
     return None
+
+
+def _names_this_machine(host: str) -> bool:
+    """Says whether a Host header is a name of this machine that no other site can bear.
+
+    Any port will do: that of an SSH tunnel's near end is another one than the viewer's.
+    """
+    name = re.fullmatch(r"(localhost|[\d.]+|\[[\da-f:.]+\])(:\d{1,5})?", host)
+    if name is None:
+        return False
+    try:
+        return is_loopback(name[1].strip("[]"))
+    except InputError:
+        return False
+
+
+def _is_own(origin: str, host: str, is_proxy: bool, proxy: Address | None) -> bool:
+    """Says whether an Origin header is that of the page which the Host header belongs to.
+
+    A proxy may keep the browser's Host header or put the viewer's own in its place.
+    """
+    if proxy is not None and origin == proxy.origin:
+        return True
+    return not is_proxy and origin in (f"http://{host}", f"https://{host}")
+
+
+def _or(proxy: Address | None) -> str:
+    return "" if proxy is None else f", or {proxy.origin} as config.address says"
+
+
+def _advice(headers: Mapping[str, str]) -> str:
+    return (
+        "behind a proxy of your own (Jupyter, code-server, nginx), start the viewer with the "
+        f"address that your browser shows: --config.address={guess_address(headers)}"
+    )
 
 
 def _has_token(access: Access, query: str, headers: Mapping[str, str]) -> bool:
@@ -152,6 +196,7 @@ def guard(application: Application, access: Access) -> Application:
             for name, value in scope["headers"]
         }
         query = scope["query_string"].decode("latin-1")
+        path = scope["path"] if access.proxy is None else access.proxy.below(scope["path"])
 
         async def send_protected(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -159,15 +204,18 @@ def guard(application: Application, access: Access) -> Application:
                 message = {**message, "headers": [*message["headers"], *protection]}
             await send(message)
 
-        refused = refusal(access, scope["method"], scope["path"], query, headers)
+        refused = refusal(access, scope["method"], path, query, headers)
         if refused is not None:
-            await _answer(send_protected, refused[0], refused[1])
-        elif access.token is not None and token_of_query(query):
-            cookie = f"{access.cookie}={access.token}; HttpOnly; SameSite=Strict; Path=/"
-            more = [(b"location", b"/"), (b"set-cookie", cookie.encode())]
+            is_read = "text/html" in headers.get("accept", "")
+            await _answer(send_protected, refused[0], refused[1], as_text=is_read)
+        elif access.token is not None and path == "/" and token_of_query(query):
+            # Relative, and a cookie without a path: the proxy's folder is known to the browser.
+            cookie = f"{access.cookie}={access.token}; HttpOnly; SameSite=Strict"
+            cookie += "; Secure" if access.proxy and access.proxy.is_secure else ""
+            more = [(b"location", b"./"), (b"set-cookie", cookie.encode())]
             await _answer(send_protected, 303, "go on without the token in the address", more)
         else:
-            await application(scope, receive, send_protected)
+            await application({**scope, "path": path}, receive, send_protected)
 
     return guarded
 
@@ -177,9 +225,13 @@ async def _answer(
     status: int,
     reason: str,
     headers: list[tuple[bytes, bytes]] | None = None,
+    *,
+    as_text: bool = False,
 ) -> None:
-    body = json.dumps({"error": reason}).encode()
-    more = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    """Sends a reason: as text to people, else as JSON to programs."""
+    body = f"{reason}\n".encode() if as_text else json.dumps({"error": reason}).encode()
+    kind = b"text/plain; charset=utf-8" if as_text else b"application/json"
+    more = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
     await send(
         {"type": "http.response.start", "status": status, "headers": [*more, *(headers or [])]}
     )

@@ -7,6 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 MOST_JSON = 256 * 2**10  # bytes of a body
+_LONGEST_NAME = 100  # characters of a file's name
 
 
 async def read_body(request: Request, kind: str, most: int) -> bytes:
@@ -84,6 +85,12 @@ def read_number(table: dict[str, Any], key: str, least: int, most: int) -> int:
         expected = f"a whole number from {least} to {most}"
         raise HTTPException(400, f"{key}: expected {expected}; got {_shown(value)}")
     return value
+
+
+def read_file_name(request: Request, default: str) -> str:
+    """Returns the name of the user's file, without folders, as the query tells it under `file`."""
+    told = request.query_params.get("file", "").replace("\\", "/").rpartition("/")[2]
+    return "".join(c if c.isprintable() else "?" for c in told[-_LONGEST_NAME:]) or default
 
 
 def _shown(value: Any) -> str:

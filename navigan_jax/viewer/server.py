@@ -5,7 +5,7 @@ GET  /api/state           what there is: generator, directions, where to begin
 GET  /api/notes           names, stars and good ranges as they are on the disk now
 POST /api/notes           changes one; it is on the disk when the answer comes
 POST /api/image           the image of a view, PNG; 204 if a newer request of that view came first
-POST /api/latents         keeps own latents (an .npz file)
+POST /api/latents         keeps own latents (an .npz or .npy file, ?file= what it is called)
 POST /api/export          a PNG, a recipe, a GIF or MP4, as a file
 
 Answers to mistakes have a status of 400 or above and say why, as {"error": TEXT}.
@@ -39,7 +39,7 @@ from navigan_jax.viewer.exports import Exporter, Source
 from navigan_jax.viewer.studio import Studio
 from navigan_jax.viewer.worker import BusyError, Worker
 
-MOST_LATENTS = 32 * 2**20  # bytes of an .npz file
+MOST_LATENTS = 32 * 2**20  # bytes of a file
 _MOST_SEQUENCE = 2**53 - 1  # the whole numbers of JavaScript
 
 _KINDS = {
@@ -93,8 +93,12 @@ def make_application(
 
     async def add_latents(request: Request) -> Response:
         body = await requests.read_body(request, "application/octet-stream", MOST_LATENTS)
-        name, space, count = await run_in_threadpool(studio.own.add, body)
-        return JSONResponse({"own": name, "space": space, "count": count})
+        file = requests.read_file_name(request, "latents")
+        name, latents = await run_in_threadpool(studio.own.add, body, file)
+        count = len(latents.values)
+        return JSONResponse(
+            {"own": name, "space": latents.space, "count": count, "told": latents.told}
+        )
 
     async def export(request: Request) -> Response:
         table = await requests.read_table(request, {"kind", "view"}, set())

@@ -15,8 +15,6 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from navigan_jax import channels, notes
@@ -29,6 +27,7 @@ from navigan_jax.editing.kept import Kept
 from navigan_jax.editing.recipe import AS_IT_IS, Drawn, Given, Mix, Move, Recipe, Sample, Synthesis
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import Generator
+from navigan_jax.generators.latents import spaces_of
 from navigan_jax.showcase import pictures
 from navigan_jax.viewer.own_latents import OwnLatents
 
@@ -72,18 +71,11 @@ class Studio:
         self._pictures: Kept[bytes] = Kept(_PICTURE_BYTES, len)
         self._carries = rendering.keep_carries(_CARRY_BYTES)
         self._lock = threading.Lock()
-        z = jax.ShapeDtypeStruct((1, generator.z_dim + generator.label_dim), jnp.float32)
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.params)
-        latent = jax.eval_shape(generator.map_latent, shapes, z)
-        self.latent_shape = tuple(latent.shape[1:])
-        spaces = {"z": z.shape[1:]} | ({"w_plus": self.latent_shape} if self.rows else {})
+        spaces = spaces_of(generator)
+        self.rows = spaces.rows  # of w_plus; 0 where the latent has none
+        self.latent_shape = spaces.shapes["w_plus" if spaces.rows else "z"]
         self.own = OwnLatents(folder / "latents", spaces)
         self._notes = self._read_notes()
-
-    @property
-    def rows(self) -> int:
-        """The number of rows of w_plus; 0 where the latent has none."""
-        return self.latent_shape[0] if len(self.latent_shape) == 2 else 0
 
     def describe(self) -> dict[str, Any]:
         """Returns what a page has to know before it asks for images."""
@@ -174,11 +166,11 @@ class Studio:
             return Drawn(table["seed"], table.get("index", 0))
         if "seed" in table:
             raise _misfit("sample", "a seed or own latents, not both", data)
-        space, latents = self.own.find(table["own"])
+        latents = self.own.find(table["own"])
         index = table.get("index", 0)
-        if type(index) is not int or not 0 <= index < len(latents):
-            raise _misfit("index", f"a whole number from 0 to {len(latents) - 1}", index)
-        return Given.of(space, latents[index])
+        if type(index) is not int or not 0 <= index < len(latents.values):
+            raise _misfit("index", f"a whole number from 0 to {len(latents.values) - 1}", index)
+        return Given.of(latents.space, latents.values[index])
 
     def render(self, recipe: Recipe) -> np.ndarray:
         """Returns the image [height, width, channels] of a recipe of one sample."""

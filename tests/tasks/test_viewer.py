@@ -15,6 +15,7 @@ from navigan_jax import tasks
 from navigan_jax.directions import read_directions, read_fitting
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import read_generator
+from navigan_jax.viewer import server
 from navigan_jax.viewer.studio import Studio
 from tests.viewer.serving import Process, write_files
 
@@ -58,9 +59,27 @@ def test_command_prints_its_address_and_serves_until_it_is_stopped(
         assert "stopped" in process.running.stdout.read()
 
 
+def test_address_of_a_proxy_is_printed_with_a_token(
+    files: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A token is drawn, as others reach that address; the viewer itself listens here alone."""
+    served: list[Any] = []
+    monkeypatch.setattr(server, "serve", lambda _, listening: served.append(listening))
+    address = "https://hub.example/user/ann/proxy/8017/"
+    tasks.TASKS["viewer"](configure(files, address=address), tmp_path)
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(rf"open {re.escape(address)}\?token=\S{{20,}}", first)
+    assert second == "others who reach that address can open it, with that token"
+    assert len(served) == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"address": "hub.example"}, r"config\.address: expected the address that the browser"),
         ({"port": 70000}, r"config\.port: expected a number of at most 65535; got 70000"),
         ({"samples": 0}, r"config\.samples: expected 1 or a number above it; got 0"),
         ({"seed": -1}, r"config\.seed: expected 0 or a number above it; got -1"),

@@ -196,12 +196,13 @@ def test_terminal_codes_in_names_are_not_printed(
         ([], "the following arguments are required: KIND"),
         (
             ["dcgn"],
-            "KIND: got 'dcgn'; allowed: navigan, stylegan2, dcgan, lpips, resnet18, inspect; "
-            "did you mean dcgan?",
+            "KIND: got 'dcgn'; allowed: navigan, stylegan2, dcgan, lpips, resnet18, latents, "
+            "inspect; did you mean dcgan?",
         ),
         (
             ["xyz"],
-            "KIND: got 'xyz'; allowed: navigan, stylegan2, dcgan, lpips, resnet18, inspect\n",
+            "KIND: got 'xyz'; allowed: navigan, stylegan2, dcgan, lpips, resnet18, latents, "
+            "inspect\n",
         ),
         (["dcgan", "a"], "the following arguments are required: --out"),
         (["lpips", "a", "--out", "l.safetensors"], "required: --net"),

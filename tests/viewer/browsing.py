@@ -43,7 +43,8 @@ def open_page(browser: Browser, url: str, faults: list[str], **options: Any) -> 
     context.set_default_timeout(WAIT)
     page = context.new_page()
     page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("request", lambda r: r.url.startswith((url, "blob:", "data:")) or faults.append(r.url))
+    own = (url.partition("?")[0], "blob:", "data:")
+    page.on("request", lambda r: r.url.startswith(own) or faults.append(r.url))
     page.goto(url)
     page.wait_for_selector(READY)
     return page

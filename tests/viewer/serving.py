@@ -17,7 +17,7 @@ from navigan_jax import params as params_lib
 from navigan_jax import testing
 from navigan_jax.directions import Directions, write_directions
 from navigan_jax.generators.files import make_generator, write_generator
-from navigan_jax.viewer import access, server
+from navigan_jax.viewer import access, proxies, server
 from navigan_jax.viewer.studio import Studio
 from navigan_jax.viewer.worker import Worker
 
@@ -66,6 +66,7 @@ class Served:
     port: int = 0
     token: str | None = None
     image_channels: int = 3
+    address: str | None = None
 
     def __post_init__(self) -> None:
         self.studio = make_studio(self.architecture, self.folder, self.image_channels)
@@ -83,7 +84,8 @@ class Served:
         self.port = listening.getsockname()[1]
         self._worker = Worker()
         self._worker.__enter__()
-        rule = access.make_access("127.0.0.1", self.port, self.token)
+        proxy = None if self.address is None else proxies.read_address(self.address)
+        rule = access.make_access("127.0.0.1", self.port, self.token, proxy)
         start = {"seed": 5, "samples": 3}
         application = server.make_application(self.studio, self._worker, rule, start)
         self._server = uvicorn.Server(server.make_config(application))

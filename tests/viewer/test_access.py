@@ -4,10 +4,14 @@ import pytest
 
 from navigan_jax.errors import InputError
 from navigan_jax.viewer.access import Access, make_access, refusal
+from navigan_jax.viewer.proxies import read_address
 
 LOCAL = make_access("127.0.0.1", 8000, None)
 TOKEN = "abcdefgh-01234567"
 OPEN = make_access("0.0.0.0", 8000, TOKEN)
+HUB = "https://hub.example/user/ann/proxy/8000/"
+BEHIND = make_access("127.0.0.1", 8000, TOKEN, read_address(HUB))
+COOKIE = {"cookie": f"navigan_jax_8000={TOKEN}"}
 
 
 def ask(access: Access, method: str = "POST", path: str = "/api/image", query: str = "", **headers):
@@ -17,22 +21,48 @@ def ask(access: Access, method: str = "POST", path: str = "/api/image", query: s
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1:8000", "localhost:8000", "LOCALHOST:8000", "[::1]:8000"]
+    "host",
+    [
+        "127.0.0.1:8000",
+        "localhost:8000",
+        "LOCALHOST:8000",
+        "[::1]:8000",
+        "localhost:9000",  # the near end of ssh -L 9000:localhost:8000
+        "127.0.0.1:9000",
+        "[::1]:9000",
+        "127.0.0.2:8000",
+        "localhost",  # port 80, which browsers do not name
+    ],
 )
-def test_own_names_are_answered(host: str) -> None:
+def test_names_of_this_machine_are_answered_with_any_port(host: str) -> None:
     assert ask(LOCAL, host=host) is None
-    assert ask(LOCAL, host=host, origin=f"http://{host}", sec_fetch_site="same-origin") is None
+    for scheme in ("http", "https"):
+        origin = f"{scheme}://{host}"
+        assert ask(LOCAL, host=host, origin=origin, sec_fetch_site="same-origin") is None
 
 
 @pytest.mark.parametrize(
     "host",
     [
         "evil.example:8000",
-        "127.0.0.1:8001",
-        "127.0.0.1",
         "127.0.0.1.evil.example:8000",
+        "localhost.evil.example:8000",
+        "evil.localhost:8000",  # not every browser keeps such names on this machine
+        "localhost.:8000",
+        "127.1:8000",
+        "0x7f.0.0.1:8000",
+        "127.0.0.1:8000:80",
+        "127.0.0.1@evil.example",
+        "user@localhost:8000",
+        "localhost:8000/evil",
+        "localhost:",
+        "localhost evil.example",
+        "0.0.0.0:8000",
+        "10.0.0.1:8000",
+        "[::2]:8000",
+        "::1",
         "",
-        "[::1]",
+        ":8000",
     ],
 )
 def test_other_names_are_refused(host: str) -> None:
@@ -48,17 +78,29 @@ def test_other_names_are_refused(host: str) -> None:
         "http://evil.example",
         "null",
         "",
-        "http://127.0.0.1:8001",
+        "http://127.0.0.1:8001",  # another program on this machine
+        "http://127.0.0.1",
         "http://localhost:8000",
+        "http://[::1]:8000",
         "http://127.0.0.1:8000.evil.example",
+        "http://127.0.0.1:8000/",
+        "ftp://127.0.0.1:8000",
         "file://",
         "chrome-extension://abc",
     ],
 )
 def test_other_origins_are_refused(origin: str) -> None:
     """localhost is another origin than 127.0.0.1 for a browser, so it is one here."""
-    assert ask(LOCAL, origin=origin) == 403
-    assert ask(LOCAL, "GET", "/api/state", origin=origin) == 403
+    for access, more in ((LOCAL, {}), (OPEN, COOKIE), (BEHIND, COOKIE)):
+        assert ask(access, origin=origin, **more) == 403
+        assert ask(access, "GET", "/api/state", origin=origin, **more) == 403
+
+
+def test_page_of_another_port_does_not_drive_a_tunnel() -> None:
+    """The near end of a tunnel is one origin; the viewer's own port, and any other, are others."""
+    for origin in ("http://localhost:8000", "http://localhost:3000", "http://127.0.0.1:9000"):
+        assert ask(LOCAL, host="localhost:9000", origin=origin) == 403
+    assert ask(LOCAL, "GET", "/api/state", host="localhost:9000", sec_fetch_site="same-site") == 403
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
@@ -91,10 +133,64 @@ def test_token_does_not_open_the_server_to_other_origins() -> None:
     assert ask(OPEN, cookie=cookie, origin="http://127.0.0.1:8000") is None
 
 
-def test_open_server_without_a_token_cannot_be_made() -> None:
+@pytest.mark.parametrize("host", ["hub.example", "HUB.example", "localhost:8000"])
+def test_proxy_that_is_told_is_answered(host: str) -> None:
+    """Whether it keeps the browser's Host header or puts the viewer's own in its place."""
+    own = {"host": host, "origin": "https://hub.example", "sec_fetch_site": "same-origin"}
+    assert ask(BEHIND, **own, **COOKIE) is None
+    assert ask(BEHIND, **own) == 401
+    assert ask(BEHIND, **own | {"origin": "http://hub.example"}, **COOKIE) == 403
+    assert ask(BEHIND, **own | {"origin": "https://hub.example:8443"}, **COOKIE) == 403
+    assert ask(BEHIND, **own | {"origin": "https://evil.example"}, **COOKIE) == 403
+    assert ask(BEHIND, **own | {"sec_fetch_site": "cross-site"}, **COOKIE) == 403
+    assert ask(LOCAL, **own) == 403
+
+
+def test_proxy_that_is_told_opens_no_other_name() -> None:
+    for host in ("evil.example", "hub.example:8443", "hub.example.evil.example", "a.hub.example"):
+        assert ask(BEHIND, host=host, **COOKIE) == 403
+        assert ask(BEHIND, host=host, origin=f"https://{host}", **COOKIE) == 403
+    assert ask(BEHIND, host="localhost:9000", origin="http://localhost:9000", **COOKIE) is None
+
+
+def told(access: Access, **headers: str) -> str:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    found = refusal(access, "POST", "/api/image", "", named)
+    assert found is not None
+    return found[1]
+
+
+@pytest.mark.parametrize(
+    ("headers", "address"),
+    [
+        (
+            {"host": "hub.example", "x_forwarded_prefix": "/user/a%40b/proxy/8000"},
+            "https://hub.example/user/a%40b/proxy/8000/",
+        ),
+        (
+            {"host": "hub.example:8888", "origin": "http://hub.example:8888"},
+            "http://hub.example:8888/",
+        ),
+        (
+            {"host": "hub.example", "x_forwarded_proto": "http,https", "x_forwarded_host": "b.c"},
+            "http://b.c/",
+        ),
+        ({"host": "localhost:8000", "origin": "https://hub.example"}, "https://hub.example/"),
+        ({"host": "a b; rm -rf ~"}, "https://HOST/FOLDER/"),
+        ({"host": "hub.example", "x_script_name": "/a`b`"}, "https://hub.example/FOLDER/"),
+    ],
+)
+def test_refusal_says_what_to_start_the_viewer_with(headers: dict[str, str], address: str) -> None:
+    """As far as headers tell it; nothing of them that a shell would obey is repeated."""
+    assert told(LOCAL, **headers).endswith(f"--config.address={address}")
+
+
+def test_server_that_others_reach_needs_a_token() -> None:
     for host in ("0.0.0.0", "192.168.1.5", "::"):
         with pytest.raises(ValueError, match="needs a token"):
             make_access(host, 8000, None)
+    with pytest.raises(ValueError, match="needs a token"):
+        make_access("127.0.0.1", 8000, None, read_address(HUB))
 
 
 @pytest.mark.parametrize("token", ["short", "with blanks in it!", "ü" * 20, "x" * 15])
@@ -108,5 +204,58 @@ def test_name_in_place_of_an_address_is_told() -> None:
         make_access("studio", 8000, TOKEN)
 
 
-def test_port_80_is_not_named_by_browsers() -> None:
-    assert ask(make_access("127.0.0.1", 80, None), host="127.0.0.1") is None
+@pytest.mark.parametrize(
+    ("text", "origin", "url"),
+    [
+        (HUB, "https://hub.example", HUB),
+        (
+            "https://Hub.Example:443/proxy/8000",
+            "https://hub.example",
+            "https://hub.example/proxy/8000/",
+        ),
+        ("http://hub:8888/a%20b/?x=1#y", "http://hub:8888", "http://hub:8888/a%20b/"),
+        (" http://[::1]:9000 ", "http://[::1]:9000", "http://[::1]:9000/"),
+        ("http://10.0.0.1:80", "http://10.0.0.1", "http://10.0.0.1/"),
+    ],
+)
+def test_address_is_what_browsers_make_of_it(text: str, origin: str, url: str) -> None:
+    found = read_address(text)
+    assert (found.origin, found.url) == (origin, url)
+    assert found.host == origin.partition("://")[2]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hub.example",
+        "hub.example/proxy",
+        "ftp://hub",
+        "https://",
+        "",
+        "https://a b/",
+        "https://ann:secret@hub/",
+        "http://hub:99999/",
+        "http://[::1/",
+        "https://*.hub.example/",
+    ],
+)
+def test_address_that_is_none_is_told(text: str) -> None:
+    with pytest.raises(
+        InputError, match=r"^config\.address: expected the address that the browser"
+    ):
+        read_address(text)
+
+
+@pytest.mark.parametrize(
+    ("path", "below"),
+    [
+        ("/user/ann/proxy/8000/api/image", "/api/image"),
+        ("/user/ann/proxy/8000/", "/"),
+        ("/user/ann/proxy/8000", "/user/ann/proxy/8000"),
+        ("/user/ann/proxy/80001/", "/user/ann/proxy/80001/"),
+        ("/api/image", "/api/image"),
+    ],
+)
+def test_folder_of_the_proxy_may_stay_in_paths(path: str, below: str) -> None:
+    assert read_address(HUB).below(path) == below
+    assert read_address("https://hub.example/").below(path) == path

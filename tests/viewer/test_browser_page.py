@@ -46,7 +46,7 @@ def test_own_latents_and_rows_of_another_sample(page: Page, tmp_path: Any) -> No
     )
     (tmp_path / "bad.npz").write_bytes(b"nothing")
     page.locator("#own-file").set_input_files(tmp_path / "bad.npz")
-    expect(page.locator("#toast")).to_contain_text("latents: expected an .npz file")
+    expect(page.locator("#toast")).to_contain_text("bad.npz: expected latents in an .npz or .npy")
 
 
 def test_exports_are_saved(page: Page, fresh: Served) -> None:

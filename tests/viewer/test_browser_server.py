@@ -79,17 +79,20 @@ ATTEMPTS = """async (url) => {
 }"""
 
 
+@pytest.mark.parametrize("site", ["http://evil.example/", "http://127.0.0.1:1/"])
 def test_another_site_cannot_drive_the_viewer(
-    browser: Browser, fresh: Served, faults: list[str]
+    browser: Browser, fresh: Served, faults: list[str], site: str
 ) -> None:
-    """A page of another origin, in the same browser, tries all that pages can."""
+    """A page of another origin, in the same browser, tries all that pages can. Another port of
+    this machine is another origin, though browsers call it the same site.
+    """
     context = browser.new_context()
     page = context.new_page()
     page.route(
-        "http://evil.example/",
+        site,
         lambda route: route.fulfill(body="<p>evil</p>", content_type="text/html"),
     )
-    page.goto("http://evil.example/")
+    page.goto(site)
     outcome = page.evaluate(ATTEMPTS, fresh.url)
     assert outcome["read"] == outcome["json"] == outcome["script"] == "refused"
     assert outcome["plain"] in ("opaque", "refused")  # sent perhaps, never obeyed

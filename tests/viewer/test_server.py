@@ -97,8 +97,12 @@ def test_own_latents_are_taken_and_shown(http: httpx.Client) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, w_plus=np.ones((2, 4, 11), np.float32))
     kind = {"content-type": "application/octet-stream"}
-    told = http.post("/api/latents", content=buffer.getvalue(), headers=kind).json()
-    assert told["count"] == 2 and told["space"] == "w_plus"
+    for file, called in (("mine.npz", "mine.npz"), ("a/b\\c.npz", "c.npz"), ("", "latents")):
+        told = http.post(
+            "/api/latents", params={"file": file}, content=buffer.getvalue(), headers=kind
+        ).json()
+        assert told["count"] == 2 and told["space"] == "w_plus"
+        assert told["told"] == f"{called}: 2 latents taken as w_plus, from 'w_plus' [2, 4, 11]"
     view = {"sample": {"own": told["own"], "index": 1}}
     assert ask_image(http, 1, client="own", view=view).status_code == 200
 
@@ -251,7 +255,7 @@ def test_token_comes_with_the_address_and_stays_in_a_cookie(
     ):
         assert http.get("/").status_code == 401
         opened = http.get("/", params={"token": token})
-        assert opened.status_code == 303 and opened.headers["location"] == "/"
+        assert opened.status_code == 303 and opened.headers["location"] == "./"
         cookie = opened.headers["set-cookie"]
         assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
         assert http.get("/api/state").status_code == 200

@@ -6,6 +6,7 @@ python -m tools.convert_weights stylegan2 --all-known --out DIR
 python -m tools.convert_weights navigan SOURCE --generator FILE --out FILE.safetensors
 python -m tools.convert_weights lpips [SOURCE] --net NET --version VERSION --out FILE.safetensors
 python -m tools.convert_weights resnet18 [SOURCE] --out FILE.safetensors
+python -m tools.convert_weights latents SOURCE --out FILE.npz
 python -m tools.convert_weights inspect FILE
 """
 
@@ -59,7 +60,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         command = kinds.add_parser(kind, help=network.words, description=network.words)
         network.add_arguments(command)
         command.add_argument(
-            "--out", required=True, metavar="FILE", help="to write, FILE.safetensors"
+            "--out",
+            required=True,
+            metavar="FILE",
+            help="to write, FILE.safetensors, or FILE.npz for latents",
         )
     words = (
         "say what a file is, without executing anything; exit status 0 if it can be read, "

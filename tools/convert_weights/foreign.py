@@ -13,7 +13,8 @@ from navigan_jax.errors import InputError
 from tools.convert_weights.networks.base import Foreign
 from tools.convert_weights.readers import signatures
 from tools.convert_weights.readers.archive import Archive
-from tools.convert_weights.readers.npz import is_npz, read_npy, read_npz
+from tools.convert_weights.readers.npy_objects import read_any_npy, read_any_npz
+from tools.convert_weights.readers.npz import is_npz
 from tools.convert_weights.readers.nvidia_file import NVIDIA_NAMES
 from tools.convert_weights.readers.places import Places
 from tools.convert_weights.readers.safetensors_file import read_safetensors
@@ -57,7 +58,7 @@ def read_foreign(path: str | os.PathLike[str], member: str = WEIGHTS) -> Foreign
 def _content(data: bytes, name: str, places: Places) -> Any:
     kind = signatures.kind_of(data)
     if kind == signatures.ZIP and is_npz(archive := Archive(data, name)):
-        return read_npz(archive, name)
+        return read_any_npz(archive, name)
     if kind in (signatures.ZIP, signatures.TORCH_LEGACY, signatures.TORCH_TAR):
         return read_torch_bytes(data, name, places=places)
     if kind == signatures.PICKLE:
@@ -65,7 +66,7 @@ def _content(data: bytes, name: str, places: Places) -> Any:
     if kind == signatures.SAFETENSORS:
         return read_safetensors(data, name)
     if kind == signatures.NPY:
-        return read_npy(data, name)
+        return read_any_npy(data, name)
     raise InputError(
         f"{name}: expected a weight file; got {kind}; allowed: {_ALLOWED}; see what the file is "
         "with: python -m tools.convert_weights inspect FILE"

@@ -9,7 +9,10 @@ export class Refused extends Error {}
 /** The server does not answer, or is too busy: the same request may be sent again. */
 export class Lost extends Error {}
 
-/** Tells "lost", "found" and "notes" (somebody changed them; the detail is their mark). */
+/**
+ * Tells "lost" (the detail is why, if the server says so), "found" and "notes" (somebody changed
+ * them; the detail is their mark).
+ */
 export const events = new EventTarget();
 const tell = (name, detail) => events.dispatchEvent(new CustomEvent(name, { detail }));
 
@@ -30,6 +33,7 @@ function findAgain() {
           finding = null;
           return;
         }
+        if (response.status === 401) tell("lost", (await response.json()).error); // a new token
       } catch {
         // Not yet.
       }
@@ -51,7 +55,8 @@ async function send(path, options) {
   try {
     reason = (await response.json()).error;
   } catch {
-    // The number alone, then.
+    // Not the viewer's words: a proxy says that it does not answer.
+    if (response.status >= 500) throw new Lost("no answer");
   }
   throw new Refused(reason);
 }
@@ -80,7 +85,7 @@ export const changeNote = async (index, change) => (await insist("api/notes", as
 export const makeExport = async (kind, view) => (await send("api/export", asJson({ kind, view }))).blob();
 export const addLatents = async (file) =>
   (
-    await send("api/latents", {
+    await send(`api/latents?file=${encodeURIComponent(file.name)}`, {
       method: "POST",
       headers: { "content-type": "application/octet-stream" },
       body: file,

@@ -20,8 +20,9 @@ function say(text, seconds = 4) {
 }
 const refuse = (reason) => say(reason, 9);
 
-api.events.addEventListener("lost", () => {
+api.events.addEventListener("lost", ({ detail }) => {
   $("banner").textContent =
+    detail ??
     "The viewer does not answer. Start it again: this page goes on where it was, and saves what you name or star meanwhile.";
   $("banner").hidden = false;
 });

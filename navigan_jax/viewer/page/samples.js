@@ -112,11 +112,11 @@ export function makeSamples(store, info, { count, onRefused, onDone }) {
     event.target.value = "";
     if (!file) return;
     try {
-      const { own, count: found } = await addLatents(file);
+      const { own, count: found, told } = await addLatents(file);
       const fresh = Array.from({ length: Math.min(found, count) }, (_, index) => ({ own, index, pinned: true }));
       const samples = [...fresh, ...store.state.samples.filter((sample) => !fresh.some((f) => keyOf(f) === keyOf(sample)))];
       store.set({ samples: samples.slice(0, MOST), current: 0 });
-      onDone(`${found} own latent${found === 1 ? "" : "s"}`);
+      onDone(told);
     } catch (error) {
       onRefused(error.message);
     }

@@ -5,7 +5,7 @@ A new one is a file, or a folder, that declares a NETWORK, and a line here.
 
 from collections.abc import Mapping
 
-from tools.convert_weights.networks import dcgan, lpips, navigan, resnet, stylegan2
+from tools.convert_weights.networks import dcgan, latents, lpips, navigan, resnet, stylegan2
 from tools.convert_weights.networks.base import Network
 
 # `inspect` asks in this order, so special cases come before general ones.
@@ -15,4 +15,5 @@ NETWORKS: Mapping[str, Network] = {
     "dcgan": dcgan.NETWORK,
     "lpips": lpips.NETWORK,
     "resnet18": resnet.NETWORK,
+    "latents": latents.NETWORK,
 }

@@ -70,13 +70,13 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_output(out: str, *sources: str | os.PathLike[str]) -> None:
+def check_output(out: str, *sources: str | os.PathLike[str], suffix: str = _SUFFIX) -> None:
     """Checks before all work that the file to be written is no source and has the right name.
 
     Raises: InputError.
     """
-    if not out.endswith(_SUFFIX):
-        raise InputError(f"--out: expected a name that ends in {_SUFFIX}; got {out!r}; rename it")
+    if not out.endswith(suffix):
+        raise InputError(f"--out: expected a name that ends in {suffix}; got {out!r}; rename it")
     for source in sources:
         if os.path.exists(out) and os.path.exists(source) and os.path.samefile(out, source):
             raise InputError(f"--out: expected another file than the source; got {out!r} for both")

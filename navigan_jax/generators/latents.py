@@ -1,0 +1,241 @@
+"""Latents that people bring in files: one rule for what an array is, wherever latents are taken.
+
+A file is an .npz of one array of latents, perhaps among others, or an .npy. Its name and its axes
+tell what the array is:
+
+  [count, rows, w]                        w_plus
+  [rows, w]                               one w_plus; under the name w as many w
+  [count, w] or [w]                       w, which all rows get
+  [count, z], [z] or [count, z, 1, 1]     z
+
+Where z and w are of one size, the name decides: of the array, or of an .npy file itself. Without a
+telling name such an array is refused. What was taken, and as what, is told in words.
+"""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import BinaryIO
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from navigan_jax import checkpoints
+from navigan_jax.errors import InputError
+from navigan_jax.generators.base import Generator
+from navigan_jax.generators.stored_arrays import StoredArray, opened, pickled
+
+MOST_BYTES = 4 * 2**30  # unpacked: two million w of 512 numbers
+_ANY = ("w_plus", "w", "z")
+# What an array of that name can be, the first kind that fits its shape; by the names that the
+# official projector, StyleGAN's own programs, pSp, e4e and pivotal tuning give to latents.
+_KINDS = {
+    "z": ("z",),
+    "w": ("w", "w_plus"),
+    **dict.fromkeys(("w_plus", "wplus", "w+", "wp"), ("w_plus",)),
+    **dict.fromkeys(
+        ("ws", "dlatent", "dlatents", "projected_w", "w_opt", "w_pivot"), ("w_plus", "w")
+    ),
+    **dict.fromkeys(("latent", "latents", "code", "codes", "latent_code", "latent_codes"), _ANY),
+}
+_MOST_LISTED = 8  # arrays in a message
+
+
+@dataclasses.dataclass(frozen=True)
+class Spaces:
+    """The sizes of a generator's latents.
+
+    z: without the label. label_dim: number of classes; label: the class of every z that comes
+    without one. rows, width: of w_plus; 0 where the generator has no w.
+    """
+
+    z: int
+    label_dim: int = 0
+    label: int | None = None
+    rows: int = 0
+    width: int = 0
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of one latent by its kind: z with its label, and w and w_plus, if any."""
+        shapes: dict[str, tuple[int, ...]] = {"z": (self.z + self.label_dim,)}
+        if self.rows:
+            shapes |= {"w": (self.width,), "w_plus": (self.rows, self.width)}
+        return shapes
+
+    def __str__(self) -> str:
+        each = [f"{kind} [count, {', '.join(map(str, shape))}]" for kind, shape in self._allowed()]
+        return " or ".join(each)
+
+    def _allowed(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        for kind, shape in self.shapes.items():
+            needs_no_label = kind == "z" and self.label is not None
+            yield kind, (self.z,) if needs_no_label else shape
+
+
+@dataclasses.dataclass(frozen=True)
+class Latents:
+    """Latents as generators take them.
+
+    space: "z", values [count, z with its label], or "w_plus", values [count, rows, w]; float32.
+    told: what was taken of the file, in words.
+    """
+
+    space: str
+    values: np.ndarray
+    told: str
+
+
+def spaces_of(generator: Generator) -> Spaces:
+    """Returns the sizes of a generator's latents."""
+    sizes = generator.z_dim, generator.label_dim, generator.label
+    if not generator.mapping_stages:
+        return Spaces(*sizes)
+    params = jax.eval_shape(generator.init, jax.random.key(0))
+    z = jax.ShapeDtypeStruct((1, generator.z_dim + generator.label_dim), jnp.float32)
+    rows, width = jax.eval_shape(generator.map_latent, params, z).shape[1:]
+    return Spaces(*sizes, rows, width)
+
+
+def is_latent_name(name: object) -> bool:
+    """Says whether that is what programs call latents."""
+    return isinstance(name, str) and name.lower() in _KINDS
+
+
+def read_latents(path: str, spaces: Spaces) -> Latents:
+    """Returns the latents in a file.
+
+    Raises: InputError if there is none, or it does not hold latents of that generator.
+    """
+    source = pathlib.Path(path)
+    if not source.is_file():
+        found = "a folder" if source.is_dir() else "nothing"
+        raise InputError(f"{path}: expected an .npz or .npy file of latents; got {found}")
+    try:
+        with source.open("rb") as file:
+            return parse_latents(file, path, spaces)
+    except OSError as error:
+        raise InputError(
+            f"{path}: expected a readable file; got {error.strerror or error}; check it"
+        ) from error
+
+
+def parse_latents(
+    file: BinaryIO, name: str, spaces: Spaces, *, most_bytes: int = MOST_BYTES
+) -> Latents:
+    """Returns the latents in an open file; `name` is what messages call it.
+
+    most_bytes: of the file, and of what it unpacks to.
+    Raises: InputError if it does not hold latents of that generator.
+    """
+    try:
+        with opened(file, name, most_bytes) as stored:
+            chosen = _choose(stored, name, spaces)
+            kind, shape = _kind_of(chosen, name, spaces)
+            array = chosen.read()
+    except InputError:
+        raise
+    except checkpoints.NO_NPZ as error:
+        raise InputError(
+            f"{name}: expected an .npz or .npy file with latents {spaces}; got one that cannot be "
+            f"read ({error}); write it anew with numpy.savez"
+        ) from error
+    with np.errstate(over="ignore"):
+        values = np.ascontiguousarray(array.reshape(shape), dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise InputError(
+            f"{name}: expected finite numbers within float32; got NaN, infinity or a larger number "
+            f"in {chosen}; make the latents anew"
+        )
+    told = f"{name}: {len(values)} latent{'s' * (len(values) != 1)} taken as {kind}, from {chosen}"
+    if kind == "z":
+        values, more = _with_label(values, chosen, name, spaces)
+        return Latents("z", values, told + more)
+    if kind == "w":
+        values = np.repeat(values[:, None], spaces.rows, axis=1)
+        told += f", each for all {spaces.rows} rows of w_plus"
+    return Latents("w_plus", values, told)
+
+
+def _choose(stored: list[StoredArray], name: str, spaces: Spaces) -> StoredArray:
+    """Returns the array of latents: the one of a name for latents, else the only one that fits."""
+    named = [each for each in stored if each.claim in _KINDS]
+    fitting = [each for each in stored if _readings(each.shape, spaces)]
+    candidates = named or fitting or stored
+    if len(candidates) == 1:
+        return candidates[0]
+    listed = ", ".join(map(str, candidates[:_MOST_LISTED]))
+    more = len(candidates) - _MOST_LISTED
+    raise InputError(
+        f"{name}: expected one array of latents, {spaces}; got {len(candidates)} that can be "
+        f"meant: {listed}{f' and {more} more' if more > 0 else ''}; keep one, for example with "
+        "numpy.savez(FILE, w=numpy.load(OLD)['w'])"
+    )
+
+
+def _kinds(stored: StoredArray) -> tuple[str, ...]:
+    """Returns what an array of that name can be."""
+    return _KINDS.get(stored.claim, _ANY)
+
+
+def _readings(shape: tuple[int, ...], spaces: Spaces) -> Mapping[str, tuple[int, ...]]:
+    """Returns as what an array of that shape can be taken, and its shape then, by kind."""
+    if len(shape) == 4 and shape[2:] == (1, 1):  # as some write z for convolutions
+        shape = shape[:2]
+    if len(shape) == 1:
+        shape = (1, *shape)
+    found: dict[str, tuple[int, ...]] = {}
+    per_latent = (spaces.rows, spaces.width)
+    if len(shape) == 2:
+        if shape == per_latent:
+            found["w_plus"] = (1, *shape)
+        if spaces.rows and shape[1] == spaces.width:
+            found["w"] = shape
+        if shape[1] in (spaces.z, spaces.z + spaces.label_dim):
+            found["z"] = shape
+    if len(shape) == 3 and spaces.rows and shape[1:] == per_latent:
+        found["w_plus"] = shape
+    return found
+
+
+def _kind_of(stored: StoredArray, name: str, spaces: Spaces) -> tuple[str, tuple[int, ...]]:
+    """Returns as what the array is taken, and its shape then."""
+    if stored.dtype.hasobject:
+        raise pickled(name, f"{stored} of Python objects, which is a pickle")
+    if stored.dtype.kind not in "fiu":
+        raise InputError(
+            f"{name}: expected an array of real numbers; got {stored} of type {stored.dtype}; "
+            "write it as float32"
+        )
+    readings = _readings(stored.shape, spaces) if math.prod(stored.shape) else {}
+    fitting = [kind for kind in _kinds(stored) if kind in readings]
+    if not fitting:
+        raise InputError(
+            f"{name}: expected latents of this generator, {spaces}; got {stored}; give latents "
+            "that were made with a generator of these sizes"
+        )
+    if {"w", "z"} <= set(fitting) and fitting[0] != "w_plus":
+        raise InputError(
+            f"{name}: expected a name that tells z from w, as both have {spaces.width} numbers "
+            f"here; got {stored}; write the file as numpy.savez(FILE, z=array), or w=array"
+        )
+    return fitting[0], readings[fitting[0]]
+
+
+def _with_label(
+    values: np.ndarray, stored: StoredArray, name: str, spaces: Spaces
+) -> tuple[np.ndarray, str]:
+    """Returns z with its label, and words for a label that was added."""
+    if values.shape[1] == spaces.z + spaces.label_dim:
+        return values, ""
+    if spaces.label is None:
+        raise InputError(
+            f"{name}: expected z followed by a label, a one among {spaces.label_dim} numbers, or "
+            f"z alone and a class for all; got {stored}; set the class with "
+            "--config.synthesis.label=CLASS"
+        )
+    label = np.eye(spaces.label_dim, dtype=np.float32)[spaces.label]
+    labels = np.tile(label, (len(values), 1))
+    return np.concatenate([values, labels], axis=1), f", with the label {spaces.label} added"
