@@ -1,6 +1,8 @@
-"""Draws docs/discovery-comparison.png from the metrics of four runs; docs/discovery.md says which.
+"""Draws docs/discovery-comparison.png from the metrics of four runs; see docs/discovery-results.md.
 
-python -m docs.discovery_curves runs/compare
+  python -m docs.discovery_curves runs/compare
+
+Run it from the root of the repository.
 """
 
 import argparse
@@ -50,7 +52,7 @@ def main() -> None:
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#e4e4e7")
-    figure.savefig(pathlib.Path(__file__).with_name("discovery-comparison.png"))
+    figure.savefig("docs/discovery-comparison.png")
 
 
 if __name__ == "__main__":

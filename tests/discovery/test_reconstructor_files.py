@@ -15,29 +15,14 @@ from navigan_jax.discovery.reconstructor_files import read_start, start_with, wr
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import make_generator
 from navigan_jax.tasks import training
-from tests.tools.crafting import state_dict_file
+from tests.tools.crafting import resnet18_shapes, state_dict_file
 from tools.convert_weights import __main__ as command
 from tools.convert_weights import download
 
 
 def torchvision_state():
     """Returns a state of ResNet-18's names and shapes, filled at random."""
-    shapes = {"conv1.weight": (64, 3, 7, 7), "fc.weight": (1000, 512), "fc.bias": (1000,)}
-    norms, inputs = {"bn1": 64}, 64
-    for layer, features in enumerate((64, 128, 256, 512), start=1):
-        for block in range(2):
-            name = f"layer{layer}.{block}"
-            shapes[f"{name}.conv1.weight"] = (features, inputs, 3, 3)
-            shapes[f"{name}.conv2.weight"] = (features, features, 3, 3)
-            norms |= {f"{name}.bn1": features, f"{name}.bn2": features}
-            if inputs != features:
-                shapes[f"{name}.downsample.0.weight"] = (features, inputs, 1, 1)
-                norms[f"{name}.downsample.1"] = features
-            inputs = features
-    for name, features in norms.items():
-        for part in ("weight", "bias", "running_mean", "running_var"):
-            shapes[f"{name}.{part}"] = (features,)
-    return testing.fill_state_dict(shapes, 0)
+    return testing.fill_state_dict(resnet18_shapes(), 0)
 
 
 @pytest.fixture(scope="module")

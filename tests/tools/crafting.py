@@ -211,6 +211,27 @@ def dcgan_state(
     return state | {"main.1.num_batches_tracked": np.array(9, np.int64)}
 
 
+def resnet18_shapes() -> dict[str, tuple[int, ...]]:
+    """Returns the names and shapes of the weights of torchvision's ResNet-18."""
+    shapes: dict[str, tuple[int, ...]] = {"conv1.weight": (64, 3, 7, 7)}
+    shapes |= {"fc.weight": (1000, 512), "fc.bias": (1000,)}
+    norms, inputs = {"bn1": 64}, 64
+    for layer, features in enumerate((64, 128, 256, 512), start=1):
+        for block in range(2):
+            name = f"layer{layer}.{block}"
+            shapes[f"{name}.conv1.weight"] = (features, inputs, 3, 3)
+            shapes[f"{name}.conv2.weight"] = (features, features, 3, 3)
+            norms |= {f"{name}.bn1": features, f"{name}.bn2": features}
+            if inputs != features:
+                shapes[f"{name}.downsample.0.weight"] = (features, inputs, 1, 1)
+                norms[f"{name}.downsample.1"] = features
+            inputs = features
+    for name, features in norms.items():
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"{name}.{part}"] = (features,)
+    return shapes
+
+
 def numpy_array(array: np.ndarray, *, as_text: bool = False) -> Build:
     """Returns an array as NumPy pickles it; `as_text` is protocol 2, which has no bytes."""
     empty = Call(
