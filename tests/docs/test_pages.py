@@ -84,7 +84,7 @@ def test_options_of_converters_exist(page: str, capsys: pytest.CaptureFixture[st
     options = first_column(page, "option")
     if not options:
         return
-    for kind in ("dcgan", "stylegan2", "navigan", "lpips", "resnet18", "inspect"):
+    for kind in ("dcgan", "stylegan2", "navigan", "lpips", "resnet18", "latents", "inspect"):
         with pytest.raises(SystemExit):
             convert([kind, "--help"])
     known = set(re.findall(r"--[\w-]+", capsys.readouterr().out))

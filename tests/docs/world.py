@@ -77,6 +77,7 @@ def _files() -> dict[str, bytes]:
         "stylegan2-ffhq.pt": _golden("navigan_generator"),
         "eigenvectors_layer3_ffhq.pt": _golden("navigan_hessian", "eigenvectors"),
         "checkpoint.pt": _golden(trained),
+        "projected.pt": state_dict_file({"latent": np.zeros((1, 4, 32), np.float32)}),
         "basis.pt": _golden(trained, "basis"),
         "deformation.pt": _golden("navigan_deformation_files", "hessian"),
     }
