@@ -125,6 +125,7 @@ def check_structure(root: Any, name: str) -> None:
     finished: dict[int, tuple[int, int, int, int]] = {}
     visits: list[_Visit] = []
     within: dict[int, int] = {}
+    ends: dict[int, Record] = {}  # in place of what a way leads back to, by its identity
 
     def enter(key: Any, value: Any) -> None:
         if len(visits) >= MAX_DEPTH:
@@ -144,11 +145,19 @@ def check_structure(root: Any, name: str) -> None:
                 visit.absorb(key, *finished[id(child)])
             elif not isinstance(child, _CONTAINERS):
                 visit.absorb(key, 0, 1, _leaf_size(child), 0)
+            elif not child and len(visits) < MAX_DEPTH:
+                visit.absorb(key, 1, 1, 0, 0)  # an empty container is not worth a visit
             elif id(child) not in within:
                 enter(key, child)
                 break
-            elif visit.last_record < within[id(child)] or not _cut(visit.value, key):
+            elif visit.last_record < within[id(child)]:
                 raise _refusal(name, "a container that contains itself")
+            else:
+                if id(child) not in ends:
+                    ends[id(child)] = _without_content(child)
+                if not _replace(visit.value, key, ends[id(child)]):
+                    raise _refusal(name, "a container that contains itself")
+                visit.absorb(key, 0, 1, 0, 0)
         else:
             visits.pop()
             del within[id(visit.value)]
@@ -161,12 +170,12 @@ def check_structure(root: Any, name: str) -> None:
                 visits[-1].absorb(visit.key, *found)
 
 
-def _cut(container: Any, key: Any) -> bool:
-    """Puts an empty record in the place of the value there; whether that is possible."""
+def _replace(container: Any, key: Any, value: Record) -> bool:
+    """Puts the record in the place of the value there; whether that is possible."""
     if isinstance(container, dict | list) and key is not None:
-        container[key] = _without_content(container[key])
+        container[key] = value
     elif isinstance(container, Record) and key == "state":
-        container.state = _without_content(container.state)
+        container.state = value
     else:
         return False
     return True
