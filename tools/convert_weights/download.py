@@ -20,6 +20,7 @@ from collections.abc import Mapping
 
 import tqdm
 
+from navigan_jax.cache import cache_folder
 from navigan_jax.checkpoints import atomic_output, make_folder, read_text, write_text
 from navigan_jax.errors import InputError
 from tools.convert_weights import package_index
@@ -103,12 +104,6 @@ KNOWN_FILES: dict[str, KnownFile] = {
         url=f"https://download.pytorch.org/models/{RESNET18}",
     ),
 }
-
-
-def cache_folder() -> pathlib.Path:
-    """Returns the folder in NAVIGAN_CACHE, or else ~/.cache/navigan_jax."""
-    named = os.environ.get("NAVIGAN_CACHE")
-    return pathlib.Path(named) if named else pathlib.Path.home() / ".cache" / "navigan_jax"
 
 
 def fetch(name: str, cache: str | os.PathLike[str] | None = None) -> pathlib.Path:
