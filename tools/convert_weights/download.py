@@ -199,8 +199,16 @@ def _download(
     except urllib.error.HTTPError as error:  # there is a network, but not this file
         raise _unavailable(known, path, str(error)) from error
     except _NETWORK_ERRORS as error:
-        reason = str(error) or type(error).__name__
-        raise NoConnection(str(_unavailable(known, path, reason))) from error
+        raise NoConnection(str(_unavailable(known, path, _reason(error)))) from error
+
+
+def _reason(error: Exception) -> str:
+    """Returns what a network failed with, in words."""
+    if isinstance(error, http.client.IncompleteRead):
+        return "a part of the file, after which the connection broke off"
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    reason = cause.strerror if isinstance(cause, OSError) else None
+    return reason or str(cause) or "no answer"
 
 
 def _download_from_index(known: KnownFile, temporary: pathlib.Path, path: pathlib.Path) -> None:
