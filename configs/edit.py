@@ -39,6 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.task = "edit"
     config.distributed = False  # one process is enough
+    config.compilation_cache = True  # programs that are compiled stay for the next run
 
     config.generator = placeholder(str)  # generator file, made by tools/convert_weights
     config.recipe = placeholder(str)  # JSON, see above

@@ -22,6 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.task = "gallery"
     config.distributed = False  # one process is enough
+    config.compilation_cache = True  # programs that are compiled stay for the next run
 
     config.generator = placeholder(str)  # generator file, made by tools/convert_weights
     config.directions = placeholder(str)  # directions.safetensors of an earlier run

@@ -49,6 +49,7 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     config.task = "hessian"
     config.seed = 0  # of the latents, the solver and the samples shown
     config.distributed = False  # True on a pod: joins its processes before anything else
+    config.compilation_cache = True  # programs that are compiled stay for the next run
 
     config.generator = placeholder(str)  # generator file, made by tools/convert_weights
     config.layer = placeholder(

@@ -31,6 +31,7 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     config.task = "maps"
     config.seed = 0  # of the latents averaged over
     config.distributed = False  # one process is enough
+    config.compilation_cache = True  # programs that are compiled stay for the next run
 
     config.generator = placeholder(str)  # generator file, made by tools/convert_weights
     config.directions = placeholder(str)  # directions.safetensors of an earlier run

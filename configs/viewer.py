@@ -24,6 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.task = "viewer"
     config.seed = 0  # of the samples shown first; the page draws others
     config.distributed = False  # the viewer is one process
+    config.compilation_cache = True  # programs that are compiled stay for the next run
 
     config.generator = placeholder(str)  # generator file, made by tools/convert_weights
     config.directions = placeholder(str)  # directions found in it, e.g. by configs/hessian.py

@@ -23,6 +23,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from navigan_jax import faults
 from navigan_jax.errors import InputError
 
 _ADVICE = {
@@ -148,7 +149,8 @@ def read_text(path: str | os.PathLike[str]) -> str:
         return pathlib.Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{path}: expected a text file; got {error}; remove it, or choose another --workdir"
+            f"{path}: expected a text file; got {faults.in_words(error)}; remove it, or choose "
+            "another --workdir"
         ) from error
 
 
@@ -203,24 +205,40 @@ def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], di
     """
     source = pathlib.Path(path)
     if not os.path.isfile(source):
-        found = "a folder" if os.path.isdir(source) else "nothing"
-        raise InputError(f"{source}: expected a file; got {found}; check the path")
+        raise InputError(
+            f"{source}: expected a file; got {faults.found_at(source)}; check the path"
+        )
     try:
         with safetensors.safe_open(source, framework="numpy") as file:
             metadata = dict(file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, ValueError, AttributeError) as error:
-        # The last two: array types and shapes that NumPy has no equal of.
-        with open(source, "rb") as opened:
-            start = opened.read(2)
-        got = "a zip archive (a PyTorch file or a wheel)" if start == b"PK" else str(error)
-        got = "a pickle (of PyTorch or NVIDIA)" if start[:1] == b"\x80" else got
         raise InputError(
-            f"{source}: expected a whole safetensors file; got {got}; make it anew if it is "
+            f"{source}: expected a whole safetensors file; got {_other_file(source, error)}; make "
+            "it anew if it is "
             "damaged, or convert it if it has another format: "
             f"python -m tools.convert_weights KIND {source} --out FILE.safetensors"
         ) from error
     return arrays, metadata
+
+
+def _other_file(path: pathlib.Path, error: Exception) -> str:
+    """Returns what a file is that could not be read as safetensors, in words."""
+    try:
+        with open(path, "rb") as opened:
+            start = opened.read(2)
+    except OSError as refused:
+        return faults.in_words(refused)
+    if start == b"PK":
+        return "a zip archive (a PyTorch file or a wheel)"
+    if start[:1] == b"\x80":
+        return "a pickle (of PyTorch or NVIDIA)"
+    if isinstance(error, ValueError | AttributeError):
+        return "arrays of a type or shape that NumPy lacks"
+    reason = faults.in_words(error)
+    if isinstance(error, safetensors.SafetensorError):
+        return f"other bytes ({re.sub('^Error while [^:]*: ', '', reason)})"
+    return reason
 
 
 def require_format(path: str | os.PathLike[str], metadata: Mapping[str, str], kind: str) -> None:

@@ -17,6 +17,7 @@ import os
 import pathlib
 import re
 import runpy
+import traceback
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from typing import Any, TypeAlias
 
 from ml_collections import config_dict
 
+from navigan_jax import faults
 from navigan_jax.errors import InputError
 
 Config: TypeAlias = config_dict.ConfigDict  # a FrozenConfigDict is one too
@@ -32,7 +34,6 @@ Keys: TypeAlias = Mapping[str, Kind]  # path of a key: what its value must be
 
 _EXAMPLES = {bool: "true", int: "1", float: "0.1", str: "TEXT", tuple: "'(1, 2)'"}
 _HOME = re.compile(r"(?:(?<=^)|(?<=,)|(?<=, ))~[^/,\s]*(?=/)")
-_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 
 
 def load(argument: str) -> Config:
@@ -43,22 +44,27 @@ def load(argument: str) -> Config:
       the command line could not set or a text file could not keep.
     """
     path, *words = argument.split(":", 1)
-    if not pathlib.Path(path).is_file():
+    if not os.path.isfile(path):
         folder = pathlib.Path(path).parent
-        beside = sorted(file.name for file in folder.glob("[!_]*.py"))
+        beside = _python_files(folder)
+        found = faults.found_at(path)
+        found = "no file" if found == "nothing" else found
         raise InputError(
-            f"--config: expected a Python file with get_config(); got {path!r}, which is no file; "
-            f"allowed: any such file, {folder} holds {', '.join(beside) or 'none'}; "
+            f"--config: expected a Python file with get_config(); got {path!r}, which is "
+            f"{found}; allowed: any such file, {folder} holds {', '.join(beside) or 'none'}; "
             f"{_near(pathlib.Path(path).name, beside, most=1)}set --config=FILE.py, as seen from "
             f"{pathlib.Path.cwd()}"
         )
     try:
         get_config = runpy.run_path(path).get("get_config")
     except SyntaxError as error:
+        place = f"{error.filename or path}{f':{error.lineno}' if error.lineno else ''}"
+        line = repr((error.text or "").strip()[:80]) if error.text else "other bytes"
         raise InputError(
-            f"{error.filename}:{error.lineno}: expected Python; got {(error.text or '').strip()!r} "
-            f"({error.msg}); mend that line"
+            f"{place}: expected Python; got {line} ({error.msg}); mend that line"
         ) from error
+    except Exception as error:
+        raise _failure(path, error) from error
     if not callable(get_config):
         raise InputError(f"{path}: expected a function get_config(); got none; add it")
     try:
@@ -73,6 +79,8 @@ def load(argument: str) -> Config:
         config = get_config(*words)
     except ValueError as error:  # what get_config says of the word
         raise InputError(f"--config={argument}: {error}") from error
+    except Exception as error:
+        raise _failure(path, error) from error
     if not isinstance(config, config_dict.ConfigDict):
         raise InputError(
             f"{path}: expected get_config() to return a ConfigDict; got {type(config).__name__}; "
@@ -84,22 +92,45 @@ def load(argument: str) -> Config:
     return config
 
 
-def check_overrides(config: Config, arguments: Iterable[str]) -> None:
-    """Checks that each `--config.path=value` among command-line arguments names a key.
+def _python_files(folder: pathlib.Path) -> list[str]:
+    """Returns the names of config files in a folder; none if it may not be read."""
+    try:
+        return sorted(file.name for file in folder.glob("[!_]*.py"))
+    except OSError:
+        return []
 
-    Raises: InputError for the first that does not, with the keys most like it.
+
+def _failure(path: str, error: Exception) -> InputError:
+    """Returns the error for what a config file raised, with the line of the file it came from."""
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if os.path.realpath(frame.filename) == os.path.realpath(path)
+    ]
+    if not lines:  # the file itself could not be read
+        return InputError(
+            f"--config: expected a Python file with get_config(); got {path!r}, which cannot be "
+            f"read: {faults.in_words(error)}; choose another file"
+        )
+    return InputError(
+        f"{path}:{lines[-1]}: expected a config; got {type(error).__name__}: {error}; mend that "
+        "line"
+    )
+
+
+def require_key(config: Config, path: str) -> None:
+    """Checks that the config has a value at this path, as the command line names it.
+
+    Raises: InputError with the keys most like it.
     """
-    known = [leaf.path for leaf in _leaves(config)]
-    for argument in arguments:
-        override = _OVERRIDE.match(argument)
-        if override and override[1] not in known:
-            raise _unknown_key(override[1], known)
+    known = list_keys(config)
+    if path not in known:
+        raise _unknown_key(path, known)
 
 
 def misfit(config: Config, path: str, value: str) -> InputError:
     """Returns the error for a text on the command line that is no value of the key at `path`."""
-    kinds = {leaf.path: leaf.kind for leaf in _leaves(config)}
-    return InputError(_misfit_message(path, kinds[path], repr(value)))
+    return InputError(_misfit_message(path, list_kinds(config)[path], repr(value)))
 
 
 def validate(config: Config, keys: Keys, *, others: bool = False) -> None:
@@ -154,10 +185,34 @@ def replace(config: Config, values: Mapping[str, Any]) -> Config:
 def expand_home(text: str) -> str:
     """Returns the text with the home folder for each ~ that begins a path; commas part paths.
 
+    A text that is a path as a whole, with its commas, stays one.
+
     >>> expand_home("runs/a~/b")
     'runs/a~/b'
     """
+    whole = os.path.expanduser(text)
+    if "," in text and os.path.exists(whole):
+        return whole
     return _HOME.sub(lambda home: os.path.expanduser(home[0]), text)
+
+
+def split_paths(text: str) -> list[str]:
+    """Returns the paths in a text that has commas between them.
+
+    A path may hold commas and begin or end with blanks itself: of the paths that could begin at a
+    place, the longest that is there is meant.
+    """
+    pieces = text.split(",")
+    paths = []
+    while pieces:
+        for count in range(len(pieces), 0, -1):
+            path = ",".join(pieces[:count])
+            path = path if os.path.exists(path) else path.strip()
+            if count == 1 or os.path.exists(path):
+                break
+        paths.append(path)
+        del pieces[:count]
+    return paths
 
 
 def to_text(config: Config) -> str:
@@ -175,8 +230,8 @@ def from_text(text: str, name: str = "saved config") -> Config:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"{name}: expected the JSON that a run writes; got {text[:40]!r} ({error}); "
-            "remove that file, or choose another --workdir"
+            f"{name}: expected the JSON that a run writes; got {text[:40]!r}, "
+            f"{faults.in_words(error)}; remove that file, or choose another --workdir"
         ) from error
     if not isinstance(content, dict):
         raise InputError(
@@ -199,6 +254,11 @@ def differences(old: Config, new: Config) -> list[str]:
 def list_keys(config: Config) -> list[str]:
     """Returns the paths of all keys with values, as "show.samples"."""
     return [leaf.path for leaf in _leaves(config)]
+
+
+def list_kinds(config: Config) -> dict[str, type]:
+    """Returns the type of each key's value; of a placeholder, that of the value it waits for."""
+    return {leaf.path: leaf.kind for leaf in _leaves(config)}
 
 
 @dataclasses.dataclass(frozen=True)

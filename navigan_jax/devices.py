@@ -41,8 +41,11 @@ def initialize_distributed() -> None:
             ("num_processes", "JAX_NUM_PROCESSES", int),
             ("process_id", "JAX_PROCESS_ID", int),
         ):
-            if variable in os.environ:
-                settings[argument] = kind(os.environ[variable])
+            text = os.environ.get(variable)
+            if text is not None and kind is int and not text.isdecimal():
+                raise ValueError(f"{variable}={text!r}, which is no number")
+            if text is not None:
+                settings[argument] = kind(text)
         if {"coordinator_address", "process_id"} <= settings.keys():
             _require_meeting_place(settings["coordinator_address"], settings["process_id"])
         jax.distributed.initialize(**settings)
@@ -60,6 +63,8 @@ def _require_meeting_place(address: str, process_id: int) -> None:
     JAX would end the program without a word that a user can act on.
     """
     host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        raise ValueError(f"JAX_COORDINATOR_ADDRESS={address!r}, which is no host:port")
     if process_id == 0:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -72,12 +77,13 @@ def _require_meeting_place(address: str, process_id: int) -> None:
             return
         except OSError as error:
             if time.monotonic() > until:
-                raise OSError(f"{error} at {address} for {_PATIENCE} seconds") from error
+                raise OSError(f"nobody at {address} for {_PATIENCE} seconds") from error
         time.sleep(0.2)
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return reason.partition("\n")[0]
 
 
 def is_main_process() -> bool:

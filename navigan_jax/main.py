@@ -28,12 +28,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from navigan_jax import checkpoints
+from navigan_jax import cache, checkpoints, command_line, environment
 from navigan_jax import config as config_lib
 from navigan_jax.errors import InputError
 
 # What main itself reads of every config.
-_KEYS = {"task": str, "distributed": bool}
+_KEYS = {"task": str, "distributed": bool, "compilation_cache": bool}
 
 # Not locked: a placeholder is set by the command line after the file is read.
 _CONFIG = config_flags.DEFINE_config_file(
@@ -47,9 +47,10 @@ def main(argv: Sequence[str]) -> None:
     del argv  # nothing is left of it: see parse_flags
     config_lib.validate(_CONFIG.value, _KEYS, others=True)
     config = config_lib.freeze(_CONFIG.value)
-    workdir = checkpoints.make_folder(config_lib.expand_home(_WORKDIR.value))
+    workdir = checkpoints.make_folder(os.path.expanduser(_WORKDIR.value))
 
     # JAX is imported only here: --help and mistakes in the config are answered without it.
+    environment.settle()
     from navigan_jax import devices, tasks
 
     if config.task not in tasks.TASKS:
@@ -59,6 +60,9 @@ def main(argv: Sequence[str]) -> None:
         )
     if config.distributed:
         devices.initialize_distributed()
+    elif config.compilation_cache:  # one folder that all processes of a pod see is not known here
+        cache.keep_programs()
+    environment.require_platform()
     try:
         tasks.TASKS[config.task](config, workdir)
     except Exception as error:
@@ -77,21 +81,18 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     """
     if not {"--help", "-help", "-h", "-?"}.isdisjoint(argv):
         app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
-    argv = [_expand_config(argument) for argument in argv]
-    # A first pass that knows --config alone: the overrides can be checked only against the file.
-    first_pass = flags.FlagValues()
-    first_pass.set_gnu_getopt(True)
-    path = flags.DEFINE_string("config", "", "", flag_values=first_pass)
+    path = command_line.find_config(argv[1:])
+    if not path:
+        raise _no_path("config", "configs/hessian.py")
+    config = config_lib.load(path)
+    argv = [argv[0], *command_line.in_one_form(argv[1:], path, config)]
+    sys.argv = argv  # where `config_flags` looks for overrides
     flags.FLAGS.set_gnu_getopt(True)
     try:
-        arguments = first_pass(argv, known_only=True)
-        config = config_lib.load(path.value) if path.value else None
-        if config is not None:
-            config_lib.check_overrides(config, arguments)
         left_over = flags.FLAGS(argv)[1:]
     except flags.IllegalFlagValueError as error:
         override = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
-        if config is None or override is None:
+        if override is None:
             raise InputError(f"command line: {error}; see --help") from error
         raise config_lib.misfit(config, *override.groups()) from error
     except flags.Error as error:
@@ -101,22 +102,16 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
             "command line: expected --config, --workdir and --config.key=value; got "
             f"{left_over[0]!r}; quote a value that has blanks; see --help"
         )
-    for name, value, example in (
-        ("config", path.value, "configs/hessian.py"),
-        ("workdir", _WORKDIR.value, "runs/hessian"),
-    ):
-        if not value:
-            raise InputError(
-                f"--{name}: expected a path; got nothing; add one, for example --{name}={example}; "
-                "see --help"
-            )
+    if not _WORKDIR.value:
+        raise _no_path("workdir", "runs/hessian")
     return []
 
 
-def _expand_config(argument: str) -> str:
-    """Returns the argument; the home folder for the ~ that begins the file of --config."""
-    name, equals, path = argument.partition("=")
-    return f"{name}={os.path.expanduser(path)}" if equals and name == "--config" else argument
+def _no_path(flag: str, example: str) -> InputError:
+    return InputError(
+        f"--{flag}: expected a path; got nothing; add one, for example --{flag}={example}; "
+        "see --help"
+    )
 
 
 def run() -> NoReturn:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from navigan_jax import checkpoints
+from navigan_jax import checkpoints, faults
 from navigan_jax.errors import InputError
 
 FORMAT = "navigan_jax.notes"
@@ -173,8 +173,8 @@ def read_notes(directions_path: str | os.PathLike[str], *, digest: str, count: i
         raise InputError(f"{path}: {error}; mend the file, or move it away") from error
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{path}: expected the notes of {directions_path} as JSON; got {error}; mend the file, "
-            "or move it away"
+            f"{path}: expected the notes of {directions_path} as JSON; got "
+            f"{faults.in_words(error)}; mend the file, or move it away"
         ) from error
 
 

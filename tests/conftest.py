@@ -16,6 +16,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # of processes that tests start, after ours
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -186,11 +186,25 @@ def test_one_process_is_the_main_one_and_waits_for_nobody() -> None:
     assert devices.describe() == f"1 x {jax.devices()[0].device_kind}"
 
 
-def test_settings_of_a_pod_that_are_no_numbers_are_one_message(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("JAX_NUM_PROCESSES", "two"),
+        ("JAX_PROCESS_ID", "-1"),
+        ("JAX_COORDINATOR_ADDRESS", "somewhere"),
+    ],
+)
+def test_settings_of_a_pod_that_can_not_be_are_one_message(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str
 ) -> None:
-    monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
-    with pytest.raises(InputError, match=r"distributed: expected .*'two'.*; set JAX_COORDINATOR"):
+    for name, value in {
+        "JAX_COORDINATOR_ADDRESS": "localhost:1",
+        "JAX_NUM_PROCESSES": "2",
+        "JAX_PROCESS_ID": "1",
+        variable: text,
+    }.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=f"distributed: .*; got {variable}='{text}', which is no "):
         devices.initialize_distributed()
 
 

@@ -14,9 +14,13 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Names below navigan_jax; a package's own name is its __init__. Some await their file.
 ORDER = [
     "errors",
+    "faults",
     "array_types",
     "channels",
+    "environment",
+    "cache",
     "config",
+    "command_line",
     "params",
     "checkpoints",
     "notes",

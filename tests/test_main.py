@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 from configs import tiny
@@ -22,6 +23,7 @@ def get_config():
     config = config_dict.ConfigDict()
     config.task = "probe"
     config.distributed = False
+    config.compilation_cache = True
     config.seed = 0
     config.generator = config_dict.ConfigDict()
     config.generator.weights = config_dict.placeholder(str)
@@ -49,14 +51,22 @@ def config(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def run(
-    *arguments: str | pathlib.Path, body: str = "", home: pathlib.Path | None = None
+    *arguments: str | pathlib.Path, body: str = "", **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Runs main with these arguments, and with a task of its own if there is a body for it."""
+    """Runs main with these arguments, and with a task of its own if there is a body for it.
+
+    variables: of the environment.
+    """
     program = ["-c", PROBE.format(body=body)] if body else ["-m", "navigan_jax.main"]
     command = [sys.executable, *program, *map(str, arguments)]
-    place = os.environ if home is None else os.environ | {"HOME": str(home)}
     return subprocess.run(
-        command, cwd=ROOT, env=place, capture_output=True, text=True, timeout=120, check=False
+        command,
+        cwd=ROOT,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
@@ -86,13 +96,14 @@ def test_importing_main_does_not_import_jax() -> None:
     [
         ([], "--config: expected a path; got nothing; add one, for example --config=configs/"),
         (["--config=CONFIG"], "--workdir: expected a path; got nothing; add one, for example"),
-        (["--config"], "command line: Missing value for flag --config; see --help"),
+        (["--config"], "--config: expected a value; got nothing; write --config=VALUE; see --help"),
         (["--config=CONFIG", "--wrokdir=a"], "Unknown command line flag 'wrokdir'. Did you mean"),
         (["--config=CONFIG.py", "--workdir=DIR"], "which is no file; allowed: any such file"),
         (
             ["--config=CONFIG", "--workdir=DIR", "--config.sed=1"],
-            "config.sed: expected a known key; got 'sed'; did you mean seed? allowed: distributed, "
-            "generator.layers, generator.weights, seed, task; correct or remove it",
+            "config.sed: expected a known key; got 'sed'; did you mean seed? allowed: "
+            "compilation_cache, distributed, generator.layers, generator.weights, seed, task; "
+            "correct or remove it",
         ),
         (
             ["--config=CONFIG", "--workdir=DIR", "--config.generator.wieghts=a"],
@@ -111,7 +122,7 @@ def test_importing_main_does_not_import_jax() -> None:
             ["--config=CONFIG", "--workdir=DIR", "--config.distributed=perhaps"],
             "config.distributed: expected bool; got 'perhaps'; ",
         ),
-        (["--config.seed=1", "--config=CONFIG", "--workdir=DIR"], "before a value for --config"),
+        (["--config.seed=1", "--workdir=DIR"], "--config: expected a path; got nothing; add one"),
         (["--config=CONFIG", "--workdir=DIR", "seed=1"], "got 'seed=1'; quote a value that has"),
         (["--config=CONFIG", "--workdir=CONFIG"], "a part of the path is a file: choose another"),
     ],
@@ -129,7 +140,7 @@ def test_mistake_in_the_command_is_one_message(
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("config.seed = 0", "config.seed = = 0", "probe.py:8: expected Python; got 'config.seed ="),
+        ("config.seed = 0", "config.seed = = 0", "probe.py:9: expected Python; got 'config.seed ="),
         ("config.distributed = False", "", "config.distributed: expected bool; got a config "),
         ('"probe"', "3", "config.task: expected str; got 3"),
         ("placeholder(str)", "required_placeholder(str)", "weights: expected placeholder(str); "),
@@ -153,26 +164,74 @@ def test_unknown_task_lists_the_known_ones(config: pathlib.Path, tmp_path: pathl
 def test_task_gets_the_frozen_config_and_its_directory(
     config: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    """Both may be told by a ~ for the home folder."""
+    """Flags stand in any order; both paths may be told by a ~ for the home folder."""
     body = (
         "  print(type(config).__name__, config.seed, config.generator.to_dict())\n"
         "  print(workdir.is_dir(), workdir)"
     )
     done = run(
-        f"--config=~/{config.name}",
-        "--config.seed=7",
+        "--config.seed=6",
         "--config.generator.weights",
         "a file",
+        "--config",
+        f"~/{config.name}",
+        "--config.seed=7",
         "--config.generator.layers=('a', 'b')",
         "--workdir=~/new/results",
         body=body,
-        home=tmp_path,
+        HOME=str(tmp_path),
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "FrozenConfigDict 7 {'layers': ('a', 'b'), 'weights': 'a file'}",
         f"True {tmp_path / 'new' / 'results'}",
     ]
+
+
+def test_settings_of_jax_that_would_change_numbers_are_set_aside(
+    config: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """Each is named in a line on stderr."""
+    variables = {"JAX_ENABLE_X64": "1", "JAX_DISABLE_JIT": "1", "JAX_RANDOM_SEED_OFFSET": "3"}
+    body = (
+        "  import jax\n"
+        "  x = jax.random.normal(jax.random.key(0))\n"
+        "  print(x.dtype, float(x), jax.jit(lambda x: isinstance(x, jax.core.Tracer))(1))"
+    )
+    done = run(f"--config={config}", f"--workdir={tmp_path}", body=body, **variables)
+    assert done.returncode == 0, done.stderr
+    told = [line.partition("=")[0] for line in done.stderr.splitlines()]
+    assert sorted(told) == sorted(variables)
+    assert done.stdout == f"float32 {float(jax.random.normal(jax.random.key(0)))} True\n"
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"JAX_PLATFORMS": "none"}, "got JAX_PLATFORMS=none; allowed: cpu; unset the variable to"),
+        ({"JAX_DEFAULT_DEVICE": "gpu"}, "got JAX_PLATFORMS=cpu JAX_DEFAULT_DEVICE=gpu; allowed: c"),
+    ],
+    ids=["JAX_PLATFORMS", "JAX_DEFAULT_DEVICE"],
+)
+def test_devices_that_are_not_there_are_one_message(
+    config: pathlib.Path, tmp_path: pathlib.Path, variables: dict[str, str], message: str
+) -> None:
+    done = run(f"--config={config}", f"--workdir={tmp_path}", body="  print(1)", **variables)
+    assert_one_message(done, message)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"JAX_ENABLE_X64": "maybe"}, "'maybe' for environment 'JAX_ENABLE_X64'; correct that var"),
+        ({"XLA_FLAGS": "--xla_none"}, "got: Unknown flag in XLA_FLAGS: --xla_none; correct that "),
+    ],
+    ids=["JAX_ENABLE_X64", "XLA_FLAGS"],
+)
+def test_variables_that_jax_can_not_read_are_one_message(
+    config: pathlib.Path, tmp_path: pathlib.Path, variables: dict[str, str], message: str
+) -> None:
+    assert_one_message(run(f"--config={config}", f"--workdir={tmp_path}", **variables), message)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from navigan_jax import devices
+from navigan_jax import devices, faults
 from navigan_jax import params as params_lib
 from navigan_jax.checkpoints import make_folder
 from navigan_jax.errors import InputError
@@ -125,7 +125,7 @@ class Checkpoints:
             arrays = {name: np.asarray(array) for name, array in dict(read.state or {}).items()}
         except (ValueError, KeyError, OSError, TypeError) as error:
             raise InputError(
-                f"{path}: expected a whole checkpoint; got {_first_line(error)}; delete that "
+                f"{path}: expected a whole checkpoint; got {faults.in_words(error)}; delete that "
                 "folder to go on from the one before"
             ) from error
         if differences := params_lib.describe_differences(expected, arrays):
@@ -146,8 +146,8 @@ class Checkpoints:
             return json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(
-                f"{path}: expected the record of a checkpoint; got {_first_line(error)}; delete "
-                f"{self._folder / str(step)} to go on from the one before"
+                f"{path}: expected the record of a checkpoint; got {faults.in_words(error)}; "
+                f"delete {self._folder / str(step)} to go on from the one before"
             ) from error
 
     @contextlib.contextmanager
@@ -175,10 +175,6 @@ class Checkpoints:
 def _accuracy(metrics: Any) -> float:
     accuracy = float(metrics["accuracy"])
     return accuracy if math.isfinite(accuracy) else -math.inf
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 def _named_leaves(state: Any) -> list[tuple[str, Any]]:

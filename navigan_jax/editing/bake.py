@@ -19,7 +19,7 @@ from typing import IO
 
 import numpy as np
 
-from navigan_jax import checkpoints
+from navigan_jax import checkpoints, faults
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
 from navigan_jax.directions import Edit
@@ -124,7 +124,7 @@ def _check_source(source: pathlib.Path, out: pathlib.Path, source_map: SourceMap
     except (OSError, *_NO_ZIP) as error:
         raise InputError(
             f"{source}: expected the file that the weights are from, or an archive with it; got "
-            f"{error}; give the file itself"
+            f"{faults.in_words(error)}; give the file itself"
         ) from error
     if digest.hexdigest() != source_map.sha256:
         raise InputError(

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from navigan_jax import checkpoints
+from navigan_jax import checkpoints, faults
 from navigan_jax.editing.recipe import (
     Drawn,
     Given,
@@ -60,7 +60,9 @@ def from_text(text: str) -> Recipe:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"recipe: expected JSON; got {error}; mend that place") from error
+        raise InputError(
+            f"recipe: expected JSON; got {faults.in_words(error)}; mend that place"
+        ) from error
     return from_json(data)
 
 
@@ -157,7 +159,8 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
         raise InputError(f"{path}: {without_place(error)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{path}: expected a recipe; got {error}; export one from the viewer, or write one"
+            f"{path}: expected a recipe; got {faults.in_words(error)}; export one from the viewer, "
+            "or write one"
         ) from error
 
 

@@ -58,12 +58,23 @@ def make_generator(architecture: str, config: Mapping[str, Any]) -> Generator:
     try:
         generator = generators.ARCHITECTURES[architecture](**config)
     except TypeError as error:
-        got = str(dict(config))[:500]
+        got = f"{str(dict(config))[:500]}, {_misfit(architecture, config)}"
         raise InputError(
-            f"{architecture}: expected its sizes; got {got}, which do not fit ({error})"
+            f"{architecture}: expected its sizes; got {got}; convert the weights anew"
         ) from error
     channels.require_known(generator.image_channels, architecture)
     return generator
+
+
+def _misfit(architecture: str, config: Mapping[str, Any]) -> str:
+    """Returns in words why an architecture does not take the sizes."""
+    parameters = inspect.signature(generators.ARCHITECTURES[architecture]).parameters
+    needed = [name for name, found in parameters.items() if found.default is found.empty]
+    if missing := [name for name in needed if name not in config]:
+        return f"without {', '.join(missing)}"
+    if unknown := [name for name in config if name not in parameters]:
+        return f"of which {', '.join(unknown)} is unknown"
+    return "which do not fit"
 
 
 def _is_number(value: Any) -> bool:

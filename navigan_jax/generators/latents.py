@@ -140,7 +140,7 @@ def parse_latents(
     except checkpoints.NO_NPZ as error:
         raise InputError(
             f"{name}: expected an .npz or .npy file with latents {spaces}; got one that cannot be "
-            f"read ({error}); write it anew with numpy.savez"
+            "read; write it anew with numpy.savez"
         ) from error
     with np.errstate(over="ignore"):
         values = np.ascontiguousarray(array.reshape(shape), dtype=np.float32)

@@ -108,7 +108,7 @@ def read_source_map(path: str | os.PathLike[str]) -> SourceMap:
         return _from_json(content)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise InputError(
-            f"{path}: expected a map of the places of its weights; got a damaged one ({error}); "
+            f"{path}: expected a map of the places of its weights; got a damaged one; "
             "convert the source anew"
         ) from error
 

@@ -24,6 +24,7 @@ from navigan_jax.tasks.workdirs import claim, say, say_written
 SETTINGS = Settings(
     {
         "task": str,
+        "compilation_cache": bool,
         "distributed": bool,
         "generator": str,
         "source": str,
@@ -75,7 +76,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     )
     networks = [name.strip() for name in (config.networks or source_map.converted).split(",")]
     inputs = {"generator": params_lib.digest(params), "source": source_map.sha256}
-    free_keys = ("generator", "source", "directions", "recipe", "distributed")
+    free_keys = ("generator", "source", "directions", "recipe", "compilation_cache", "distributed")
     if devices.is_main_process():
         with checkpoints.locked(workdir):
             claim(workdir, config, inputs, results=(_RECORD,), free_keys=free_keys)

@@ -19,6 +19,7 @@ from navigan_jax.tasks.settings import Settings
 CHOICE = inputs.SYNTHESIS | Settings(
     {
         "task": str,
+        "compilation_cache": bool,
         "distributed": bool,
         "generator": str,
         "directions": str,

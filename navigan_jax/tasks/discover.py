@@ -122,6 +122,7 @@ _FREE_KEYS = (
     "metric.weights",
     "reconstructor.weights",
     "microbatch",
+    "compilation_cache",
     "distributed",
     *_LENGTH_KEYS,
     "log_steps",

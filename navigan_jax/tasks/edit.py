@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from navigan_jax import checkpoints, devices
+from navigan_jax import config as config_lib
 from navigan_jax import directions as directions_lib
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
@@ -28,6 +29,7 @@ from navigan_jax.tasks.workdirs import say_written
 SETTINGS = inputs.SYNTHESIS | Settings(
     {
         "task": str,
+        "compilation_cache": bool,
         "distributed": bool,
         "generator": str,
         "recipe": str,
@@ -86,7 +88,7 @@ def _read_all(config: Config, recipe: Recipe, params: Params) -> Mapping[str, Di
     """
     folder = pathlib.Path(config.recipe).parent
     if config.directions is not None:
-        paths = [pathlib.Path(name.strip()) for name in config.directions.split(",")]
+        paths = [pathlib.Path(name) for name in config_lib.split_paths(config.directions)]
     else:
         paths = []
         for name in recipe_lib.files_of(recipe):

@@ -72,6 +72,7 @@ _FREE_KEYS = (
     "cache_gib",
     "memory_gib",
     "save_minutes",
+    "compilation_cache",
     "distributed",
     "show.",
 )

@@ -26,7 +26,9 @@ from navigan_jax.perceptual.files import read_perceptual
 from navigan_jax.tasks.settings import FINITE, NOT_NEGATIVE, POSITIVE, SEED, Limits, Settings
 from navigan_jax.tasks.workdirs import say
 
-COMMON = Settings({"task": str, "seed": int, "distributed": bool}, {"seed": SEED})
+COMMON = Settings(
+    {"task": str, "seed": int, "compilation_cache": bool, "distributed": bool}, {"seed": SEED}
+)
 PROBLEM = Settings(
     {
         "generator": str,

@@ -6,6 +6,8 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from navigan_jax import faults
+
 MOST_JSON = 256 * 2**10  # bytes of a body
 _LONGEST_NAME = 100  # characters of a file's name
 
@@ -38,7 +40,7 @@ async def read_table(request: Request, needed: set[str], others: set[str]) -> di
     try:
         data = json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise HTTPException(400, f"body: expected JSON; got {error}") from error
+        raise HTTPException(400, f"body: expected JSON; got {faults.in_words(error)}") from error
     if not isinstance(data, dict):
         raise HTTPException(400, f"body: expected a JSON table; got {type(data).__name__}")
     if missing := sorted(needed - data.keys()):

@@ -106,7 +106,7 @@ def test_download_that_breaks_off_is_not_kept(
         assert command.main(arguments) == 2
         thread.join()
     error = capsys.readouterr().err
-    assert "toy.pkl: expected to get it by http" in error and "more expected" in error
+    assert "toy.pkl: expected to get it by http" in error and "broke off" in error
     assert list((tmp_path / "cache" / "stylegan2").iterdir()) == []
 
 

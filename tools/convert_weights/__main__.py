@@ -17,6 +17,11 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
+from navigan_jax import environment
+
+if __name__ == "__main__":  # JAX reads its variables when it is imported, which is below
+    environment.set_aside()
+
 from navigan_jax.errors import InputError
 from tools.convert_weights.foreign import read_foreign
 from tools.convert_weights.inspect_file import describe_file

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 
 import tqdm
 
+from navigan_jax.cache import cache_folder
 from navigan_jax.checkpoints import atomic_output, make_folder, read_text, write_text
 from navigan_jax.errors import InputError
 from tools.convert_weights import package_index
@@ -103,12 +104,6 @@ KNOWN_FILES: dict[str, KnownFile] = {
         url=f"https://download.pytorch.org/models/{RESNET18}",
     ),
 }
-
-
-def cache_folder() -> pathlib.Path:
-    """Returns the folder in NAVIGAN_CACHE, or else ~/.cache/navigan_jax."""
-    named = os.environ.get("NAVIGAN_CACHE")
-    return pathlib.Path(named) if named else pathlib.Path.home() / ".cache" / "navigan_jax"
 
 
 def fetch(name: str, cache: str | os.PathLike[str] | None = None) -> pathlib.Path:
@@ -204,8 +199,16 @@ def _download(
     except urllib.error.HTTPError as error:  # there is a network, but not this file
         raise _unavailable(known, path, str(error)) from error
     except _NETWORK_ERRORS as error:
-        reason = str(error) or type(error).__name__
-        raise NoConnection(str(_unavailable(known, path, reason))) from error
+        raise NoConnection(str(_unavailable(known, path, _reason(error)))) from error
+
+
+def _reason(error: Exception) -> str:
+    """Returns what a network failed with, in words."""
+    if isinstance(error, http.client.IncompleteRead):
+        return "a part of the file, after which the connection broke off"
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    reason = cause.strerror if isinstance(cause, OSError) else None
+    return reason or str(cause) or "no answer"
 
 
 def _download_from_index(known: KnownFile, temporary: pathlib.Path, path: pathlib.Path) -> None:

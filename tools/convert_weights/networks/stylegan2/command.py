@@ -8,6 +8,7 @@ import math
 import os
 import pathlib
 
+from navigan_jax import faults
 from navigan_jax.checkpoints import make_folder
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import write_generator
@@ -95,7 +96,9 @@ def _names(path: str) -> tuple[str, ...]:
         content = json.loads(text) if text.lstrip()[:1] in ("[", "{") else text.splitlines()
         names = content.get("label_names") if isinstance(content, dict) else content
     except (OSError, ValueError, RecursionError) as error:
-        raise argparse.ArgumentTypeError(f"expected a file of names; got {error}") from error
+        raise argparse.ArgumentTypeError(
+            f"expected a file of names; got {faults.in_words(error)}"
+        ) from error
     if not isinstance(names, list) or any(not isinstance(name, str) for name in names):
         raise argparse.ArgumentTypeError(f"expected names in {path}; got none")
     return tuple(name.strip() for name in names if name.strip())
