@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import secrets
+import socket
 import stat
 import tempfile
 import time
@@ -38,8 +39,10 @@ _ADVICE = {
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
 }
 
-_UNFINISHED = ".unfinished-"  # begins the names of files that are being written
-_ABANDONED = 3600.0  # seconds without a change after which nobody writes to such a file any more
+# Names of files that are being written begin with it; host, process and a word follow.
+_UNFINISHED = ".unfinished-"
+# Seconds without a change after which nobody writes to such a file any more, on whatever host.
+_ABANDONED = 3600.0
 
 # What reading an .npz file raises if it is none, damaged, or lacks the array.
 NO_NPZ = (
@@ -89,7 +92,8 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     Raises: InputError naming the path, the reason and what to do if the system refuses to write.
     """
     target = pathlib.Path(path)
-    temporary = target.parent / f"{_UNFINISHED}{secrets.token_hex(4)}{target.suffix}"
+    owner = f"{socket.gethostname()}-{os.getpid()}"
+    temporary = target.parent / f"{_UNFINISHED}{owner}-{secrets.token_hex(4)}{target.suffix}"
     with _told_as_input_error(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists() and not target.is_file():
@@ -111,7 +115,8 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Holds the folder for this process; the system lets go of it when the process ends.
 
-    What killed writers left in it and in its folders an hour ago or before is removed.
+    What killed writers left in it and in its folders is removed; after an hour, if they were on
+    another host.
     Raises: InputError if another process holds it.
     """
     with _told_as_input_error(pathlib.Path(folder)):
@@ -132,12 +137,24 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _remove_unfinished(folder: pathlib.Path) -> None:
-    now = time.time()
     for pattern in (f"{_UNFINISHED}*", f"*/{_UNFINISHED}*"):
         for path in folder.glob(pattern):
             with contextlib.suppress(OSError):  # gone, or not ours
-                if now - path.stat().st_mtime > _ABANDONED:
+                if _is_abandoned(path):
                     path.unlink()
+
+
+def _is_abandoned(path: pathlib.Path) -> bool:
+    """Whether nobody writes to an unfinished file any more, as far as this host can tell."""
+    host, _, process = path.name.removeprefix(_UNFINISHED).rpartition("-")[0].rpartition("-")
+    if host == socket.gethostname() and process.isdecimal():
+        try:
+            os.kill(int(process), 0)  # sends nothing: asks whether the process is there
+        except ProcessLookupError:
+            return True
+        except OSError:  # somebody else's
+            return False
+    return time.time() - path.stat().st_mtime > _ABANDONED
 
 
 def read_text(path: str | os.PathLike[str]) -> str:

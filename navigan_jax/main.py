@@ -119,7 +119,8 @@ def run() -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     sys.unraisablehook = _interrupt_again
-    logging.set_verbosity(logging.WARNING)  # libraries tell of every file they touch
+    # Orbax tells of every file it touches, and of the errors and interruptions that it passes on.
+    logging.set_verbosity(logging.FATAL)
     try:
         app.run(main, flags_parser=parse_flags)
     except InputError as error:

@@ -4,10 +4,13 @@ Only the main process of a run reports. Without a terminal there are no bars: a 
 when it starts and one when it ends, so logs of batch jobs stay short.
 """
 
+import contextlib
 import json
 import math
 import os
 import pathlib
+import socket
+import struct
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -15,7 +18,9 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import masked_crc32c
 from tqdm import tqdm
 
 from navigan_jax.checkpoints import atomic_output, make_folder
@@ -138,6 +143,46 @@ def read_metrics(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
             )
 
 
+@contextlib.contextmanager
+def _told(path: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{path}: could not be written ({error.strerror}); free some space"
+        ) from error
+
+
+class _EventFile:
+    """A file of TensorBoard's events, each of which the system has before `write` returns.
+
+    tensorboardX writes from a thread, so that a killed run loses events older than what it resumes
+    from. purge_step: TensorBoard passes over events of that step and later in files before this.
+    """
+
+    def __init__(self, folder: pathlib.Path, *, purge_step: int) -> None:
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._path = folder / name
+        self._file = self._path.open("ab", buffering=0)
+        self.write(Event(file_version="brain.Event:2"))
+        self.write(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, event: Event) -> None:
+        """Writes one record: its length, its bytes, and a checksum of each.
+
+        Raises: InputError if the disk is full.
+        """
+        event.wall_time = time.time()
+        data = event.SerializeToString()
+        size = struct.pack("<Q", len(data))
+        sums = (struct.pack("<I", masked_crc32c(part)) for part in (size, data))
+        with _told(self._path):
+            self._file.write(b"".join((size, next(sums), data, next(sums))))
+
+    def close(self) -> None:
+        self._file.close()
+
+
 class MetricWriter:
     """Writes numbers by step to `metrics.jsonl` and to TensorBoard files beside it.
 
@@ -155,36 +200,33 @@ class MetricWriter:
             temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         self._path = path
         self._lines = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(path.parent), purge_step=first_step)
+        self._events = _EventFile(path.parent, purge_step=first_step)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Writes the values of a step; the line is handed to the system before this returns.
+        """Writes the values of a step; the system has them before this returns.
 
         values: numbers by name; None for what is not known. TensorBoard gets the finite ones.
         Raises: ValueError as `encode_metrics`; InputError if the disk is full.
         """
         line = encode_metrics(step, values)
-        try:
+        with _told(self._path):
             self._lines.write(line + "\n")
             self._lines.flush()
-        except OSError as error:
-            raise InputError(
-                f"{self._path}: could not be written ({error.strerror}); free some space"
-            ) from error
         for name, value in json.loads(line).items():
             if name not in _RESERVED and value is not None:
-                self._board.add_scalar(name, value, step)
+                self._events.write(Event(step=step, summary=summary.scalar(name, value)))
 
     def write_image(self, step: int, name: str, image: np.ndarray) -> None:
         """Shows a picture in TensorBoard; image: bytes [height, width, channels]."""
-        self._board.add_image(name, image, step, dataformats="HWC")
+        picture = summary.image(name, image, dataformats="HWC")
+        self._events.write(Event(step=step, summary=picture))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._lines.close()
-        self._board.close()
+        self._events.close()
 
 
 class NullMetricWriter:

@@ -116,10 +116,19 @@ def test_killed_writer_leaves_the_old_file(tmp_path):
     checkpoints.write_text(path, "new")
     assert path.read_text() == "new"
     with checkpoints.locked(tmp_path):
-        assert names(tmp_path) == left  # it may be in use yet
-    os.utime(tmp_path / left[0], (0, 0))
-    with checkpoints.locked(tmp_path):
         assert names(tmp_path) == ["file.txt"]
+
+
+def test_what_others_are_writing_is_left_alone(tmp_path):
+    """Of this host while the process lives; of another one, which cannot be asked, for an hour."""
+    with checkpoints.atomic_output(tmp_path / "file.txt") as ours:
+        other = ours.with_name(f".unfinished-elsewhere-{2**30}-0.txt")
+        other.write_text("half")
+        with checkpoints.locked(tmp_path):
+            assert names(tmp_path) == sorted([ours.name, other.name])
+        os.utime(other, (0, 0))
+        with checkpoints.locked(tmp_path):
+            assert names(tmp_path) == [ours.name]
 
 
 def test_name_changes_only_after_the_bytes_are_on_the_disk(tmp_path, monkeypatch):

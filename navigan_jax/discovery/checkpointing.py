@@ -2,10 +2,16 @@
 
 A checkpoint is a flat table of arrays by their path in the state, so that reading names each array
 that is missing or of another shape, and beside it a record in JSON: what the loop knows, and the
-reconstructor's accuracy. The latest ones are kept, and the best.
+reconstructor's accuracy.
+
+Which checkpoints are kept is decided here, not by Orbax, whose policies forget accuracies when a
+run is started again and keep the last of equal ones. The rule: the latest are kept, and the best,
+which is the first of the highest accuracy. None of these is ever removed, so what is kept depends
+on the accuracies alone, not on where a run was stopped.
 """
 
 import contextlib
+import copy
 import json
 import math
 import os
@@ -26,35 +32,34 @@ from navigan_jax.errors import InputError
 
 # Orbax writes indices and metadata beside the arrays, and the old checkpoints are there meanwhile.
 _SPARE_BYTES = 2**20
+_REMOVED = ".removed"  # ends the names of checkpoints that are being removed
 
 
 class Checkpoints:
     """The checkpoints of a folder, to use in a `with` block; leaving it waits for the last one.
 
-    keep: how many of the latest there are; the one of the highest "accuracy" in its record is kept
-    besides.
+    keep: how many of the latest are kept, besides the best. Others are removed when a run begins,
+    before it saves the next one, and at its end.
     Raises: InputError if the folder cannot be written to.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, keep: int) -> None:
-        self._folder = make_folder(folder).absolute()
-        kept = [
-            preservation_policy.LatestN(keep),
-            preservation_policy.BestN(get_metric_fn=_accuracy, n=1),
-        ]
+        self._folder, self._keep = make_folder(folder).absolute(), keep
+        self._is_main = devices.is_main_process()
         # Each process for itself: one alone writes, and none waits for the others in here.
         own = devices.process_number()
         alone = ocp.options.MultiprocessingOptions(
             primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
         )
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=preservation_policy.AnyPreservationPolicy(kept),
-            cleanup_tmp_directories=True,  # what a killed run left unfinished
+            preservation_policy=preservation_policy.PreserveAll(),
+            cleanup_tmp_directories=self._is_main,  # what a killed run left unfinished
             create=False,
             multiprocessing_options=alone,
         )
         with self._told():
             self._manager = ocp.CheckpointManager(self._folder, options=options)
+            self._remove_others()
 
     def __enter__(self) -> Self:
         return self
@@ -62,7 +67,7 @@ class Checkpoints:
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is None:
             with self._told():
-                self._manager.wait_until_finished()
+                self.wait()
                 self._manager.close()
         else:  # what ended the block counts, not what comes of it here
             with contextlib.suppress(Exception):
@@ -77,7 +82,7 @@ class Checkpoints:
         arrays = _flatten(state)
         needed = sum(array.nbytes for array in arrays.values())
         with self._told():
-            self._manager.wait_until_finished()
+            self.wait()
             if step in self._manager.all_steps():
                 return
             free = shutil.disk_usage(self._folder).free
@@ -86,15 +91,20 @@ class Checkpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(arrays), record=ocp.args.JsonSave(dict(record))
+                    state=ocp.args.StandardSave(arrays),
+                    # Written later, when what it holds may have changed.
+                    record=ocp.args.JsonSave(copy.deepcopy(dict(record))),
                 ),
-                metrics={"accuracy": float(record["accuracy"])},
             )
 
     def wait(self) -> None:
-        """Returns once all that was saved is on the disk. Raises: as `save`."""
+        """Returns once all that was saved is on the disk, and no more than is kept.
+
+        Raises: as `save`.
+        """
         with self._told():
             self._manager.wait_until_finished()
+            self._remove_others()
 
     def look_again(self) -> None:
         """Finds what another process saved meanwhile."""
@@ -107,8 +117,8 @@ class Checkpoints:
         return tuple(sorted(self._manager.all_steps()))
 
     def best_step(self) -> int:
-        """Returns the step of the highest accuracy, the first of equal ones."""
-        return max(self.steps, key=lambda step: (_accuracy(self.record(step)), -step))
+        """Returns the first step of the highest accuracy."""
+        return max(self.steps, key=lambda step: (self._accuracy(step), -step))
 
     def restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         """Returns state and record of a step.
@@ -150,6 +160,25 @@ class Checkpoints:
                 f"delete {self._folder / str(step)} to go on from the one before"
             ) from error
 
+    def _accuracy(self, step: int) -> float:
+        accuracy = float(self.record(step)["accuracy"])
+        return accuracy if math.isfinite(accuracy) else -math.inf
+
+    def _remove_others(self) -> None:
+        """Removes the checkpoints that are not kept, and what a kill left of this."""
+        if not self._is_main:
+            return
+        steps = self.steps
+        if len(steps) > self._keep:
+            others = set(steps[: -self._keep]) - {self.best_step()}
+            for step in others:  # at once: half a checkpoint never has the name of a whole one
+                path = self._folder / str(step)
+                path.rename(path.with_suffix(_REMOVED))
+            if others:
+                self.look_again()
+        for path in self._folder.glob(f"*{_REMOVED}"):
+            shutil.rmtree(path)
+
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
         """Turns what Orbax and TensorStore say of a disk into one message."""
@@ -170,11 +199,6 @@ class Checkpoints:
             "choose another --workdir; the checkpoints before this one are whole, and the same "
             "command goes on from there"
         )
-
-
-def _accuracy(metrics: Any) -> float:
-    accuracy = float(metrics["accuracy"])
-    return accuracy if math.isfinite(accuracy) else -math.inf
 
 
 def _named_leaves(state: Any) -> list[tuple[str, Any]]:

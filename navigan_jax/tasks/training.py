@@ -1,7 +1,9 @@
 """Training of directions with its evaluations, checkpoints and reports: a part of `discover`.
 
 A run ends after its steps, once its accuracy no longer grows, or when its time is over; the result
-is the checkpoint of the best held-out accuracy.
+is the checkpoint of the best held-out accuracy, the first one of equal ones. A checkpoint is saved
+after all else that is told of its step: a run that goes on from it repeats nothing and lacks
+nothing, wherever it was stopped.
 """
 
 import dataclasses
@@ -262,7 +264,6 @@ class _Session:
             step, devices.replicate(state), done=done, total=config.steps, every=config.log_steps
         ):
             numbers = self._look_at(window)
-            self._metrics.write(window.step, numbers)
             shown = {name: numbers[name] for name in ("loss", "accuracy", "shift_error")}
             self._bar.advance(window.step - done, **shown)
             done = window.step
@@ -273,7 +274,7 @@ class _Session:
         return bool(self.stop) or done >= self._config.steps
 
     def _look_at(self, window: loop.Window) -> dict[str, float]:
-        """Returns the numbers of a window; evaluates and saves where it is time."""
+        """Reports a window and returns its numbers; evaluates and saves where it is time."""
         config = self._config
         if not window.is_finite:
             raise self._diverged(window.step, "a loss of NaN or infinity")
@@ -285,27 +286,30 @@ class _Session:
         passed = (time.monotonic() - self._began) / 3600
         hours = self._hours_before + devices.value_of_main_process(passed)
         self.stop = _why_over(config, [], hours)
-        if self._is_over(window.step) or window.step % config.save_steps == 0:
-            numbers |= self._evaluate_and_save(window, hours)
+        is_saved = self._is_over(window.step) or window.step % config.save_steps == 0
+        if is_saved:
+            state = devices.first_replica(window.state)
+            numbers |= self._evaluate(window.step, state, hours)
         if devices.is_main_process() and window.step % config.image_steps == 0:
             parameters = devices.first_replica(window.state.directions)
             picture = _picture(self._setup, parameters, config.show.animated, config.show.seed)
             self._metrics.write_image(window.step, "directions", picture)
+        self._metrics.write(window.step, numbers)
+        if is_saved and devices.is_main_process():
+            record = {"accuracy": self._history[-1], "history": self._history, "hours": hours}
+            self._saved.save(window.step, state, record)
         return numbers
 
-    def _evaluate_and_save(self, window: loop.Window, hours: float) -> dict[str, float]:
-        config, state = self._config, devices.first_replica(window.state)
+    def _evaluate(self, step: int, state: TrainState, hours: float) -> dict[str, float]:
+        """Returns what the state is worth; notes its accuracy, and why the run is over if it is."""
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
-            raise self._diverged(window.step, "NaN or infinity in what is trained")
+            raise self._diverged(step, "NaN or infinity in what is trained")
         table = self._measure(state.directions, state.reconstructor, self._key)
         accuracy = float(table.accuracy.mean())
         if not np.isfinite(table.shift_error).all():
-            raise self._diverged(window.step, "NaN or infinity of the reconstructor")
+            raise self._diverged(step, "NaN or infinity of the reconstructor")
         self._history.append(accuracy)
-        self.stop = _why_over(config, self._history, hours)
-        if devices.is_main_process():
-            record = {"accuracy": accuracy, "history": self._history, "hours": hours}
-            self._saved.save(window.step, state, record)
+        self.stop = _why_over(self._config, self._history, hours)
         return {
             "held_out_accuracy": accuracy,
             "held_out_shift_error": float(table.shift_error.mean()),

@@ -36,6 +36,7 @@ def assert_same_bits(a, b):
 
 
 def test_latest_and_best_are_kept_and_come_back_bit_by_bit(tmp_path):
+    """The best is the first of equal ones, although it was not among the latest when it was."""
     like = jax.tree.map(jnp.zeros_like, make_state())
     with Checkpoints(tmp_path, keep=2) as saved:
         assert saved.steps == ()
@@ -43,14 +44,45 @@ def test_latest_and_best_are_kept_and_come_back_bit_by_bit(tmp_path):
             saved.save(step, make_state(step), {"accuracy": accuracy, "history": [accuracy]})
         saved.save(50, make_state(0), {"accuracy": 1.0})  # made again by a resumed run
     (tmp_path / "60.orbax-checkpoint-tmp" / "state").mkdir(parents=True)  # as a kill leaves it
+    (tmp_path / "30.removed" / "state").mkdir(parents=True)
     with Checkpoints(tmp_path, keep=2) as saved:
-        assert saved.steps in ((20, 40, 50), (40, 50))
-        assert saved.best_step() == saved.steps[0]
+        assert saved.steps == (20, 40, 50)
+        assert saved.best_step() == 20
         for step in saved.steps:
             state, record = saved.restore(step, like)
             assert_same_bits(state, make_state(step))
         assert record == {"accuracy": 0.4, "history": [0.4]}
-    assert not list(tmp_path.glob("*tmp*"))
+    assert {path.name for path in tmp_path.iterdir()} == {"20", "40", "50"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_kept_does_not_depend_on_where_a_run_was_stopped(tmp_path, seed):
+    """Three accuracies at random, so that many are equal; each save may be the last of a run."""
+    draws = np.random.RandomState(seed)
+    accuracies = draws.randint(3, size=12).tolist()
+    wanted = {str(accuracies.index(max(accuracies))), "10", "11"}
+    steps = list(range(12))
+    while steps:
+        with Checkpoints(tmp_path, keep=2) as saved:
+            for _ in range(min(draws.randint(1, 5), len(steps))):
+                step = steps.pop(0)
+                saved.save(step, {"a": np.ones(1)}, {"accuracy": accuracies[step]})
+            if draws.rand() < 0.5:  # a kill: nothing is removed any more
+                saved._manager.wait_until_finished()
+                saved._remove_others = lambda: None
+    with Checkpoints(tmp_path, keep=2) as saved:
+        assert saved.best_step() == accuracies.index(max(accuracies))
+    assert {path.name for path in tmp_path.iterdir()} == wanted
+
+
+def test_a_record_is_that_of_the_moment_it_was_saved(tmp_path):
+    """Though it is written while training goes on, and its history grows."""
+    history = [0.5]
+    with Checkpoints(tmp_path, keep=1) as saved:
+        saved.save(1, make_state(), {"accuracy": 0.5, "history": history})
+        history.append(0.6)
+    with Checkpoints(tmp_path, keep=1) as saved:
+        assert saved.record(1)["history"] == [0.5]
 
 
 def test_a_state_of_another_shape_is_named(tmp_path):

@@ -1,15 +1,14 @@
 """The task from a config to files, on a random generator so small that a run takes seconds.
 
-A kill happens in a process of its own, at a given step.
+Runs are stopped in processes of their own.
 """
 
 import dataclasses
 import io
 import json
+import os
 import pathlib
 import shutil
-import signal
-import struct
 import subprocess
 import sys
 
@@ -18,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
-from tensorboardX.proto import event_pb2
 
 from configs import discover, discover_demo, tiny
 from navigan_jax import config as config_lib
@@ -26,17 +24,20 @@ from navigan_jax import params as params_lib
 from navigan_jax import progress, testing
 from navigan_jax.directions import Directions, read_directions, write_directions
 from navigan_jax.discovery import ranking
-from navigan_jax.discovery import step as step_lib
-from navigan_jax.discovery.matrix import direction_matrix
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import make_generator, write_generator
-from navigan_jax.subspaces.base import Latent
 from navigan_jax.tasks import discover as task
 from navigan_jax.tasks import showing, training
-from navigan_jax.tasks.inputs import Problem
+from tests.stopping import compare, read_events
+from tests.tasks.cheap_training import make_setup
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SIZES = {"z_dim": 5, "widths": [7, 6], "image_channels": 3}
+_TOUCHES = 170  # of the workdir by a whole run, about
+CACHE = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 TEXTS = ("table.txt", "table.csv", "table.json", "metrics.jsonl")
 
 
@@ -114,7 +115,7 @@ def test_run_writes_directions_of_unit_norm_and_tables_that_agree(files, whole):
 def test_tensorboard_has_the_numbers_of_the_metrics_and_pictures(whole):
     """Losses, accuracies, shift errors and rates of every window; directions at image steps."""
     scalars, pictures = {}, {}
-    for event in board_events(next(whole.glob("events.*"))):
+    for event in read_events(next(whole.glob("events.*"))):
         for value in event.summary.value:
             if value.HasField("simple_value"):
                 scalars.setdefault(value.tag, {})[event.step] = value.simple_value
@@ -133,16 +134,6 @@ def test_tensorboard_has_the_numbers_of_the_metrics_and_pictures(whole):
         assert picture.size == (5 * 16, 2 * 16)  # shifts across, directions down
 
 
-def board_events(path):
-    """What TensorBoard reads: records of length, checksum, event, checksum."""
-    data, place, events = path.read_bytes(), 0, []
-    while place < len(data):
-        (length,) = struct.unpack_from("<Q", data, place)
-        events.append(event_pb2.Event.FromString(data[place + 12 : place + 12 + length]))
-        place += 12 + length + 4
-    return events
-
-
 def test_finished_run_is_shown_anew_without_training(files, whole, tmp_path, capsys, monkeypatch):
     workdir = pathlib.Path(shutil.copytree(whole, tmp_path / "copy"))
     (workdir / "gallery.png").unlink()
@@ -151,53 +142,52 @@ def test_finished_run_is_shown_anew_without_training(files, whole, tmp_path, cap
     assert "found, " in capsys.readouterr().out and (workdir / "gallery.png").exists()
 
 
-_KILL = """
-import os, signal, sys
-from navigan_jax.tasks import training
-look_at, evaluate = training._Session._look_at, training._Session._evaluate_and_save
-def killed(self, window):
-    numbers = look_at(self, window)
-    if window.step == int(sys.argv.pop()):
-        self._saved.wait()
-        os.kill(os.getpid(), signal.SIGKILL)
-    sys.argv.append("6")
-    return numbers
-training._Session._look_at = killed
-from navigan_jax import main
-steps, sys.argv = sys.argv[1], [sys.argv[0], *sys.argv[2:], sys.argv[1]]
-original = main.parse_flags
-main.parse_flags = lambda argv: original(argv[:-1])
-main.run()
-"""
+def test_run_stopped_at_random_leaves_the_workdir_of_one_that_was_not(files, whole, tmp_path):
+    """Killed and interrupted, in training and later: every file has the same bytes, and there are
+    the same checkpoints. The program that is stopped takes what is compiled from this one's cache.
+    """
+    flags = ["--config=configs/tiny.py:discover", f"--workdir={tmp_path}"]
+    flags += [f"--config.generator={files / 'generator.safetensors'}"]
+    flags += ["--config.layer=conv1", "--config.metric.name=l2"]
+    arguments = ["1", "3", str(_TOUCHES), "SIGKILL,SIGTERM", *flags]
+    said = run_stopped("tests.stopping", *arguments)
+    assert "3 stops" in said and said.count("interrupted; run the same command again") == 1
+    assert {*TEXTS, "directions.safetensors", "animation.gif"} < compare(tmp_path, whole)
 
 
-def test_killed_run_resumes_with_the_same_bits(files, whole, tmp_path):
-    """Killed at step 6, it goes on from step 4: matrix, reconstructor, optimisers and draws."""
-    workdir = tmp_path / "run"
-    settings = {"generator": files / "generator.safetensors", "layer": "conv1", "metric.name": "l2"}
-    command = [sys.executable, "-c", _KILL, "6", "--config=configs/tiny.py:discover"]
-    command += [f"--config.{key}={value}" for key, value in settings.items()]
+def test_training_stopped_at_random_keeps_the_first_of_the_best(tmp_path):
+    """Also where many checkpoints are equally good: states, records, metrics and what TensorBoard
+    shows are those of a training that nobody stopped.
+    """
+    numbers = "SIGKILL,SIGTERM,SIGINT"
+    said = run_stopped("tests.tasks.cheap_training", "1", "6", numbers, str(tmp_path))
+    assert "\n6 stops" in said and "Traceback" not in said
+    compare(tmp_path / "stopped", tmp_path / "whole")
+    rows = progress.read_metrics(tmp_path / "whole" / "metrics.jsonl")
+    history = {row["step"]: row["held_out_accuracy"] for row in rows if "held_out_accuracy" in row}
+    best = [step for step, value in history.items() if value == max(history.values())]
+    assert len(best) > 3 and best[0] < 20
+    steps = {path.name for path in (tmp_path / "whole" / "checkpoints").iterdir()}
+    assert steps == {str(best[0]), "22", "24"}
+    assert (tmp_path / "whole" / "best.txt").read_text().startswith(f"{best[0]} ")
+
+
+def run_stopped(*arguments):
+    """Runs a module in a process and returns what it said."""
     done = subprocess.run(
-        [*command, f"--workdir={workdir}"],
+        [sys.executable, "-m", *arguments],
         cwd=ROOT,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         timeout=300,
         check=False,
+        env=os.environ
+        | CACHE
+        | {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir},
     )
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    assert not (workdir / "directions.safetensors").exists()
-    assert (workdir / "checkpoints" / "4").is_dir()
-    run(configure(files), workdir)
-    for name in TEXTS:
-        assert (workdir / name).read_text() == (whole / name).read_text(), name
-    ours, theirs = (
-        read_directions(folder / "directions.safetensors", digest=None)
-        for folder in (workdir, whole)
-    )
-    assert ours.basis["conv1/kernel"].tobytes() == theirs.basis["conv1/kernel"].tobytes()
-    other = read_directions(files / "conv1.safetensors", digest=None)
-    assert other.basis["conv1/kernel"].tobytes() != theirs.basis["conv1/kernel"].tobytes()
+    assert done.returncode == 0, done.stdout
+    return done.stdout
 
 
 def test_finished_run_goes_on_with_more_steps(files, whole, tmp_path):
@@ -315,11 +305,7 @@ def train(files, monkeypatch):
         nonlocal poisoned, errors
         poisoned, errors = nan_at, np.full(3, shift_error)
         config = configure(files, image_steps=100, **changes)
-        recipe = step_lib.Recipe(batch=4, directions=3, shift_scale=1.0, min_shift=0.1)
-        matrix = direction_matrix(jax.random.key(0), Latent(3), kind="linear", count=3)
-        problem = Problem(None, None, "", (), None, "")
-        setup = training.Setup(problem, "z", matrix, None, recipe)
-        first = {"params": {"w": jnp.zeros(2)}, "batch_stats": {"m": jnp.zeros(2)}}
+        setup, first = make_setup()
         best = training.train(config, workdir, setup, first)
         return best, [row["step"] for row in progress.read_metrics(workdir / "metrics.jsonl")]
 
