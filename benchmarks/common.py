@@ -1,5 +1,6 @@
 """What the benchmarks share: the real generator, a clock, and how a ratio is printed."""
 
+import argparse
 import os
 import pathlib
 import platform
@@ -16,7 +17,15 @@ from navigan_jax.array_types import Params
 from navigan_jax.generators.base import Generator
 from navigan_jax.generators.files import read_generator
 
-FACES = pathlib.Path("runs/weights/faces.safetensors")
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+FACES = ROOT / "runs/weights/faces.safetensors"
+
+
+def make_parser(text: str) -> argparse.ArgumentParser:
+    """Returns the parser of a script; text: its docstring, which is its help."""
+    return argparse.ArgumentParser(
+        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def read_faces() -> tuple[Generator, Params]:

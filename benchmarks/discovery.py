@@ -16,7 +16,9 @@ error moves a number across the kink of a ReLU, so that in float32 two ways of c
 about a hundredth; `double` compares them in float64.
 """
 
-import argparse
+if not __package__:
+    import as_module  # noqa: F401
+
 import dataclasses
 import math
 import time
@@ -238,7 +240,7 @@ def memory(steps: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = common.make_parser(__doc__)
     parser.add_argument("--only", choices=("dcgan", "loop", "stylegan2", "double"))
     parser.add_argument("--batch", type=int, default=4, help="of stylegan2")
     parser.add_argument("--repeats", type=int, default=2, help="of stylegan2")

@@ -10,7 +10,9 @@ is found, from images of full size. The peak is that of the process, beside what
 beforehand.
 """
 
-import argparse
+if not __package__:
+    import as_module  # noqa: F401
+
 import dataclasses
 import pathlib
 import tempfile
@@ -34,7 +36,7 @@ LAYER = "synthesis/b64/conv1/kernel"  # convs.7 of NaviGAN
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = common.make_parser(__doc__)
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--latents", type=int, default=2)
     parser.add_argument("--directions", type=int, default=64)

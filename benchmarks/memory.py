@@ -6,6 +6,9 @@ The product is a diagonal matrix with a spectrum like that of a generator's laye
 the solver's own: no images are made. The basis, 64 vectors of float32, is 604 MB.
 """
 
+if not __package__:
+    import as_module  # noqa: F401
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +23,7 @@ BLOCK = 2
 
 
 def main() -> None:
+    common.make_parser(__doc__).parse_args()
     common.say_where()
     values = np.zeros(ENTRIES, np.float32)
     values[:4000] = 10 * np.arange(1, 4001) ** -0.6

@@ -10,7 +10,9 @@ compared with the shifted weights. Every command is a process of its own; its pe
 resident memory. What comes out of the three formats has to be the same.
 """
 
-import argparse
+if not __package__:
+    import as_module  # noqa: F401
+
 import pathlib
 import subprocess
 import sys
@@ -62,7 +64,12 @@ def run(peak: pathlib.Path, *arguments: str) -> tuple[float, float]:
     began = time.perf_counter()
     command = [sys.executable, "-c", PROGRAM, str(peak), *arguments]
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        cwd=common.ROOT,
     )
     if done.returncode:
         sys.exit(f"{' '.join(arguments)} failed:\n{done.stdout[-2000:]}")
@@ -108,7 +115,7 @@ def check(folder: pathlib.Path) -> tuple[str, np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = common.make_parser(__doc__)
     parser.add_argument("--resolution", type=int, default=256)
     resolution = parser.parse_args().resolution
     common.say_where()

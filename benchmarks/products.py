@@ -13,6 +13,9 @@ Also: the weight derivative of the edited layer as a convolution and as a matrix
 compiled loop against calls from Python, the two choices that the products rest on.
 """
 
+if not __package__:
+    import as_module  # noqa: F401
+
 import functools
 from typing import Any
 
@@ -34,6 +37,7 @@ ROUNDS = 5
 
 
 def main() -> None:
+    common.make_parser(__doc__).parse_args()
     common.say_where()
     generator, params = common.read_faces()
     params = params_lib.to_device(params)

@@ -7,6 +7,9 @@ diagonal matrix: Krylov methods see the spectrum alone, and a product of a gener
 more than all else that products are the price.
 """
 
+if not __package__:
+    import as_module  # noqa: F401
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +49,7 @@ def lobpcg_products(diagonal: np.ndarray) -> tuple[int, float]:
 
 
 def main() -> None:
+    common.make_parser(__doc__).parse_args()
     common.say_where()
     diagonal = spectrum_of_layer()
     device = jnp.asarray(diagonal)

@@ -12,7 +12,9 @@ Compilation is left out on all sides and told apart. Beside each ratio of the cl
 processor time, `ratio ..._processor`: other programs change it less.
 """
 
-import argparse
+if not __package__:
+    import as_module  # noqa: F401
+
 from collections.abc import Callable
 from typing import Any
 
@@ -162,7 +164,7 @@ def compare(samples: int, count: int, *, block_size: int, whole: bool, name: str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = common.make_parser(__doc__)
     parser.add_argument("--full", action="store_true", help="512 latents and 64 pairs too")
     parser.add_argument("--block-size", type=int, default=2)
     arguments = parser.parse_args()

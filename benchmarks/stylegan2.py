@@ -11,7 +11,9 @@ bfloat16 with those in float32, images and gradient. Both sides run in turn, as 
 shared; a ratio is that of the medians, with that of processor time after it.
 """
 
-import argparse
+if not __package__:
+    import as_module  # noqa: F401
+
 import dataclasses
 import math
 import time
@@ -247,7 +249,7 @@ VECTORS = 2
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = common.make_parser(__doc__)
     parser.add_argument("--side", type=int, nargs="+", default=[256])
     parser.add_argument("--batch", type=int, nargs="+", default=[4])
     parser.add_argument("--only", nargs="+", default=CASES)

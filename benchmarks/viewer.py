@@ -13,6 +13,9 @@ found ones, as every direction costs the same. A client sends a drag's next shif
 the last one has come, as the page does; no image is asked for twice, so none comes from a cache.
 """
 
+if not __package__:
+    import as_module  # noqa: F401
+
 import asyncio
 import contextlib
 import pathlib
@@ -110,7 +113,7 @@ def served(folder: pathlib.Path) -> Iterator[tuple[str, int]]:
         f"--config.generator={common.FACES}",
         f"--config.directions={folder / 'directions.safetensors'}",
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=common.ROOT) as process:
         assert process.stdout is not None
         try:
             found = re.match(r"open (http://\S+)/", process.stdout.readline())
@@ -164,6 +167,7 @@ async def drag_together(url: str, name: str, clients: int, duration: float) -> l
 
 
 def main() -> None:
+    common.make_parser(__doc__).parse_args()
     common.say_where()
     compare_drags()
     with tempfile.TemporaryDirectory() as folder, served(pathlib.Path(folder)) as (url, process):
