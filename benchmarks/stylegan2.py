@@ -205,14 +205,13 @@ def compare(
         began = time.perf_counter()
         compiled.append(jax.jit(function).lower(*arguments).compile())
         spent = time.perf_counter() - began
-        memory = compiled[-1].memory_analysis()
-        temporaries = memory.temp_size_in_bytes
+        needed = devices.bytes_of_program(compiled[-1]) or 0
         print(
-            f"  {name}: {side} compiled in {spent:.0f} s, {temporaries / 2**20:.0f} MiB of "
-            "temporaries",
+            f"  {name}: {side} compiled in {spent:.0f} s, {needed / 2**20:.0f} MiB of "
+            "temporaries and results",
             flush=True,
         )
-        lacking.append(devices.lacking_memory(temporaries + memory.output_size_in_bytes))
+        lacking.append(devices.lacking_memory(needed))
     if any(lacking):
         needs = (
             f"{side} needs {words}" for side, words in zip(SIDES, lacking, strict=True) if words

@@ -268,7 +268,7 @@ def map_microbatch_shapes(
     """Returns the shapes of what `map_microbatches` returns, and the working bytes of a device."""
     mapped = jax.pmap(function, axis_name=_AXIS)
     batch = jax.eval_shape(mapped, shared, shards.batches[0])
-    needed = _working_bytes(mapped.lower(shared, shards.batches[0]).compile())
+    needed = bytes_of_program(mapped.lower(shared, shards.batches[0]).compile())
     return dataclasses.replace(shards, batches=(batch,) * len(shards.batches)), needed or 0
 
 
@@ -277,12 +277,12 @@ def sum_working_bytes(
 ) -> int:
     """Returns the working bytes of a device in what `sum_over_samples` makes of the function."""
     arguments = shared, shards.batches[0], shards.weights[0], argument
-    return _working_bytes(_map_and_sum(function).lower(*arguments).compile()) or 0
+    return bytes_of_program(_map_and_sum(function).lower(*arguments).compile()) or 0
 
 
 def working_bytes(function: Callable[..., Any], *arguments: Any) -> int:
     """Returns the bytes of a compiled function's temporaries and results, from shapes."""
-    return _working_bytes(jax.jit(function).lower(*arguments).compile()) or 0
+    return bytes_of_program(jax.jit(function).lower(*arguments).compile()) or 0
 
 
 def map_replicas(
@@ -356,7 +356,7 @@ def _require_memory(program: Any) -> None:
     Asked beforehand because a system that promises more memory than it has kills the process.
     Raises: InputError naming the key to lower.
     """
-    shortage = _shortage(_working_bytes(program) or 0)
+    shortage = _shortage(bytes_of_program(program) or 0)
     if shortage:
         needed, free = shortage
         raise InputError(
@@ -380,7 +380,7 @@ def _shortage(needed: int) -> tuple[float, float] | None:
     return None if free is None or needed <= free else (needed / 2**30, free / 2**30)
 
 
-def _working_bytes(program: Any) -> int | None:
+def bytes_of_program(program: Any) -> int | None:
     """Returns the bytes of a program's temporaries and results on a device, if it tells."""
     analysis = program.memory_analysis()
     if analysis is None:

@@ -65,17 +65,18 @@ def bake(
     with checkpoints.atomic_output(out) as temporary:
         with _open_original(source, source_map) as original, open(temporary, "wb") as copy:
             shutil.copyfileobj(original, copy)
-        with open(temporary, "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
-            for network, places in chosen.items():
-                for path, place in places.items():
-                    weights = np.asarray(params_lib.get(params, path))
-                    there = _view(source, path, place, weights.shape, memory)
-                    if network == source_map.converted:
-                        _check_weights(source, path, there + place.added, weights)
-                    _add(source, path, there, deltas[path])
-                    del there  # a view would keep the memory from being closed
-            _renew_checksums(memory, source_map, chosen, params)
-            memory.flush()
+        with open(temporary, "r+b") as file:
+            # Not closed by hand, which fails while an error that ends this holds a view of it.
+            memory = mmap.mmap(file.fileno(), 0)
+        for network, places in chosen.items():
+            for path, place in places.items():
+                weights = np.asarray(params_lib.get(params, path))
+                there = _view(source, path, place, weights.shape, memory)
+                if network == source_map.converted:
+                    _check_weights(source, path, there + place.added, weights)
+                _add(source, path, there, deltas[path])
+        _renew_checksums(memory, source_map, chosen, params)
+        memory.flush()
 
 
 def original_name(source: str | os.PathLike[str], source_map: SourceMap) -> str:
@@ -112,7 +113,7 @@ def _check_source(source: pathlib.Path, out: pathlib.Path, source_map: SourceMap
             f"{source}: expected the file that the weights are from; got nothing; "
             "set config.source to its path"
         )
-    if out.exists() and out.samefile(source):
+    if checkpoints.is_same_file(out, source):
         raise InputError(
             f"{out}: expected another file than the source; got the source itself; set config.out"
         )

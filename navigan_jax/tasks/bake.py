@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,7 +18,7 @@ from navigan_jax.errors import InputError
 from navigan_jax.generators.files import read_generator
 from navigan_jax.generators.source_map import read_source_map
 from navigan_jax.tasks.settings import Settings
-from navigan_jax.tasks.workdirs import claim, say, say_written
+from navigan_jax.tasks.workdirs import claim, require_same, say, say_written
 
 SETTINGS = Settings(
     {
@@ -79,9 +78,11 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     free_keys = ("generator", "source", "directions", "recipe", "compilation_cache", "distributed")
     if devices.is_main_process():
         with checkpoints.locked(workdir):
-            claim(workdir, config, inputs, results=(_RECORD,), free_keys=free_keys)
+            require_same(workdir, config, inputs, results=(_RECORD,), free_keys=free_keys)
             pairs = [(move.edit, move.shift) for move in moves]
             bake(config.source, out, source_map, params, pairs, networks=networks)
+            # Only now: what is refused leaves nothing behind.
+            claim(workdir, config, inputs, results=(_RECORD,), free_keys=free_keys)
             with open(out, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             record = {
@@ -102,7 +103,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
 def _require_other(out: pathlib.Path, files: Sequence[str]) -> None:
     """Checks that the copy does not take the place of one of these files. Raises: InputError."""
     for file in filter(None, files):
-        if os.path.realpath(file) == os.path.realpath(out):
+        if checkpoints.is_same_file(file, out):
             raise InputError(
                 f"{out}: expected a file of its own for the copy; got one that this run reads or "
                 "writes; set config.out to another name"

@@ -1,7 +1,6 @@
 """The task `edit`: makes images and videos of a recipe, with the bits that the viewer showed."""
 
 import dataclasses
-import os
 import pathlib
 from collections.abc import Mapping
 
@@ -47,7 +46,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     SETTINGS.check(config)
     recipe = recipe_files.read_recipe(config.recipe)
     generator, params, synthesis = inputs.read_set_generator(config, recipe.synthesis)
-    is_own = os.path.realpath(config.recipe) == os.path.realpath(workdir / "recipe.json")
+    is_own = checkpoints.is_same_file(config.recipe, workdir / "recipe.json")
     if is_own and synthesis != recipe.synthesis:
         raise InputError(
             f"{config.recipe}: expected a recipe that this run need not replace; got other keys of "

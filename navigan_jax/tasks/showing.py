@@ -51,7 +51,7 @@ def check(config: Config) -> None:
 
 
 def find_ends(
-    directions: Directions, indices: Sequence[int], raw_shift: float = 0.0
+    directions: Directions, indices: Sequence[int], raw_shift: float
 ) -> Float[np.ndarray, "chosen 2"]:
     """Returns s of the chosen directions: the |t| that pictures go to, for t < 0 and t > 0.
 

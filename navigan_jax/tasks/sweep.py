@@ -172,7 +172,7 @@ def _record(
     )
     generator, layer = problem.generator, problem.layers[0]
     shown = min(config.page.directions, len(directions))
-    ends = showing.find_ends(directions, range(len(directions)))
+    ends = showing.find_ends(directions, range(len(directions)), raw_shift=0.0)
     edits = [edit.on_device(directions.edit(index)) for index in range(shown)]
     key = jax.random.fold_in(jax.random.key(config.seed), 4)
     changes = locality.change_maps(

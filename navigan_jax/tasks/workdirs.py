@@ -21,15 +21,12 @@ def claim(
     results: Sequence[str],
     free_keys: tuple[str, ...],
 ) -> None:
-    """Saves config and inputs in the workdir; checks that results there are of the same ones.
+    """Saves config and inputs in the workdir, if results there are of the same ones.
 
-    inputs: SHA-256 of what the config only names. results: names of files that, if there, make
-      the workdir one of a certain config. free_keys: beginnings of the keys that may change all
-      the same.
-    Raises: InputError that shows what differs.
+    The arguments are those of `require_same`. Raises: as that; also if the processes of a run have
+    no folder in common.
     """
-    if any((workdir / name).exists() for name in results):
-        _require_same(workdir, config, inputs, free_keys)
+    require_same(workdir, config, inputs, results=results, free_keys=free_keys)
     if devices.is_main_process():
         checkpoints.write_text(workdir / _INPUTS, json.dumps(dict(inputs), indent=2) + "\n")
         checkpoints.write_text(workdir / _CONFIG, config_lib.to_text(config))
@@ -41,9 +38,23 @@ def claim(
         )
 
 
-def _require_same(
-    workdir: pathlib.Path, config: Config, inputs: Mapping[str, str], free_keys: tuple[str, ...]
+def require_same(
+    workdir: pathlib.Path,
+    config: Config,
+    inputs: Mapping[str, str],
+    *,
+    results: Sequence[str],
+    free_keys: tuple[str, ...],
 ) -> None:
+    """Checks that results in the workdir, if there are any, are of this config and these inputs.
+
+    inputs: SHA-256 of what the config only names. results: names of files that, if there, make
+      the workdir one of a certain config. free_keys: beginnings of the keys that may change all
+      the same.
+    Raises: InputError that shows what differs.
+    """
+    if not any((workdir / name).exists() for name in results):
+        return
     config_path, inputs_path = workdir / _CONFIG, workdir / _INPUTS
     if not config_path.exists() or not inputs_path.exists():
         raise InputError(

@@ -15,6 +15,7 @@ from navigan_jax import directions as directions_lib
 from navigan_jax import params as params_lib
 from navigan_jax import tasks, testing
 from navigan_jax.directions import Directions, read_directions, write_directions
+from navigan_jax.editing import bake as bake_lib
 from navigan_jax.editing.edit import apply_edit
 from navigan_jax.editing.recipe import Drawn, Move, Recipe
 from navigan_jax.editing.recipe_files import write_recipe
@@ -200,7 +201,23 @@ def test_mistakes_are_told(folder: pathlib.Path, changes: Any, message: str) -> 
     """In one message each, and nothing is written."""
     with pytest.raises(InputError, match=message):
         run(folder, **changes)
-    assert not (folder / "baked" / "net.pth").exists()
+    assert not list((folder / "baked").iterdir())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, InputError])
+def test_what_ends_while_the_copy_is_written_leaves_nothing(
+    folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """And comes through as itself, though the copy is still held by what it ends."""
+
+    def stop(source: pathlib.Path, path: str, there: np.ndarray, delta: np.ndarray) -> None:
+        raise error("stop")
+
+    with monkeypatch.context() as patch, pytest.raises(error, match="stop"):
+        patch.setattr(bake_lib, "_add", stop)
+        run(folder, indices=(1,), shifts=(1.0,))
+    assert not list((folder / "baked").iterdir())
+    run(folder, indices=(2,), shifts=(1.0,))  # another edit may have the folder
 
 
 def test_generator_without_a_map_is_to_be_converted_anew(folder: pathlib.Path) -> None:
