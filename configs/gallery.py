@@ -44,6 +44,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.video.directions = 3  # of the chosen ones in the videos, a row each; 0: no video
     config.video.samples = 5  # images side by side
     config.video.seconds = 4.0  # from −s to +s and back
-    config.video.frames_per_second = 25
+    config.video.frames_per_second = 25  # of the file
     config.video.easing = "sine"  # sine, smooth or linear
     return config

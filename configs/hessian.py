@@ -52,9 +52,7 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     config.compilation_cache = True  # programs that are compiled stay for the next run
 
     config.generator = placeholder(str)  # generator file, made by tools/convert_weights
-    config.layer = placeholder(
-        str
-    )  # a layer, or several with commas between; a wrong name lists all
+    config.layer = placeholder(str)  # a layer, or several with commas; a wrong name lists all
     config.directions = 64  # eigenpairs to find (paper: 64)
 
     config.latents = ml_collections.ConfigDict()
@@ -76,9 +74,7 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     config.solver.product = "gauss_newton"  # for lanczos: gauss_newton or exact (equal, dearer)
     config.solver.tolerance = 1e-3  # residual ‖Hv − λv‖/λ of every pair at which lanczos stops
     config.solver.block_size = 2  # vectors a step of lanczos: 1 to 4 on CPU, 8 to 16 on GPU
-    config.solver.max_vectors = (
-        0  # full-length vectors held at once; 0: 3 per direction, 160 or more
-    )
+    config.solver.max_vectors = 0  # whole vectors held at once; 0: 3 per direction, 160 or more
     config.solver.max_products = 4000  # lanczos gives up after these, and says so
     iterations = 20 if variant == "paper_code" else 10
     config.solver.iterations = iterations  # for power: per direction (paper: 10; its code: 20)
@@ -93,8 +89,8 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     config.show.seed = 0  # of the samples shown
     config.show.samples = 4  # images per direction, from fresh latents
     config.show.steps = 9  # shifts from −s to +s, an odd number: the middle one is the original
-    # s, of each side: the |t| of this change, or less where images would not stay plausible
-    config.show.change = 0.16  # as a share of the distance between two random images
+    config.show.change = 0.16  # of the images at ±s, as a share of the distance between two random
+    # images; s is less on a side where images would not stay plausible
     config.show.calibration_latents = 16  # z over which that distance is averaged
     config.show.plausible_samples = 512  # own images that tell what is plausible; 0: do not ask
     config.show.plausible_quantile = 0.8  # of their oddities: the bound of plausible shifts

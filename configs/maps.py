@@ -49,6 +49,6 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     config.synthesis = hessian.synthesis_keys()  # see there: truncation, noise, label, precision
 
     config.show = ml_collections.ConfigDict()
-    config.show.seed = 0  # of the samples that maps are laid over; the first one is shown edited
-    config.show.samples = 4
+    config.show.seed = 0  # of these samples, of which the first one is shown edited
+    config.show.samples = 4  # images that maps are laid over
     return config

@@ -21,7 +21,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.layers = "convolutions"  # convolutions, all, or names with commas
     config.directions = 8  # of each layer
     config.latents.count = 64  # enough to compare layers
-    config.show.calibration_latents = 16
 
     config.page = ml_collections.ConfigDict()
     config.page.directions = 4  # of each layer, shown
