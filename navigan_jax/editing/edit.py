@@ -154,21 +154,6 @@ def _carries(
     return [prefix(params, z[start : start + size]) for start in range(0, len(z), size)]
 
 
-def make_distance(
-    generator: Generator,
-    params: Params,
-    layers: Sequence[EditableLayer],
-    metric: Distance,
-    z: Float[Array, "samples latent"],
-) -> Callable[[Edit, float], float]:
-    """Returns (edit, shift) -> E_z d(G_θ(z), G_{θ+tξ}(z)), compiled.
-
-    The originals and what the layers read are computed once, here.
-    """
-    look = make_look(generator, params, layers, metric, z, None)
-    return lambda edit, shift: look(edit, shift)[0]
-
-
 def make_look(
     generator: Generator,
     params: Params,

@@ -256,11 +256,6 @@ class Recipe:
         return dataclasses.replace(self, moves=())
 
 
-def samples_of(seed: int, count: int) -> tuple[Drawn, ...]:
-    """Returns the first samples of a seed."""
-    return tuple(Drawn(seed, index) for index in range(count))
-
-
 def files_of(recipe: Recipe) -> Sequence[str]:
     """Returns the directions files that the recipe names, each once."""
     return list(dict.fromkeys(move.file for move in recipe.moves if move.file))

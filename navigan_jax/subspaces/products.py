@@ -171,16 +171,6 @@ def _gradient_of_change(
     return jax.grad(_distance_of_change(objective, shared, data, weights))
 
 
-def distance_of(objective: Objective) -> Callable[[Float[Array, "entries"]], Array]:
-    """Returns δ -> E_z d(G_θ(z), G_{θ+δ}(z)), compiled."""
-
-    def on_batch(shared: Any, data: Any, weights: Array, vector: Array) -> Array:
-        distance = _distance_of_change(objective, shared, data, weights)
-        return distance(split(objective.layers, vector))
-
-    return _over_all(objective, on_batch)
-
-
 def gradient(objective: Objective) -> Callable[[Float[Array, "entries"]], Array]:
     """Returns δ -> gradient of E_z d(G_θ(z), G_{θ+δ}(z)), compiled."""
 

@@ -15,7 +15,7 @@ from navigan_jax.editing.edit import (
     apply_edit,
     combine,
     make_batch_editor,
-    make_distance,
+    make_look,
     render_shifts,
     shrink,
 )
@@ -238,14 +238,14 @@ def test_distance_along_an_edit_is_the_mean_of_the_metric(case, name):
     """E_z d(G_θ(z), G_{θ+tξ}(z)); exactly 0 at t = 0; one trace for all edits and shifts."""
     metric, edit = METRICS[name](), row(case.basis, 2)
     with counted_suffixes() as counter:
-        measure = make_distance(case.generator, case.params, case.layers, metric, case.z)
-        assert measure(edit, 0.0) == 0.0
+        look = make_look(case.generator, case.params, case.layers, metric, case.z, None)
+        assert look(edit, 0.0) == (0.0, 0.0)
         for shift in (-3.0, 0.5):
             images = shifted_images(case, edit, 0.0), shifted_images(case, edit, shift)
             expected = float(jnp.mean(distance(metric, *images)))
             assert expected > 0
-            testing.assert_close(measure(edit, shift), expected, 1e-4)
-        measure(row(case.basis, 0), 1.0)
+            testing.assert_close(look(edit, shift)[0], expected, 1e-4)
+        look(row(case.basis, 0), 1.0)
     assert counter.traces == 1
 
 
@@ -255,6 +255,6 @@ def test_edit_of_a_layer_left_behind_is_refused(case):
     message = r"edit: changes \['norm0/scale'\]; layers: \['conv"
     with pytest.raises(ValueError, match=message):
         render_shifts(case.generator, case.params, case.layers, case.z, [edit], np.zeros((1, 1)))
-    measure = make_distance(case.generator, case.params, case.layers, METRICS["l2"](), case.z)
+    look = make_look(case.generator, case.params, case.layers, METRICS["l2"](), case.z, None)
     with pytest.raises(ValueError, match=message):
-        measure(edit, 1.0)
+        look(edit, 1.0)

@@ -146,14 +146,12 @@ def test_products_off_zero_are_exact_and_not_gauss_newton() -> None:
 
 
 @in_x64
-def test_value_and_gradient_are_those_of_the_definition() -> None:
+def test_gradient_is_that_of_the_definition() -> None:
     problem = make_problem("toy", ["conv1"])
     point = 0.2 * problem.draw(1)[0]
     objective = problem.objective()
-    value, slope = jax.jit(jax.value_and_grad(problem.mean_distance))(point)
-    testing.assert_close(products.distance_of(objective)(point), value, 1e-12)
+    slope = jax.jit(jax.grad(problem.mean_distance))(point)
     testing.assert_close(products.gradient(objective)(point), slope, 1e-10)
-    testing.assert_close(products.distance_of(objective)(0 * point), 0.0, 1e-25, scale=value)
 
 
 @in_x64
