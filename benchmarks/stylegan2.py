@@ -6,9 +6,10 @@
 
 The plain version scales the input by the style, makes one shared convolution (a doubling one with
 zeros between the pixels, then the filter) and scales the output. `pixels` compares the pixels that
-a distance at 64 px by nearest interpolation reads with our whole images; `precision` features in
-bfloat16 with those in float32, images and gradient. Both sides run in turn, as the machine may be
-shared; a ratio is that of the medians, with that of processor time after it.
+a distance at 64 px by nearest interpolation reads with our whole images, `pixels_gradient` the same
+with the gradient of a layer, which is where they are used; `precision` features in bfloat16 with
+those in float32, images and gradient. Both sides run in turn, as the machine may be shared; a ratio
+is that of the medians, with that of processor time after it.
 """
 
 if not __package__:
@@ -173,15 +174,19 @@ def cases(generator: Generator) -> dict[str, tuple[Callable[..., Any], ...]]:
     first = generator.find_layers(["synthesis/b4/conv1"])
     stride = generator.resolution // 64
 
-    def pixels(wanted: int) -> Callable[..., Any]:
-        def run(params: Params, w_plus: Array, block: Array) -> Images:
+    def pixels_of(wanted: int) -> Callable[..., Images]:
+        def images_of(params: Params, w_plus: Array) -> Images:
             images = generator.suffix(params, w_plus, first, stride=wanted)
             return images[:, :: stride // wanted, :: stride // wanted]
 
-        return run
+        return images_of
 
     return {
-        "pixels": (pixels(stride), pixels(1)),
+        "pixels": tuple(
+            lambda params, w_plus, block, wanted=wanted: pixels_of(wanted)(params, w_plus)
+            for wanted in (stride, 1)
+        ),
+        "pixels_gradient": (gradient(pixels_of(stride)), gradient(pixels_of(1))),
         "forward": (
             lambda params, w_plus, block: generator.synthesize(params, w_plus),
             lambda params, w_plus, block: plain(params, w_plus),
@@ -242,7 +247,7 @@ def compare(
     common.ratio(f"{name}_processors", other_cpu / ours_cpu)
 
 
-CASES = ["forward", "gradient", "gauss_newton", "pixels", "precision"]
+CASES = ["forward", "gradient", "gauss_newton", "pixels", "pixels_gradient", "precision"]
 SIDES = ("ours", "other")
 VECTORS = 2
 

@@ -120,7 +120,7 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     config.log_steps = 50  # between fetches of the metrics
     config.save_steps = 1000  # between evaluations with a checkpoint; a multiple of log_steps
     config.image_steps = 5000  # between pictures in TensorBoard; a multiple of log_steps
-    config.keep = 2  # latest checkpoints kept, besides the best one
+    config.keep = 2  # latest checkpoints kept, besides the best: the first of the highest accuracy
 
     config.held_out = ml_collections.ConfigDict()
     config.held_out.seed = 1  # of the stream the accuracy is measured on

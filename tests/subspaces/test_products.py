@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from navigan_jax.array_types import Array, Float, Images, Params
 from navigan_jax.generators.base import Generator
 from navigan_jax.generators.dcgan import dcgan
 from navigan_jax.perceptual import METRICS
-from navigan_jax.perceptual.base import Distance, Features, distance
+from navigan_jax.perceptual.base import AtSize, Distance, Features, distance
 from navigan_jax.subspaces import products
 
 SAMPLES = 5
@@ -152,6 +153,27 @@ def test_gradient_is_that_of_the_definition() -> None:
     objective = problem.objective()
     slope = jax.jit(jax.grad(problem.mean_distance))(point)
     testing.assert_close(products.gradient(objective)(point), slope, 1e-10)
+
+
+@pytest.mark.parametrize(("size", "stride"), [(8, 1), (4, 4), (2, 8)])
+def test_pixels_that_nothing_reads_are_left_out_where_it_pays(
+    size: int, stride: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of images of 16 pixels: from every fourth one on, not where every second one is read."""
+    problem = dataclasses.replace(
+        make_problem("l2", ["conv1"]), metric=AtSize(METRICS["l2"](), size, "nearest")
+    )
+    objective = problem.objective()
+    asked = set()
+    suffix = Generator.suffix
+
+    def spy(*arguments: Any, stride: int = 1) -> Images:
+        asked.add(stride)
+        return suffix(*arguments, stride=stride)
+
+    monkeypatch.setattr(Generator, "suffix", spy)
+    jax.eval_shape(products.gradient(objective), jnp.zeros(objective.entries))
+    assert asked >= {stride} and max(asked) == stride
 
 
 @in_x64
