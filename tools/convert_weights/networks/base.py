@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+from navigan_jax import checkpoints
 from navigan_jax.errors import InputError
 from tools.convert_weights.readers.modules import Contents, name_values
 from tools.convert_weights.readers.structure import Found
@@ -78,7 +79,7 @@ def check_output(out: str, *sources: str | os.PathLike[str], suffix: str = _SUFF
     if not out.endswith(suffix):
         raise InputError(f"--out: expected a name that ends in {suffix}; got {out!r}; rename it")
     for source in sources:
-        if os.path.exists(out) and os.path.exists(source) and os.path.samefile(out, source):
+        if checkpoints.is_same_file(out, source):
             raise InputError(f"--out: expected another file than the source; got {out!r} for both")
 
 
