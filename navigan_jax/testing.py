@@ -83,6 +83,21 @@ def golden_case(name: str) -> GoldenCase:
     return GoldenCase(name, folder, cases[name])
 
 
+def golden_names(source: str) -> list[str]:
+    """Returns the cases that were made by a program, in the order of the index.
+
+    source: begins "repository: classes" of the case, e.g. "rosinality/stylegan2-pytorch".
+    Raises: ValueError if there is none.
+    """
+    folder = _golden_dir()
+    sources = {name: entry["source"] for name, entry in _read_index(folder)["cases"].items()}
+    texts = {name: f"{entry['repository']}: {entry['classes']}" for name, entry in sources.items()}
+    names = [name for name, text in texts.items() if text.startswith(source)]
+    if not names:
+        raise ValueError(f"golden data: {folder} has no case of {source!r}; it has {texts}")
+    return names
+
+
 def golden_fill_start(fill: str) -> int:
     """Returns the start value for `fill_state_dict` that the index gives for a network."""
     return _read_index(_golden_dir())["fill_rule"]["start"][fill]

@@ -1,36 +1,59 @@
 """What holds for every test: the CPU unless told otherwise, no silent broadcasting, 32 bits.
 
-Programs that several tests share are compiled once, into a folder of this run alone: entries of
-such a cache depend on the processor, and a test must not depend on what an earlier run left.
-Processes that tests start compile for themselves, so "the same bits" is said of those too.
+Most of the time of the tests is compiling. Three things make it short and change no law:
+
+1. Programs are compiled fast and run slowly. Tests marked `golden` compute much; their programs are
+   optimised as those of users are, but for the fusion emitters, which take most of the time.
+   `XLA_FLAGS= JAX_DISABLE_MOST_OPTIMIZATIONS=0 make test` compiles everything as users do.
+2. A program is compiled once in a run, whatever module or process asks for it: all keep theirs in
+   one folder. The folder is of this run alone: entries of such a cache depend on the processor, and
+   a test must not depend on what an earlier run left.
+3. Compiled programs stay in memory until they take gigabytes.
 """
 
 import os
+import resource
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 # Read when JAX is imported, here and in the processes that tests start.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+_MUCH_MEMORY = 3 << 20  # of a process that runs tests, in kB
 
-@pytest.fixture(scope="session", autouse=True)
-def _same_programs_are_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    compilation_cache.reset_cache()  # it may have been found to be off when modules were loaded
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes the folder of compiled programs; the processes that this one starts inherit it."""
+    if hasattr(config, "workerinput"):
+        return
+    folder = tempfile.mkdtemp(prefix="navigan-programs-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    jax.config.update("jax_compilation_cache_dir", folder)
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _no_program_outlives_its_module() -> Iterator[None]:
-    """Frees compiled programs, which would take many gigabytes by the end."""
+def _programs_of_golden_tests_are_optimised(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Those of a golden module, which shares no program in memory with other modules."""
+    fast_to_compile = jax.config.values["jax_disable_most_optimizations"]
+    is_golden = request.node.get_closest_marker("golden") is not None
+    if is_golden:
+        jax.clear_caches()
+        jax.config.update("jax_disable_most_optimizations", False)
     yield
-    jax.clear_caches()
+    jax.config.update("jax_disable_most_optimizations", fast_to_compile)
+    if is_golden or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > _MUCH_MEMORY:
+        jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)

@@ -30,17 +30,7 @@ from tools.convert_weights.readers.torch_file import read_torch
 
 pytestmark = pytest.mark.golden
 
-TRAINERS = [
-    f"navigan_trainer_{kind}"
-    for kind in (
-        "weight_svd_lenet",
-        "weight_fixedbasis_lenet",
-        "weight_svd_resnet",
-        "weight_fixedbasis_resnet",
-        "latent_ortho_lenet",
-        "latent_proj_lenet",
-    )
-]
+TRAINERS = testing.golden_names("yandex-research/navigan: trainer.Trainer.train")
 
 LENET_LAYERS = {
     "convnet": ("conv0", "bn0", None, None, "conv1", "bn1", None, None, "conv2", "bn2"),
@@ -282,6 +272,7 @@ def test_five_steps_in_double_precision(name):
 def test_reconstructor_learns_as_the_original(name):
     """Gradients of the first step, in double precision; weights and statistics after the last.
 
+    Tensors have gradients of much the same size; one that is 0 in truth is compared with that size.
     Adam makes whole steps of gradients that are rounding, so of the weights only those may differ
     by more than rounding, and by no more than all their steps; of most the difference is small.
     """
@@ -292,10 +283,12 @@ def test_reconstructor_learns_as_the_original(name):
     prefix = "step0/grad/"
     compared = [key.removeprefix(prefix) for key in run.data if key.startswith(prefix)]
     compared = [key for key in compared if key not in skipped and our_path(key)]
-    assert compared
+    sizes = {key: np.sqrt(np.mean(np.square(run.data[prefix + key]))) for key in compared}
+    # That of a bias is 0 where the signs of the errors of all shifts cancel.
+    least = 0.01 * np.median(list(sizes.values()))
     for key in compared:
-        actual = to_theirs(gradients[our_path(key)])
-        testing.assert_close(actual, run.data[prefix + key], 0.01, key)
+        actual, expected = to_theirs(gradients[our_path(key)]), run.data[prefix + key]
+        testing.assert_close(actual, expected, 0.01, key, scale=max(sizes[key], least))
     last = params_lib.flatten(found.variables)
     prefix, statistics = "final/predictor/", 0
     furthest = 2 * run.info["steps"] * run.info["predictor_lr"]

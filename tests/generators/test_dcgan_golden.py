@@ -27,8 +27,8 @@ def iohw(kernel):
 class Golden:
     """The case, its arrays and the converted generator."""
 
-    def __init__(self):
-        self.case = testing.golden_case("dcgan_faces")
+    def __init__(self, name):
+        self.case = testing.golden_case(name)
         self.data = self.case.arrays("data")
         config, self.params, self.source = read_dcgan(fetch_faces_wheel())
         self.generator = make_generator("dcgan", config)
@@ -54,9 +54,9 @@ class Golden:
         return None
 
 
-@pytest.fixture(scope="module")
-def golden():
-    return Golden()
+@pytest.fixture(scope="module", params=testing.golden_names("Python package gan_face_generate"))
+def golden(request):
+    return Golden(request.param)
 
 
 def test_weights_are_the_published_ones(golden):

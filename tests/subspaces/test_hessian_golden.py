@@ -22,6 +22,8 @@ from tools.convert_weights.readers.torch_file import read_torch
 
 pytestmark = pytest.mark.golden
 
+CASES = testing.golden_names("yandex-research/navigan: hessian_power_iteration.HVP_forward")
+
 
 @dataclasses.dataclass(frozen=True)
 class Golden:
@@ -57,8 +59,8 @@ def nhwc(images):
     return np.moveaxis(images, 1, -1)
 
 
-def make_golden(dtype):
-    case = testing.golden_case("navigan_hessian")
+def make_golden(name, dtype):
+    case = testing.golden_case(name)
     data, digest, info = case.arrays("data"), case.arrays("digest"), case.info["architecture"]
 
     def cast(tree):
@@ -93,15 +95,15 @@ def make_golden(dtype):
     return Golden(case, data, objective, gradient, cast(params), metric, dtype)
 
 
-@pytest.fixture(scope="module")
-def single():
-    return make_golden(np.float32)
+@pytest.fixture(scope="module", params=CASES)
+def single(request):
+    return make_golden(request.param, np.float32)
 
 
-@pytest.fixture(scope="module")
-def double():
+@pytest.fixture(scope="module", params=CASES)
+def double(request):
     with testing.x64():
-        return make_golden(np.float64)
+        return make_golden(request.param, np.float64)
 
 
 @pytest.fixture
