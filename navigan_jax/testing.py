@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -161,9 +161,20 @@ def assert_close(
     assert error <= tolerance, f"{name}: relative error {error:.3g} exceeds {tolerance:.3g}"
 
 
-def x64() -> contextlib.AbstractContextManager[None]:
-    """Returns a context in which JAX computes with 64-bit numbers."""
-    return jax.enable_x64(True)
+@contextlib.contextmanager
+def x64(*, optimised: bool = False) -> Iterator[None]:
+    """Returns a context in which JAX computes with 64-bit numbers.
+
+    optimised: whether what is compiled there is to run fast, even where the tests are told to
+    compile fast; convolutions of 64 bits are plain loops, which then take ten times as long.
+    """
+    compiles_fast = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", compiles_fast and not optimised)
+    try:
+        with jax.enable_x64(True):
+            yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", compiles_fast)
 
 
 def normal_like(seed: int, tree: Any) -> Any:

@@ -1,14 +1,13 @@
 """What holds for every test: the CPU unless told otherwise, no silent broadcasting, 32 bits.
 
-Most of the time of the tests is compiling. Three things make it short and change no law:
+Most of the time of the tests is compiling. Two things make it short and change no law:
 
-1. Programs are compiled fast and run slowly. Tests marked `golden` compute much; their programs are
-   optimised as those of users are, but for the fusion emitters, which take most of the time.
-   `XLA_FLAGS= JAX_DISABLE_MOST_OPTIMIZATIONS=0 make test` compiles everything as users do.
+1. Programs are compiled fast and run slowly, but for those that compute much in 64 bits. Without
+   fusion emitters and most passes of LLVM only rounding may differ from what users get, as it does
+   on another processor. `XLA_FLAGS= JAX_DISABLE_MOST_OPTIMIZATIONS=0 make test` does as users do.
 2. A program is compiled once in a run, whatever module or process asks for it: all keep theirs in
    one folder. The folder is of this run alone: entries of such a cache depend on the processor, and
    a test must not depend on what an earlier run left.
-3. Compiled programs stay in memory until they take gigabytes.
 """
 
 import os
@@ -43,16 +42,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _programs_of_golden_tests_are_optimised(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Those of a golden module, which shares no program in memory with other modules."""
-    fast_to_compile = jax.config.values["jax_disable_most_optimizations"]
-    is_golden = request.node.get_closest_marker("golden") is not None
-    if is_golden:
-        jax.clear_caches()
-        jax.config.update("jax_disable_most_optimizations", False)
+def _programs_do_not_fill_the_memory() -> Iterator[None]:
+    """They are kept for the next module until the process has taken gigabytes."""
     yield
-    jax.config.update("jax_disable_most_optimizations", fast_to_compile)
-    if is_golden or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > _MUCH_MEMORY:
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > _MUCH_MEMORY:
         jax.clear_caches()
 
 

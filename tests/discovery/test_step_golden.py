@@ -73,6 +73,14 @@ def to_theirs(array):
     )
 
 
+class Telling(Program):
+    """A program that hands on its predictions next to the statistics."""
+
+    def forward(self, *arguments):
+        prediction, statistics = super().forward(*arguments)
+        return prediction, (statistics, prediction)
+
+
 class Trainer:
     """A case, what it starts from, and the program that is to repeat it."""
 
@@ -91,7 +99,7 @@ class Trainer:
         network = {"lenet": "lenet", "resnet": "resnet18"}[self.info["predictor"]]
         adam = self.info["adam"]
         assert (adam["betas"], adam["eps"]) == ([0.9, 0.999], 1e-8)
-        self.program = Program(
+        self.program = Telling(
             self.generator,
             self.target,
             make_reconstructor(
@@ -162,8 +170,9 @@ class Trainer:
         def step(shared, state, batch):
             trained = state.directions, state.reconstructor["params"]
             gradient_of = jax.value_and_grad(self.program.loss, has_aux=True)
-            (_, (report, statistics)), gradients = gradient_of(trained, shared, state, batch)
-            prediction, _ = self.program.forward(trained, shared, state, batch)
+            (_, (report, (statistics, prediction))), gradients = gradient_of(
+                trained, shared, state, batch
+            )
             report |= {"logits": prediction[0], "shift_prediction": prediction[1]}
             return self.program.updated(state, gradients, statistics), report, gradients
 
@@ -178,7 +187,7 @@ class Trainer:
             batch = tuple(self.data[key][index] for key in keys)
             arguments = (self.params, self.matrix), state, batch
             found = {"float32": in_precision(jnp.float32, *arguments)}
-            with testing.x64():
+            with testing.x64(optimised=True):
                 found["float64"] = in_precision(jnp.float64, *arguments)
             state = found["float64"][0]
             yield found

@@ -164,7 +164,7 @@ def test_lpips_in_64_bits_equals_the_original(golden):
     for size in golden.sizes:
         cotangent = golden.inputs[f"{size}/cotangent"][:, 0].astype(np.float64)
         pair = golden.pair(size, np.float64)
-        with testing.x64():
+        with testing.x64(optimised=True):
             results = jax.device_get(layers_and_gradients_of(golden.metric, *pair, cotangent))
         layers, maps, gradients = results
         for label, per_layer in layers.items():
