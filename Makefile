@@ -4,7 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 WEIGHTS := runs/weights/faces.safetensors
-# Processes that share the tests; each takes up to 3 GB.
+# Processes that share the tests; each takes up to 4 GB. They take files of tests as they stand in
+# the folders, so that the small ones of tools/ and viewer/ come last and all end at one time.
 JOBS ?= 2
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
@@ -52,7 +53,8 @@ discover-demo: install
 test: install-dev
 	@test -n "$(CHROMIUM)" || \
 		echo "No Chromium here: the tests of pages in a browser are left out (apt install chromium)."
-	$(RUN) -m pytest --numprocesses=$(JOBS) --dist=loadfile $(if $(CHROMIUM),,-m "not browser")
+	$(RUN) -m pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder --durations=10 \
+		$(if $(CHROMIUM),,-m "not browser")
 
 lint: install-dev
 	$(RUN) -m ruff check .

@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -83,6 +83,21 @@ def golden_case(name: str) -> GoldenCase:
     return GoldenCase(name, folder, cases[name])
 
 
+def golden_names(source: str) -> list[str]:
+    """Returns the cases that were made by a program, in the order of the index.
+
+    source: begins "repository: classes" of the case, e.g. "rosinality/stylegan2-pytorch".
+    Raises: ValueError if there is none.
+    """
+    folder = _golden_dir()
+    sources = {name: entry["source"] for name, entry in _read_index(folder)["cases"].items()}
+    texts = {name: f"{entry['repository']}: {entry['classes']}" for name, entry in sources.items()}
+    names = [name for name, text in texts.items() if text.startswith(source)]
+    if not names:
+        raise ValueError(f"golden data: {folder} has no case of {source!r}; it has {texts}")
+    return names
+
+
 def golden_fill_start(fill: str) -> int:
     """Returns the start value for `fill_state_dict` that the index gives for a network."""
     return _read_index(_golden_dir())["fill_rule"]["start"][fill]
@@ -146,9 +161,20 @@ def assert_close(
     assert error <= tolerance, f"{name}: relative error {error:.3g} exceeds {tolerance:.3g}"
 
 
-def x64() -> contextlib.AbstractContextManager[None]:
-    """Returns a context in which JAX computes with 64-bit numbers."""
-    return jax.enable_x64(True)
+@contextlib.contextmanager
+def x64(*, optimised: bool = False) -> Iterator[None]:
+    """Returns a context in which JAX computes with 64-bit numbers.
+
+    optimised: whether what is compiled there is to run fast, even where the tests are told to
+    compile fast; convolutions of 64 bits are plain loops, which then take ten times as long.
+    """
+    compiles_fast = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", compiles_fast and not optimised)
+    try:
+        with jax.enable_x64(True):
+            yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", compiles_fast)
 
 
 def normal_like(seed: int, tree: Any) -> Any:

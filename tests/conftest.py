@@ -1,37 +1,52 @@
 """What holds for every test: the CPU unless told otherwise, no silent broadcasting, 32 bits.
 
-Programs that several tests share are compiled once, into a folder of this run alone: entries of
-such a cache depend on the processor, and a test must not depend on what an earlier run left.
-Processes that tests start compile for themselves, so "the same bits" is said of those too.
+Most of the time of the tests is compiling. Two things make it short and change no law:
+
+1. Programs are compiled fast and run slowly, but for those that compute much in 64 bits. Without
+   fusion emitters and most passes of LLVM only rounding may differ from what users get, as it does
+   on another processor. `XLA_FLAGS= JAX_DISABLE_MOST_OPTIMIZATIONS=0 make test` does as users do.
+2. A program is compiled once in a run, whatever module or process asks for it: all keep theirs in
+   one folder. The folder is of this run alone: entries of such a cache depend on the processor, and
+   a test must not depend on what an earlier run left.
 """
 
 import os
+import resource
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 # Read when JAX is imported, here and in the processes that tests start.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # of processes that tests start, after ours
+
+_MUCH_MEMORY = 3 << 20  # of a process that runs tests, in kB
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _same_programs_are_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    compilation_cache.reset_cache()  # it may have been found to be off when modules were loaded
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes the folder of compiled programs; the processes that this one starts inherit it."""
+    if hasattr(config, "workerinput"):
+        return
+    folder = tempfile.mkdtemp(prefix="navigan-programs-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    jax.config.update("jax_compilation_cache_dir", folder)
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _no_program_outlives_its_module() -> Iterator[None]:
-    """Frees compiled programs, which would take many gigabytes by the end."""
+def _programs_do_not_fill_the_memory() -> Iterator[None]:
+    """They are kept for the next module until the process has taken gigabytes."""
     yield
-    jax.clear_caches()
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > _MUCH_MEMORY:
+        jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)

@@ -184,7 +184,8 @@ def test_processes_share_a_folder_that_others_damage(folder: pathlib.Path) -> No
         "import tests.test_cache as t, navigan_jax.cache as c; c.keep_programs();"
         "print({t._compute() for _ in range(8)})"
     )
-    variables = {**os.environ, "NAVIGAN_CACHE": str(folder), "JAX_ENABLE_COMPILATION_CACHE": "true"}
+    variables = {**os.environ, "NAVIGAN_CACHE": str(folder)}
+    variables.pop("JAX_COMPILATION_CACHE_DIR", None)  # of this run of tests, which goes first
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code],

@@ -63,6 +63,23 @@ def test_missing_golden_data_is_named(tmp_path, monkeypatch):
         testing.golden_case("some_case").arrays("data")
 
 
+def test_golden_cases_are_found_by_their_program_whatever_their_names(tmp_path, monkeypatch):
+    """None is a failure that lists what is there."""
+    sources = {"b": ("x/one", "Net"), "new": ("x/one", "Net"), "c": ("x/one", "Other")}
+    index = {
+        "cases": {
+            name: {"source": {"repository": repository, "classes": classes}}
+            for name, (repository, classes) in sources.items()
+        }
+    }
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    monkeypatch.setenv("NAVIGAN_GOLDEN_DIR", str(tmp_path))
+    assert testing.golden_names("x/one: Net") == ["b", "new"]
+    assert testing.golden_names("x/one") == ["b", "new", "c"]
+    with pytest.raises(ValueError, match=r"no case of 'x/two'; it has .*x/one: Other"):
+        testing.golden_names("x/two")
+
+
 def test_changed_golden_data_are_refused(tmp_path, monkeypatch):
     """A file whose bytes are not the listed ones is not read."""
     np.savez(tmp_path / "a.npz", x=np.ones(3))

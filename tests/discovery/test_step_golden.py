@@ -30,17 +30,7 @@ from tools.convert_weights.readers.torch_file import read_torch
 
 pytestmark = pytest.mark.golden
 
-TRAINERS = [
-    f"navigan_trainer_{kind}"
-    for kind in (
-        "weight_svd_lenet",
-        "weight_fixedbasis_lenet",
-        "weight_svd_resnet",
-        "weight_fixedbasis_resnet",
-        "latent_ortho_lenet",
-        "latent_proj_lenet",
-    )
-]
+TRAINERS = testing.golden_names("yandex-research/navigan: trainer.Trainer.train")
 
 LENET_LAYERS = {
     "convnet": ("conv0", "bn0", None, None, "conv1", "bn1", None, None, "conv2", "bn2"),
@@ -83,6 +73,14 @@ def to_theirs(array):
     )
 
 
+class Telling(Program):
+    """A program that hands on its predictions next to the statistics."""
+
+    def forward(self, *arguments):
+        prediction, statistics = super().forward(*arguments)
+        return prediction, (statistics, prediction)
+
+
 class Trainer:
     """A case, what it starts from, and the program that is to repeat it."""
 
@@ -101,7 +99,7 @@ class Trainer:
         network = {"lenet": "lenet", "resnet": "resnet18"}[self.info["predictor"]]
         adam = self.info["adam"]
         assert (adam["betas"], adam["eps"]) == ([0.9, 0.999], 1e-8)
-        self.program = Program(
+        self.program = Telling(
             self.generator,
             self.target,
             make_reconstructor(
@@ -172,8 +170,9 @@ class Trainer:
         def step(shared, state, batch):
             trained = state.directions, state.reconstructor["params"]
             gradient_of = jax.value_and_grad(self.program.loss, has_aux=True)
-            (_, (report, statistics)), gradients = gradient_of(trained, shared, state, batch)
-            prediction, _ = self.program.forward(trained, shared, state, batch)
+            (_, (report, (statistics, prediction))), gradients = gradient_of(
+                trained, shared, state, batch
+            )
             report |= {"logits": prediction[0], "shift_prediction": prediction[1]}
             return self.program.updated(state, gradients, statistics), report, gradients
 
@@ -188,7 +187,7 @@ class Trainer:
             batch = tuple(self.data[key][index] for key in keys)
             arguments = (self.params, self.matrix), state, batch
             found = {"float32": in_precision(jnp.float32, *arguments)}
-            with testing.x64():
+            with testing.x64(optimised=True):
                 found["float64"] = in_precision(jnp.float64, *arguments)
             state = found["float64"][0]
             yield found
@@ -282,6 +281,7 @@ def test_five_steps_in_double_precision(name):
 def test_reconstructor_learns_as_the_original(name):
     """Gradients of the first step, in double precision; weights and statistics after the last.
 
+    Tensors have gradients of much the same size; one that is 0 in truth is compared with that size.
     Adam makes whole steps of gradients that are rounding, so of the weights only those may differ
     by more than rounding, and by no more than all their steps; of most the difference is small.
     """
@@ -292,10 +292,12 @@ def test_reconstructor_learns_as_the_original(name):
     prefix = "step0/grad/"
     compared = [key.removeprefix(prefix) for key in run.data if key.startswith(prefix)]
     compared = [key for key in compared if key not in skipped and our_path(key)]
-    assert compared
+    sizes = {key: np.sqrt(np.mean(np.square(run.data[prefix + key]))) for key in compared}
+    # That of a bias is 0 where the signs of the errors of all shifts cancel.
+    least = 0.01 * np.median(list(sizes.values()))
     for key in compared:
-        actual = to_theirs(gradients[our_path(key)])
-        testing.assert_close(actual, run.data[prefix + key], 0.01, key)
+        actual, expected = to_theirs(gradients[our_path(key)]), run.data[prefix + key]
+        testing.assert_close(actual, expected, 0.01, key, scale=max(sizes[key], least))
     last = params_lib.flatten(found.variables)
     prefix, statistics = "final/predictor/", 0
     furthest = 2 * run.info["steps"] * run.info["predictor_lr"]

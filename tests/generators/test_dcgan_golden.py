@@ -27,8 +27,8 @@ def iohw(kernel):
 class Golden:
     """The case, its arrays and the converted generator."""
 
-    def __init__(self):
-        self.case = testing.golden_case("dcgan_faces")
+    def __init__(self, name):
+        self.case = testing.golden_case(name)
         self.data = self.case.arrays("data")
         config, self.params, self.source = read_dcgan(fetch_faces_wheel())
         self.generator = make_generator("dcgan", config)
@@ -54,9 +54,9 @@ class Golden:
         return None
 
 
-@pytest.fixture(scope="module")
-def golden():
-    return Golden()
+@pytest.fixture(scope="module", params=testing.golden_names("Python package gan_face_generate"))
+def golden(request):
+    return Golden(request.param)
 
 
 def test_weights_are_the_published_ones(golden):
@@ -99,7 +99,7 @@ def test_images(golden):
 
 def test_images_in_double_precision(golden):
     """There only the order of sums differs."""
-    with testing.x64():
+    with testing.x64(optimised=True):
         for key, _ in golden.keys("f64/image_first(.*)"):
             z = golden.z[: len(golden.data[key])].astype(np.float64)
             params = jax.tree.map(lambda leaf: jnp.asarray(leaf, np.float64), golden.params)
@@ -177,7 +177,7 @@ def test_gradients(golden, dtype):
         weights = {path: params_lib.get(params, path) for path in paths.values()}
         return jax.grad(objective, argnums=(0, 1))(weights, z)
 
-    with testing.x64():
+    with testing.x64(optimised=True):
         arrays = (golden.params, golden.z, nhwc(golden.data["in/cotangent"]))
         by_weight, by_z = gradients(*jax.tree.map(lambda x: jnp.asarray(x, dtype), arrays))
     stored = golden.data[f"{prefix}z"]

@@ -23,7 +23,8 @@ from tools.convert_weights.networks.lpips.weights import from_state_dicts
 
 pytestmark = pytest.mark.golden
 
-CASES = ("lpips_alex", "lpips_vgg", "lpips_squeeze")
+CASES = testing.golden_names("richzhang/PerceptualSimilarity")
+POWER_ITERATION = "yandex-research/navigan: hessian_power_iteration.HVP_forward"
 
 
 def filled_backbone(case, digest_of):
@@ -163,7 +164,7 @@ def test_lpips_in_64_bits_equals_the_original(golden):
     for size in golden.sizes:
         cotangent = golden.inputs[f"{size}/cotangent"][:, 0].astype(np.float64)
         pair = golden.pair(size, np.float64)
-        with testing.x64():
+        with testing.x64(optimised=True):
             results = jax.device_get(layers_and_gradients_of(golden.metric, *pair, cotangent))
         layers, maps, gradients = results
         for label, per_layer in layers.items():
@@ -222,10 +223,10 @@ def test_dead_pixels_give_the_original_gradient(golden):
         golden.gradient_close(gradient, f"{key}/grad_in1", looseness=10)
 
 
-@pytest.fixture(scope="module")
-def resized():
-    """The case whose images were shrunk by nearest neighbour before LPIPS."""
-    case = testing.golden_case("navigan_hessian")
+@pytest.fixture(scope="module", params=testing.golden_names(POWER_ITERATION))
+def resized(request):
+    """A case whose images were shrunk by nearest neighbour before LPIPS."""
+    case = testing.golden_case(request.param)
     return case, case.arrays("data")
 
 
@@ -245,7 +246,9 @@ def test_lpips_of_resized_images_equals_the_original(resized):
     case, data = resized
     info = case.info["architecture"]
     net = info["lpips_net"]
-    state = filled_backbone(case, testing.golden_case(f"lpips_{net}").arrays("data"))
+    cases = map(testing.golden_case, CASES)
+    digest_of = next(case for case in cases if case.info["architecture"]["net"] == net)
+    state = filled_backbone(case, digest_of.arrays("data"))
     config, params = from_state_dicts(net, state, linear_weights(data, "lpips_lin/"), "0.1")
     metric = lpips.create(params, **config)
     a, b = (nhwc(data[f"at_delta/img{i}_interp"]) for i in (0, 1))

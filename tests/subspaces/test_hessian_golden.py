@@ -22,6 +22,8 @@ from tools.convert_weights.readers.torch_file import read_torch
 
 pytestmark = pytest.mark.golden
 
+CASES = testing.golden_names("yandex-research/navigan: hessian_power_iteration.HVP_forward")
+
 
 @dataclasses.dataclass(frozen=True)
 class Golden:
@@ -57,8 +59,8 @@ def nhwc(images):
     return np.moveaxis(images, 1, -1)
 
 
-def make_golden(dtype):
-    case = testing.golden_case("navigan_hessian")
+def make_golden(name, dtype):
+    case = testing.golden_case(name)
     data, digest, info = case.arrays("data"), case.arrays("digest"), case.info["architecture"]
 
     def cast(tree):
@@ -93,15 +95,15 @@ def make_golden(dtype):
     return Golden(case, data, objective, gradient, cast(params), metric, dtype)
 
 
-@pytest.fixture(scope="module")
-def single():
-    return make_golden(np.float32)
+@pytest.fixture(scope="module", params=CASES)
+def single(request):
+    return make_golden(request.param, np.float32)
 
 
-@pytest.fixture(scope="module")
-def double():
-    with testing.x64():
-        return make_golden(np.float64)
+@pytest.fixture(scope="module", params=CASES)
+def double(request):
+    with testing.x64(optimised=True):
+        return make_golden(request.param, np.float64)
 
 
 @pytest.fixture
@@ -152,7 +154,7 @@ def test_distances_and_gradient_in_64_bits_equal_the_original(double):
         pair = [generator.synthesize(weights, w_plus) for weights in (params, changed)]
         return distance(metric, *pair)
 
-    with testing.x64():
+    with testing.x64(optimised=True):
         delta = weight_hwio(double.data["in/delta"]).astype(np.float64)
         changed = params_lib.add(double.params, double.layer.path, delta)
         zs = double.data["in/zs"].astype(np.float64)
@@ -172,7 +174,7 @@ def test_gradient_is_orthogonal_to_every_output_filter(double):
     """
     original = np.asarray(params_lib.get(double.params, double.layer.path))
     outputs = original.shape[-1]
-    with testing.x64():
+    with testing.x64(optimised=True):
         change = double.vector("in/delta")
         product = double.vector("f64/iterates_rounded_to_f32", 0, 1)
         for delta in (change, product * (jnp.linalg.norm(change) / jnp.linalg.norm(product))):
@@ -190,7 +192,7 @@ def test_iterates_in_64_bits_equal_the_original(double, step):
     All steps are the same map, so a stored iterate stands for those between.
     """
     stored, last = "f64/iterates_rounded_to_f32", double.info["max_iter"]
-    with testing.x64():
+    with testing.x64(optimised=True):
         for vector in range(double.info["num_eigenvectors"]):
             found = [double.vector(stored, i, last) for i in range(vector)]
             start = linalg.deflate(found, double.vector("in/v_init_draws", vector))

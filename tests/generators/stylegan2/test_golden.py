@@ -21,8 +21,9 @@ from tools.convert_weights.readers.nvidia_file import read_nvidia
 
 pytestmark = pytest.mark.golden
 
-ADA = [f"stylegan2_ada_{kind}" for kind in ("skip", "resnet", "orig", "cond", "clamp", "condclamp")]
-TENSORFLOW = [f"stylegan2_tf_{kind}" for kind in ("skip", "resnet", "orig", "cond", "clamp")]
+ROSINALITY = testing.golden_names("rosinality/stylegan2-pytorch")
+ADA = testing.golden_names("NVlabs/stylegan2-ada-pytorch")
+TENSORFLOW = testing.golden_names("layout of NVlabs/stylegan2 ")
 
 BATCH = 4
 
@@ -126,9 +127,9 @@ class Golden:
 # The program of rosinality.
 
 
-@pytest.fixture(scope="module")
-def rosinality():
-    return Golden("stylegan2_rosinality")
+@pytest.fixture(scope="module", params=ROSINALITY)
+def rosinality(request):
+    return Golden(request.param)
 
 
 def test_rosinality_latents_equal_the_original(rosinality):

@@ -338,14 +338,16 @@ def variables(network: Record, component: str) -> list[tuple[str, np.ndarray]]:
 def test_labels_of_the_first_program_convert(tensorflow: Record) -> None:
     """There they are a bare matrix, of the width of z, and normalised together with it."""
     config, _ = from_content(tensorflow, "file")
-    matrix = np.random.RandomState(0).standard_normal((config["label_dim"], config["z_dim"]))
+    random = np.random.RandomState(0)
+    width = config["z_dim"]
+    matrix = random.standard_normal((config["label_dim"], width))
+    dense = random.standard_normal((2 * width, config["mapping_widths"][0]))
     mapping = tensorflow.state["components"]["mapping"].state
-    mapping["variables"] = [
-        (name, array) for name, array in mapping["variables"] if "LabelEmbed" not in name
-    ]
-    mapping["variables"].append(("LabelConcat/weight", matrix.astype(np.float32)))
+    kept = [pair for pair in mapping["variables"] if not re.match("LabelEmbed|Dense0/w", pair[0])]
+    drawn = {"LabelConcat/weight": matrix, "Dense0/weight": dense}
+    mapping["variables"] = kept + [(key, x.astype(np.float32)) for key, x in drawn.items()]
     first, params = from_content(tensorflow, "file")
-    assert first == config | {"labels": "concatenated", "label_width": config["z_dim"]}
+    assert first == config | {"labels": "concatenated", "label_width": width}
     np.testing.assert_allclose(params["mapping"]["embed"]["kernel"], matrix, rtol=1e-6)
 
 
