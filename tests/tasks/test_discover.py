@@ -35,6 +35,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SIZES = {"z_dim": 5, "widths": [7, 6], "image_channels": 3}
 _TOUCHES = 170  # of the workdir by a whole run, about
 CACHE = {
+    "JAX_ENABLE_COMPILATION_CACHE": "true",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
