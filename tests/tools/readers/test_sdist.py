@@ -44,6 +44,7 @@ def test_the_one_member_of_that_name_is_read() -> None:
         (ARCHIVE[: len(ARCHIVE) // 2], r".*ckpt", "got a damaged or another gzip file"),
         (b"<html>", r".*", "got a damaged or another gzip file"),
     ],
+    ids=["link", "several", "cut", "page"],
 )
 def test_other_archives_are_told(data: bytes, pattern: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
