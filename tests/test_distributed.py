@@ -114,7 +114,7 @@ def test_two_processes_find_the_spectrum_of_one_even_when_killed_between(
     workdir = tmp_path / "pod"
     processes = start_spectrum(generator, workdir, port=port, word="die")
     try:
-        assert processes[0].wait(timeout=240) == -signal.SIGKILL
+        assert processes[0].wait(timeout=600) == -signal.SIGKILL
     finally:
         end(processes)
     assert checkpoints.read_state(workdir / "state.safetensors") is not None
@@ -123,7 +123,7 @@ def test_two_processes_find_the_spectrum_of_one_even_when_killed_between(
 
     processes = start_spectrum(generator, workdir, port=port, word="live")
     try:
-        said = [process.communicate(timeout=240) for process in processes]
+        said = [process.communicate(timeout=600) for process in processes]
     finally:
         end(processes)
     assert [process.returncode for process in processes] == [0, 0], said
@@ -155,7 +155,7 @@ def test_two_processes_train_directions_as_one_does(
     command += ["--config.metric.name=l2", "--config.max_hours=9.0", "--config.steps=4"]
     processes = start(command, tmp_path / "pod", port=port)
     try:
-        said = [process.communicate(timeout=240) for process in processes]
+        said = [process.communicate(timeout=600) for process in processes]
     finally:
         end(processes)
     assert [process.returncode for process in processes] == [0, 0], said
