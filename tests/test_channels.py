@@ -80,5 +80,5 @@ def test_arrays_of_jax_give_the_same_and_keep_their_type():
 
 @pytest.mark.parametrize("count", [0, 5, 7])
 def test_images_without_a_picture_are_refused(count):
-    with pytest.raises(InputError, match=rf"net: .* 4 \(RGB and alpha\) channels; got {count}: n"):
+    with pytest.raises(InputError, match=rf"net: .* 4 \(RGB and alpha\) channels; got {count}, w"):
         channels.require_known(count, "net")

@@ -259,9 +259,9 @@ def test_directions_that_do_not_fit_the_weights_are_refused():
     for changed, message in (
         (
             {"conv1": {"kernel": np.zeros((3, 3, 1, 2))}},
-            r"kernel of \[3, 3, 2, 1\], .* \[3, 3",
+            r"kernel of shape \[3, 3, 2, 1\], .* \[3, 3",
         ),
-        ({"conv1": {}}, "conv1/kernel of .* where the generator has nothing"),
+        ({"conv1": {}}, "conv1/kernel of .* but the generator has no such layer"),
     ):
         with pytest.raises(InputError, match=f"^a.safetensors: .*{message}"):
             require_fit("a.safetensors", directions, params | changed)

@@ -65,8 +65,8 @@ def test_wrong_note_is_one_message(values, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{", r"expected the notes of .*directions.safetensors as JSON; got .*; mend the file"),
-        (b"\xff", "as JSON; got no UTF-8 text from byte 0 on; mend"),
+        (b"{", r"expected the notes on .*directions.safetensors as JSON; got .*; mend the file"),
+        (b"\xff", "as JSON; got invalid UTF-8 at byte 0; mend"),
         (b"[]", "notes: expected a table of format navigan_jax.notes"),
         (b'{"format": "navigan_jax.notes", "version": 2}', "notes: expected version 1 .* got ver"),
         ({"9": {"name": "a"}}, "notes: expected numbers of directions, 0 to 3; got '9'"),

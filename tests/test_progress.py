@@ -103,7 +103,7 @@ def test_metrics_are_valid_json_for_any_number(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("name", ["step", "non_finite"])
 def test_metrics_refuse_names_of_their_own(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"are taken; got \['{name}'\]"):
+    with pytest.raises(ValueError, match=rf"are reserved; got \['{name}'\]"):
         progress.encode_metrics(0, {name: 1.0})
 
 

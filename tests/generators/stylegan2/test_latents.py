@@ -79,7 +79,7 @@ def test_latents_of_all_kinds_give_the_same_images(params):
 
     for made in cut(params, (z, w_plus)):
         testing.assert_close(made, images, 1e-5, "images")
-    message = r"expected z for layers of the mapping, .*; got w_plus and mapping/fc1/kernel; give z"
+    message = r"expected z, .*; got w_plus and layers of the mapping \(mapping/fc1/kernel\); give z"
     with pytest.raises(InputError, match=message):
         generator.prefix(params, w_plus, generator.find_layers(["style.2", "convs.1"]))
     other = w_plus[::-1]
