@@ -84,9 +84,9 @@ def golden_case(name: str) -> GoldenCase:
 
 
 def golden_names(source: str) -> list[str]:
-    """Returns the cases that were made by a program, in the order of the index.
+    """Returns the names of the cases made by a program, in the order of the index.
 
-    source: begins "repository: classes" of the case, e.g. "rosinality/stylegan2-pytorch".
+    source: how "repository: classes" of the case begins, e.g. "rosinality/stylegan2-pytorch".
     Raises: ValueError if there is none.
     """
     folder = _golden_dir()

@@ -1,4 +1,4 @@
-"""What went wrong is told in words that are not Python's."""
+"""Messages describe file errors in plain words, without Python's own text."""
 
 import errno
 import json
@@ -63,7 +63,7 @@ def _beside(path: pathlib.Path) -> pathlib.Path:
 def test_no_reader_lets_python_speak(
     tmp_path: pathlib.Path, reader: str, name: str, kind: str
 ) -> None:
-    """Whatever is in the place of a file, under whatever name: one message that names the file."""
+    """Whatever is at the path of a file: one message names it, without Python's own text."""
     if kind == "pipe" and reader in ("text", "recipe", "notes", "inspect"):
         return  # a pipe may be read: <(program)
     path = tmp_path / name

@@ -30,12 +30,13 @@ from navigan_jax import params as params_lib
 from navigan_jax.array_types import Array, Block, Float, Images, Params
 from navigan_jax.generators.base import EditableLayer, Generator
 
-# Pixels from one that the distance reads to the next, from which on the others are left out. Below
-# it the windows around them overlap so much that they cost more than whole images. Of config-f with
-# a distance at 64 px, an image with its gradient takes 1.61 s in place of 1.87 s at 512 px (stride
-# 8) and 2.23 s in place of 2.73 s at 1024 px; by processor time 1.81 s in place of 2.03 s at 256 px
-# (4), but 1.66 s in place of 1.43 s, and 474 MiB in place of 194 MiB, at 128 px (2). Measured by
-# `python -m benchmarks.stylegan2 --only pixels_gradient --batch 1`, on two cores.
+# The smallest stride between the pixels that the distance reads at which the others are left out.
+# At smaller strides the windows overlap so much that they cost more than whole images. For config-f
+# with a distance at 64 px, an image with its gradient takes 1.61 s instead of 1.87 s at 512 px
+# (stride 8) and 2.23 s instead of 2.73 s at 1024 px. In processor time it takes 1.81 s instead of
+# 2.03 s at 256 px (stride 4), but 1.66 s instead of 1.43 s at 128 px (stride 2), and there it needs
+# 474 MiB instead of 194 MiB. Measured on two cores with
+# `python -m benchmarks.stylegan2 --only pixels_gradient --batch 1`.
 _LEAST_STRIDE = 4
 
 

@@ -1,4 +1,4 @@
-"""Files of latents: what an array is follows from its name and axes; everything else is told."""
+"""Files of latents: name and shape of an array decide what it is; other files are refused."""
 
 import io
 import pathlib
@@ -76,7 +76,7 @@ def test_w_of_each_row_is_taken_by_its_axes(
 )
 @pytest.mark.parametrize("spaces", [APART, ALIKE])
 def test_w_of_all_rows_is_repeated(spaces: Spaces, name: str, shape: tuple[int, ...]) -> None:
-    """Under the name w two axes are [count, w], even where the count is that of the rows."""
+    """Under the name w, two axes are [count, w], even if the count equals the number of rows."""
     array = draw(*shape)
     for found in (parse(npz(**{name: array}), spaces), parse(npy(array), spaces, f"{name}.npy")):
         assert found.space == "w_plus"
@@ -133,7 +133,7 @@ def test_numbers_of_any_type_and_order_are_the_same(dtype: str, order: Any) -> N
 
 
 def test_other_arrays_beside_the_latents_do_not_matter() -> None:
-    """The only array of a telling name is taken, else the only one whose shape fits."""
+    """The only array with a common name is read, else the only array whose shape fits."""
     w, noise = draw(1, 3, 4), draw(1, 1, 8, 8)
     assert "'w' [1, 3, 4]" in parse(npz(noise=noise, w=w, w_avg=draw(4))).told
     assert "'mine' [1, 3, 4]" in parse(npz(noise=noise, mine=w, loss=np.float32(3))).told
