@@ -1,5 +1,5 @@
 """Interpretable directions in the weights of image generators: find them, look at them, use them.
 
-Importing the package costs nothing: take what you need from its modules, and start a run with
+Importing the package loads nothing else: import the modules that you need. For runs see
 `python -m navigan_jax.main --help`.
 """

@@ -1,4 +1,4 @@
-"""Names of array types in signatures, and the axis letters of suffixes in bodies.
+"""Array types for signatures, and the axis letters that end array names in function bodies.
 
 Axis letters: B batch, D latent size, L synthesis layers, H rows, W columns, C channels, K kernel
 side, I/O channels in and out, P entries of the edited weights, R basis vectors, N directions, T

@@ -1,11 +1,11 @@
-"""The project's cache folder, and the compiled programs that are kept there between runs.
+"""The project's cache folder, and the compiled programs that it keeps between runs.
 
-JAX keeps a compiled program under a key made of the program, the versions of JAX and XLA, and the
-devices. On CPU a program consists of instructions of one processor, so that programs lie in a
-folder for each kind of processor as well: a home folder may be that of several machines. Compiled
-programs are run as they are read, so that folder belongs to one user, who alone may write to it.
+JAX stores a compiled program under a key made of the program, the versions of JAX and XLA, and the
+devices. A CPU program holds instructions of one type of processor, and several machines may share a
+home folder; so each type of processor has its own folder. Stored programs are executed unchecked,
+so the folder belongs to one user, and nobody else may write to it.
 
-No fault of this cache ends a run: what cannot be read is removed and compiled again.
+A fault of this cache never ends a run: an unreadable program is removed and compiled again.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ import warnings
 
 from navigan_jax.errors import InputError
 
-_LIMIT = 2**30  # bytes that programs may take when a run starts
-_FREE = 2**30  # bytes of the disk that are left to others
+_LIMIT = 2**30  # bytes of stored programs at the start of a run
+_FREE = 2**30  # free bytes on the disk, below which no program is stored
 
-# What tells processors apart in /proc/cpuinfo: of x86 the first four, of ARM the last three.
+# The lines of /proc/cpuinfo that identify a processor: the first four on x86, the others on ARM.
 _PROCESSOR = re.compile(
     r"^(?:model name|cpu family|model|flags|CPU implementer|CPU part|Features)\s*:.*$", re.MULTILINE
 )
@@ -31,9 +31,9 @@ _FAULT = re.compile(r"Error (?:reading|writing) persistent compilation cache ent
 
 
 def cache_folder() -> pathlib.Path:
-    """Returns the folder in NAVIGAN_CACHE, or else ~/.cache/navigan_jax.
+    """Returns the folder that NAVIGAN_CACHE names, or ~/.cache/navigan_jax.
 
-    Raises: InputError if there is neither that variable nor a home folder.
+    Raises: InputError without that variable and without a home folder.
     """
     named = os.environ.get("NAVIGAN_CACHE")
     if named:
@@ -42,19 +42,19 @@ def cache_folder() -> pathlib.Path:
         return pathlib.Path.home() / ".cache" / "navigan_jax"
     except RuntimeError as error:
         raise InputError(
-            "NAVIGAN_CACHE: expected a folder for files to keep, as this user has no home folder; "
+            "NAVIGAN_CACHE: expected a folder for cached files, as this user has no home folder; "
             "got nothing; set NAVIGAN_CACHE=FOLDER"
         ) from error
 
 
 def keep_programs() -> None:
-    """Lets JAX keep the programs that it compiles in the cache folder, and use those kept there.
+    """Makes JAX store compiled programs in the cache folder and reuse them.
 
-    Nothing changes where the user gave JAX a folder (JAX_COMPILATION_CACHE_DIR) or turned its cache
-    off, where no folder can be had that this user alone writes to, or where the disk is nearly
-    full. Of the oldest programs so many are removed that the rest takes 1 GiB at most.
+    This does nothing if the user gave JAX a folder (JAX_COMPILATION_CACHE_DIR) or turned its cache
+    off, if there is no folder that only this user may write to, or if the disk is nearly full.
+    The oldest programs are removed until at most 1 GiB is left.
     """
-    import jax  # which `main` puts off
+    import jax  # here, because `main` imports JAX late
 
     settings = jax.config.values
     if settings["jax_compilation_cache_dir"] or not settings["jax_enable_compilation_cache"]:
@@ -71,25 +71,25 @@ def keep_programs() -> None:
     except (OSError, InputError):
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    # The small ones too: there are hundreds, and reading one takes a tenth of compiling it.
+    # Small programs too: there are hundreds, and reading one takes a tenth of compiling it.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     _forget_faulty(folder)
 
 
 def _processor() -> str:
-    """Returns a word for what compiled programs depend on: the processor and the cores in use."""
+    """Returns a name for the processor and the cores in use, on which compiled programs depend."""
     try:
         text = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
     first = _PROCESSOR.findall(text.partition("\n\n")[0]) or [platform.processor()]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    told = [platform.machine(), str(cores), *first]
-    return f"{platform.machine()}-{hashlib.sha256(chr(10).join(told).encode()).hexdigest()[:12]}"
+    parts = [platform.machine(), str(cores), *first]
+    return f"{platform.machine()}-{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()[:12]}"
 
 
 def _require_own(folder: pathlib.Path) -> None:
-    """Raises OSError for a folder that is not this user's, or that others may write to."""
+    """Raises OSError for a folder that another user owns or may write to."""
     found = os.lstat(folder)
     is_open = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or is_open:
@@ -99,10 +99,10 @@ def _require_own(folder: pathlib.Path) -> None:
 
 
 def remove_oldest(folder: pathlib.Path, limit: int) -> None:
-    """Removes the files used longest ago, below the folder, until the rest takes `limit` bytes.
+    """Removes the least recently used files below the folder until `limit` bytes are left.
 
-    A file counts as used when it was written, and when the file system says that it was read, which
-    most note once a day.
+    The time of use is that of the last write or of the last read, whichever is later. Most file
+    systems record a read once a day.
     """
     files = []
     for path in folder.rglob("*"):
@@ -120,9 +120,9 @@ def remove_oldest(folder: pathlib.Path, limit: int) -> None:
 
 
 def _forget_faulty(folder: pathlib.Path) -> None:
-    """Removes entries that JAX warns of, and does not show those warnings.
+    """Removes the entries that JAX warns about, and hides these warnings.
 
-    JAX compiles the program again, but would leave a damaged entry in its place for ever.
+    JAX compiles the program again, but would never remove the damaged entry.
     """
     show = warnings.showwarning
 
@@ -137,5 +137,5 @@ def _forget_faulty(folder: pathlib.Path) -> None:
                     path.unlink()
 
     warnings.showwarning = removing
-    # Also where the user made errors of warnings, which would end the run.
+    # A user may have turned warnings into errors, which would end the run.
     warnings.filterwarnings("always", message=_FAULT.pattern)

@@ -1,15 +1,15 @@
-"""What the channels of an image mean, told by their number, and what is seen of images with alpha.
+"""The meaning of image channels by their number, and how images with alpha are compared.
 
-Images are grey (1 channel), grey and alpha (2), RGB (3) or RGB and alpha (4). Colours run from -1,
-black, to 1, white; alpha runs from -1, transparent, to 1, opaque, and a value beyond these counts
-as the nearer end. Alpha is straight, as in PNG files: colours are not multiplied by it.
+Images are grey (1 channel), grey and alpha (2), RGB (3) or RGB and alpha (4). Colours run from -1
+(black) to 1 (white). Alpha runs from -1 (transparent) to 1 (opaque); values outside are clipped.
+Alpha is straight, as in PNG files: colours are not multiplied by it.
 
-Whoever compares images must see colour and alpha, but no colour where an image is transparent:
-nobody sees that, and a network is free to leave anything there. So an image with alpha is compared
-as two opaque ones, laid over black and over white. Together they tell colour and alpha in full, and
-of an opaque image they are twice the image itself.
+A comparison must see colour and alpha, but not the colour of transparent pixels: it is invisible,
+and a network may produce any colour there. So an image with alpha is compared as two opaque images,
+one over black and one over white. Together they determine alpha and every visible colour. For an
+opaque image, both are the image itself.
 
-All functions take arrays of NumPy and of JAX, and return opaque images as they are.
+All functions take NumPy or JAX arrays and return images without an alpha channel unchanged.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ BLACK, WHITE = -1.0, 1.0
 
 
 def describe() -> str:
-    """Returns the numbers of channels that images may have.
+    """Returns in words the numbers of channels that images may have.
 
     >>> describe()
     '1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha)'
@@ -40,37 +40,37 @@ def describe() -> str:
 
 
 def require_known(count: int, what: str) -> None:
-    """Checks that images of so many channels can be shown and compared.
+    """Checks that images with `count` channels can be shown and compared.
 
-    what: has these images, for the message.
+    what: the source of the images; the message begins with it.
     Raises: InputError.
     """
     if count not in MEANINGS:
         raise InputError(
-            f"{what}: expected images of {describe()} channels; got {count}: nothing shows them; "
-            "take a network that makes such images, or cut its last layer down to these channels"
+            f"{what}: expected images of {describe()} channels; got {count}, which nothing shows; "
+            "use a network that makes such images, or reduce its last layer to these channels"
         )
 
 
 def has_alpha(count: int) -> bool:
-    """Returns whether the last of so many channels is alpha."""
+    """Returns whether the last of `count` channels is alpha."""
     return count in (2, 4)
 
 
 def _split(images: Pixels) -> tuple[Pixels, Pixels]:
-    """Returns the colour, and the alpha from 0 to 1."""
+    """Returns the colour channels, and alpha in [0, 1]."""
     return images[..., :-1], ((images[..., -1:] + 1) / 2).clip(0, 1)
 
 
 def _join(parts: list[Pixels]) -> Pixels:
-    """Returns arrays side by side in their channels."""
+    """Returns the arrays concatenated along the channels."""
     return parts[0].__array_namespace__().concatenate(parts, axis=-1)
 
 
 def over(images: Pixels, background: float | Pixels) -> Pixels:
-    """Returns the opaque images that are seen over a background.
+    """Returns the images composited over a background; the result has no alpha.
 
-    background: in [-1, 1]; a number, or an array that broadcasts.
+    background: in [-1, 1]; a number, or an array that broadcasts to the images.
     """
     if not has_alpha(images.shape[-1]):
         return images
@@ -79,9 +79,10 @@ def over(images: Pixels, background: float | Pixels) -> Pixels:
 
 
 def over_black_and_white(images: Pixels) -> Pixels:
-    """Returns all that is seen of images: over black and over white, side by side in the channels.
+    """Returns the images over black and over white, concatenated along the channels.
 
-    The mean squared difference of two such arrays is the mean of those over black and over white.
+    The mean squared difference of two such arrays is the mean of two mean squared differences: that
+    over black and that over white.
     """
     if not has_alpha(images.shape[-1]):
         return images
@@ -89,9 +90,9 @@ def over_black_and_white(images: Pixels) -> Pixels:
 
 
 def premultiply(images: Pixels) -> Pixels:
-    """Returns all that is seen of images in as many channels: the colour over black, and the alpha.
+    """Returns the colour over black and the alpha, in the same number of channels.
 
-    Such images may be averaged, as no colour of a transparent pixel is left in them.
+    Such images may be averaged: a transparent pixel contributes no colour.
     """
     if not has_alpha(images.shape[-1]):
         return images
@@ -99,7 +100,7 @@ def premultiply(images: Pixels) -> Pixels:
 
 
 def unpremultiply(images: Pixels) -> Pixels:
-    """Returns the images that `premultiply` makes these of; black where they are transparent."""
+    """Returns the inverse of `premultiply`; transparent pixels become black."""
     if not has_alpha(images.shape[-1]):
         return images
     colour, alpha = _split(images)

@@ -1,8 +1,8 @@
-"""The command line in one form, whatever the order and the form in which it was written.
+"""Normalises the command line, so that flags may come in any order.
 
-`ml_collections` wants --config=FILE before its overrides, and joins the values of a tuple that is
-given twice. Here --config may stand anywhere, a value may be a word of its own, and of what is
-given twice the last one counts, as with all flags.
+`ml_collections` needs --config=FILE before its overrides, and concatenates the values of a tuple
+that is given twice. Here --config may stand anywhere, a flag and its value may be separate words,
+and the last of repeated flags counts.
 """
 
 import os
@@ -17,7 +17,7 @@ _FLAG = re.compile(r"--?(config|workdir|(no)?config\.([^=]*))(?:=(.*))?", re.DOT
 
 
 def find_config(arguments: Sequence[str]) -> str:
-    """Returns the path that the last --config gives, the home folder for its ~; or nothing.
+    """Returns the path of the last --config, with ~ expanded; "" without a --config.
 
     Raises: InputError for a --config without a value.
     """
@@ -30,10 +30,10 @@ def find_config(arguments: Sequence[str]) -> str:
 
 
 def in_one_form(arguments: Sequence[str], path: str, config: Config) -> list[str]:
-    """Returns --config first, then --workdir and each override once, then what else there is.
+    """Returns the arguments as --config, --workdir, each override once, and then all others.
 
-    path: of --config. config: what that file holds. An override of a truth value may stand without
-      a value, and --noconfig.key sets it to false.
+    path: the value of --config. config: the content of that file. The override of a boolean key
+      may omit its value, and --noconfig.key sets the key to false.
     Raises: InputError for an unknown key, or a flag without the value it needs.
     """
     kinds = config_lib.list_kinds(config)
@@ -58,12 +58,12 @@ def in_one_form(arguments: Sequence[str], path: str, config: Config) -> list[str
 
 
 def _override(flag: re.Match[str], words: list[str], kind: type) -> str:
-    """Returns the value of an override; it may be the first of the words, which is then taken."""
+    """Returns the value of an override; removes the first of `words` if that is the value."""
     word, _, negated, key, value = flag[0], *flag.groups()
     if negated and (kind is not bool or value is not None):
         raise InputError(
             f"config.{key}: expected --config.{key}=VALUE; got {word!r}; --noconfig.KEY is for "
-            "truth values, and takes no value"
+            "boolean keys, and takes no value"
         )
     if negated:
         return "false"
@@ -73,7 +73,7 @@ def _override(flag: re.Match[str], words: list[str], kind: type) -> str:
 
 
 def _value(flag: re.Match[str], words: list[str]) -> str:
-    """Returns what follows the = of a flag, or else the first of the words, which is then taken."""
+    """Returns the text after the = of a flag; without one, removes and returns the first word."""
     if flag[4] is not None:
         return flag[4]
     if not words or words[0] == "--" or _FLAG.fullmatch(words[0]):

@@ -1,7 +1,7 @@
-"""Edits and directions as values, and the file that keeps them.
+"""Edits and directions as values, and the file format of directions.
 
-An edit is a change ξ of the weights of some layers; a direction is an edit of unit Frobenius norm
-(over all its layers together) with what is known about it. A shifted generator is G_{θ+tξ}.
+An edit is a change ξ of the weights of some layers. A direction is an edit of unit Frobenius norm,
+taken over all its layers together, with its measures. A shifted generator is G_{θ+tξ}.
 """
 
 import dataclasses
@@ -22,9 +22,9 @@ from navigan_jax.errors import InputError
 
 _REQUIRED = ("architecture", "digest", "method", "metric", "seed", "latents", "config")
 
-_UNIT_TOLERANCE = 1e-3  # of a direction's norm; rounding of long float32 sums is a tenth of it
+_UNIT_TOLERANCE = 1e-3  # of a direction's norm; rounding of long float32 sums is a tenth of this
 
-# Arrays beside the basis, by the shape of what they hold of one direction.
+# The arrays beside the basis: {name: shape for one direction}.
 _TABLES = {"shift_scales": (2,), "distances": (2,)}
 _OPTIONAL_TABLES = {"plausible": (2,)}
 _MEASURE, _BASIS = "measures/", "basis/"
@@ -42,12 +42,12 @@ class Edit:
 class Directions:
     """Directions of one generator, best first.
 
-    basis: {layer path: [directions, *shape of the weight]}; of unit norm over all layers together.
-    measures: {name: [directions]}, what their method knows of them; the first one ranks them. A
-      spectrum has "eigenvalue", of the metric's Hessian, and "residual", ||Hξ - λξ|| / |λ|.
-    shift_scales: [directions, 2], the |t| at which the images have changed by the target, for
-    negative and positive t. distances: [directions, 2], the mean distance there.
-    plausible: [directions, 2], the |t| up to which images stay plausible; None if not measured.
+    basis: {layer path: [directions, *shape of the weight]}; unit norm over all layers together.
+    measures: {name: [directions]}, numbers from the method; the first measure ranks the directions.
+      A spectrum has "eigenvalue", of the metric's Hessian, and "residual", ||Hξ - λξ|| / |λ|.
+    shift_scales: [directions, 2], the |t| that spends the perceptual budget, for negative and
+      positive t. distances: [directions, 2], the mean distance of the images there.
+    plausible: [directions, 2], the |t| at which the effective range ends; None if not measured.
     provenance: architecture, digest (of the weights), method, metric, seed, latents, config.
     """
 
@@ -63,9 +63,9 @@ class Directions:
 
     @property
     def shown(self) -> np.ndarray:
-        """[directions, 2], the |t| that pictures go to: the shift scales, or less to be plausible.
+        """[directions, 2], the |t| to which pictures go: shift scale or end of the effective range.
 
-        0 where a direction is not calibrated.
+        The smaller of the two counts. A direction that is not calibrated has 0.
         """
         if self.plausible is None:
             return self.shift_scales
@@ -90,7 +90,7 @@ class Directions:
 
 
 def digest(directions: Directions) -> str:
-    """Returns the SHA-256 (hex) of the directions themselves: scales and measures do not count."""
+    """Returns the SHA-256 (hex) of the basis; shift scales and measures do not count."""
     return params_lib.digest(directions.basis)
 
 
@@ -120,8 +120,8 @@ def write_directions(path: str | os.PathLike[str], directions: Directions) -> No
 def read_directions(path: str | os.PathLike[str], *, digest: str | None) -> Directions:
     """Returns the directions of a file.
 
-    digest: of the weights they are to be used with (`params.digest`); None takes them for any.
-    Raises: InputError if the file is damaged or of another kind, or the digests differ.
+    digest: of the weights for which the directions are used (`params.digest`); None accepts any.
+    Raises: InputError if the file is damaged or of another kind, or if the digests differ.
     """
     arrays, metadata = checkpoints.read_arrays(path)
     checkpoints.require_format(path, metadata, "directions")
@@ -132,8 +132,8 @@ def read_directions(path: str | os.PathLike[str], *, digest: str | None) -> Dire
     if digest not in (None, provenance["digest"]):
         raise InputError(
             f"{path}: expected directions of the weights {digest}; got directions of "
-            f"{provenance['digest']}; give the generator they were found in; tasks that "
-            "look at directions try them on others with --config.any_weights=True (in Python: "
+            f"{provenance['digest']}; give the generator in which they were found; tasks that show "
+            "directions accept other weights with --config.any_weights=True (in Python: "
             "digest=None)"
         )
     return Directions(
@@ -148,10 +148,10 @@ def read_directions(path: str | os.PathLike[str], *, digest: str | None) -> Dire
 def read_fitting(
     path: str | os.PathLike[str], params: Params, *, digest: str, any_weights: bool
 ) -> Directions:
-    """Returns the directions of a file for these weights, whose layers have their sizes.
+    """Returns the directions of a file for these weights, and checks that the layers' sizes agree.
 
-    digest: of the weights. any_weights: whether directions that were found in others are taken too;
-      they then count as of these, and the provenance tells under "found_in" of which they are.
+    digest: of the weights. any_weights: also accept directions found in other weights. The result
+      then has this digest, and its provenance has the original digest under "found_in".
     Raises: as `read_directions` and `require_fit`.
     """
     directions = read_directions(path, digest=None if any_weights else digest)
@@ -164,7 +164,7 @@ def read_fitting(
 
 
 def require_fit(path: str | os.PathLike[str], directions: Directions, params: Params) -> None:
-    """Checks that the directions, which are those of that file, are shaped like the weights.
+    """Checks that the directions of the file at `path` have the shapes of the weights.
 
     Raises: InputError.
     """
@@ -172,9 +172,10 @@ def require_fit(path: str | os.PathLike[str], directions: Directions, params: Pa
     for layer, rows in directions.basis.items():
         if shapes.get(layer) != rows.shape[1:]:
             raise InputError(
-                f"{path}: expected directions for weights of these sizes; got {layer} of "
-                f"{list(rows.shape[1:])}, where the generator has "
-                f"{list(shapes.get(layer, ())) or 'nothing'}; give those of this generator"
+                f"{path}: expected directions for weights of these sizes; got {layer} of shape "
+                f"{list(rows.shape[1:])}, but the generator has "
+                f"{list(shapes.get(layer, ())) or 'no such layer'}; give directions that were "
+                "found in this generator"
             )
 
 
@@ -185,7 +186,7 @@ def _check(
     arrays: Mapping[str, np.ndarray],
     provenance: Mapping[str, Any],
 ) -> None:
-    """Checks that nothing is missing, of another size or kind, or no number that can be used."""
+    """Checks that nothing is missing, and that all arrays have valid types, shapes and values."""
     for what, names in (("layers", layers), ("measures", measures)):
         if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
             raise _damaged(path, f"different names under {what}", f"{reprlib.repr(names)}")
@@ -208,7 +209,7 @@ def _check(
         if count == 0 or array.shape[:1] != (count,) or rest not in (None, array.shape[1:]):
             wanted = f"{name} of {count or 'some'} directions, as many as measured"
             raise _damaged(path, wanted, f"shape {list(array.shape)}")
-        # A residual is infinite where the eigenvalue is zero; nothing else may be.
+        # A residual is infinite where the eigenvalue is zero; no other number may be infinite.
         may_be_infinite = name == f"{_MEASURE}residual"
         if np.isnan(array).any() or (not may_be_infinite and np.isinf(array).any()):
             raise _damaged(path, "finite numbers", f"NaN or infinity in {name}")

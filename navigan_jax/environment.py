@@ -1,7 +1,7 @@
-"""What JAX reads from the environment: settled before a run, set aside where no device is needed.
+"""JAX's environment variables: checked before a run, ignored by programs that need no device.
 
-JAX takes a setting from each variable JAX_..., and XLA its flags from XLA_FLAGS. Some of them would
-end a run or change its numbers, which come from the config alone.
+JAX reads its settings from the variables JAX_..., and XLA its flags from XLA_FLAGS. Some values
+would end a run or change its results, which must depend on the config alone.
 """
 
 import os
@@ -13,9 +13,9 @@ from typing import Any
 
 from navigan_jax.errors import InputError
 
-# Settings of JAX that a run needs as they are by default: with another value it takes hours, stops,
-# or draws and finds other numbers.
-_SETTLED: Mapping[str, Any] = {
+# Settings of JAX that a run needs at their default values. With another value the run takes hours,
+# stops, or draws other random numbers and finds other results.
+_REQUIRED: Mapping[str, Any] = {
     "jax_enable_x64": False,
     "jax_disable_jit": False,
     "jax_numpy_dtype_promotion": "standard",
@@ -31,9 +31,9 @@ _PLATFORM = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "JAX_DEFAULT_DEVICE")
 
 
 def set_aside() -> None:
-    """Forgets what JAX and XLA would read, for programs that move weights and compute nothing.
+    """Removes the variables of JAX and XLA, for programs that copy weights and compute nothing.
 
-    They run on the CPU, which is always there. Must come before JAX is imported.
+    Such programs run on the CPU, which is always available. Call this before JAX is imported.
     """
     for name in list(os.environ):
         if name.startswith(("JAX_", "XLA_")):
@@ -42,7 +42,7 @@ def set_aside() -> None:
 
 
 def settle() -> None:
-    """Imports JAX, with the settings that a run needs; says on stderr which were others.
+    """Imports JAX with the settings that a run needs; prints the ignored variables to stderr.
 
     Raises: InputError for a variable that JAX or XLA cannot read.
     """
@@ -55,21 +55,21 @@ def settle() -> None:
             f"environment: expected variables JAX_... with values that JAX knows; got: {reason}; "
             "correct that variable, or unset it"
         ) from error
-    for name, needed in _SETTLED.items():
-        came = jax.config.values[name]
-        if came != needed:
+    for name, needed in _REQUIRED.items():
+        found = jax.config.values[name]
+        if found != needed:
             jax.config.update(name, needed)
             print(
-                f"{name.upper()}={came}: set aside, as the numbers of a run come from its config "
-                "alone; unset the variable to see this line no more",
+                f"{name.upper()}={found}: ignored, because results must depend on the config "
+                "alone; unset the variable to silence this line",
                 file=sys.stderr,
             )
 
 
 def _require_known_flags() -> None:
-    """Raises InputError for an XLA_FLAGS over which XLA would end the process.
+    """Raises InputError if XLA would end the process over XLA_FLAGS.
 
-    Another process tries them, which takes half a second where there are any.
+    Another process tries the flags. This takes half a second; without XLA_FLAGS it takes no time.
     """
     if "XLA_FLAGS" not in os.environ:
         return
@@ -85,9 +85,9 @@ def _require_known_flags() -> None:
 
 
 def require_platform() -> None:
-    """Checks that the devices are there that the environment asks for.
+    """Checks that this machine has the devices that the environment asks for.
 
-    Raises: InputError that says which there are.
+    Raises: InputError that lists the available platforms.
     """
     import jax
     from jax.extend import backend
@@ -95,12 +95,12 @@ def require_platform() -> None:
     chosen = jax.config.values["jax_default_device"]
     try:
         jax.devices(chosen if isinstance(chosen, str) else None)
-    except (RuntimeError, AssertionError):  # the latter of a CUDA that is not installed
+    except (RuntimeError, AssertionError):  # an AssertionError if CUDA is not installed
         asked = [f"{name}={os.environ[name]}" for name in _PLATFORM if os.environ.get(name)]
         jax.config.update("jax_platforms", "")
         there = ", ".join(sorted(backend.backends()))
         raise InputError(
             f"environment: expected a platform with devices here; got {' '.join(asked) or 'none'}; "
-            f"allowed: {there}; unset the variable to let JAX choose, or install what it lacks: "
-            "JAX with CUDA is navigan_jax[cuda], for TPUs navigan_jax[tpu]"
+            f"allowed: {there}; unset the variable to let JAX choose, or install JAX for that "
+            "platform: navigan_jax[cuda] for GPUs, navigan_jax[tpu] for TPUs"
         ) from None

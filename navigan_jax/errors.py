@@ -1,21 +1,21 @@
-"""The exceptions that mean: the user can mend this."""
+"""The exceptions for mistakes that the user can correct."""
 
 
 class InputError(ValueError):
-    """A wrong path, file, option or number, told in one message that `main` prints as it is.
+    """A wrong path, file, option or number; `main` prints the message without a traceback.
 
-    The text says what was expected, what came, what is allowed and what to do next.
+    The message says what was expected, what came, what is allowed and what to do next.
     """
 
 
 class NoEffectError(InputError):
-    """No image changes with the weights that were chosen."""
+    """The chosen weights do not change any image."""
 
 
 class OptionError(InputError):
-    """Something is wrong with an option that whoever asked for it may call by another name.
+    """An invalid option, which the caller may know by another name.
 
-    option: its name here. reason: the message without that name.
+    option: the name inside this package. reason: the message without the name.
     """
 
     def __init__(self, option: str, reason: str) -> None:

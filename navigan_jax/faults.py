@@ -1,4 +1,4 @@
-"""What went wrong with a file, in plain words: for messages, which hold no text of Python's own."""
+"""Plain words for what is wrong with a file, so that messages repeat no exception of Python."""
 
 import errno
 import json
@@ -6,7 +6,7 @@ import os
 
 _SYSTEM = {
     errno.ENOENT: "nothing",
-    errno.ENOTDIR: "a path through a file",
+    errno.ENOTDIR: "a path that leads through a file",
     errno.EISDIR: "a folder",
     errno.EACCES: "a file that this user may not read",
     errno.EPERM: "a file that this user may not read",
@@ -16,7 +16,7 @@ _SYSTEM = {
 
 
 def found_at(path: str | os.PathLike[str]) -> str:
-    """Returns what is there, for a message that expected a file."""
+    """Returns what is at the path, for a message that expected a file."""
     if os.path.isdir(path):
         return "a folder"
     if os.path.isfile(path):
@@ -27,19 +27,19 @@ def found_at(path: str | os.PathLike[str]) -> str:
 
 
 def in_words(error: BaseException) -> str:
-    """Returns what came, for a message that expected a readable file: "a folder", "no UTF-8 text".
+    """Returns what was found, for a message that expected a readable file, e.g. "a folder".
 
-    error: of the system, of a decoder of text or JSON, or with a text of ours.
+    error: from the operating system, from decoding text or JSON, or from this package.
     """
     if isinstance(error, UnicodeDecodeError):
-        return f"no UTF-8 text from byte {error.start} on"
+        return f"invalid UTF-8 at byte {error.start}"
     if isinstance(error, json.JSONDecodeError):
-        return f"no JSON from line {error.lineno}, column {error.colno} on"
+        return f"invalid JSON at line {error.lineno}, column {error.colno}"
     if isinstance(error, RecursionError):
         return "lists or tables that are nested too deeply"
     if isinstance(error, MemoryError):
-        return "more than fits the memory"
+        return "more data than fits in memory"
     if isinstance(error, OSError) and error.errno is not None:
         reason = os.strerror(error.errno)
-        return _SYSTEM.get(error.errno, f"a failure of the system ({reason})")
+        return _SYSTEM.get(error.errno, f"a system error ({reason})")
     return str(error).partition("\n")[0] or "something else"

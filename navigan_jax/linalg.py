@@ -1,8 +1,8 @@
-"""Eigensolvers for a symmetric product given as a function; knows no images.
+"""Eigensolvers for a symmetric matrix that is given as a function: its product with vectors.
 
 Vectors are rows: a block is [vectors, entries]. Long loops are Python generators of immutable
-states, so that the caller can show, save and resume them; a state holds everything that the rest
-of the run depends on.
+states, which the caller can show, save and resume. A state holds everything on which the rest of
+the run depends.
 """
 
 import dataclasses
@@ -18,15 +18,15 @@ from navigan_jax.array_types import Array, Block, Float, Key, Vector
 
 Product = Callable[[Block], Block]
 
-# A projection reads what it projects once for each block of a basis: few large ones are faster.
+# A projection reads its argument once for each block of the basis, so few large blocks are faster.
 _JOINED_ROWS = 16
 
-# For the result, beside a whole basis: fewer take less memory, more read the basis less often.
+# Result vectors computed at once: fewer take less memory, more read the basis less often.
 _ROWS_AT_A_TIME = 8
 
 
 def _rounding(block: Block) -> float:
-    """Returns the share of its norm below which the rest of a projected vector is rounding."""
+    """Returns the relative norm below which the rest of a projected vector is only rounding."""
     return 100 * float(jnp.finfo(block.dtype).eps)
 
 
@@ -55,15 +55,15 @@ def _project_out(basis: Block, block: Block) -> tuple[Block, Float[Array, "basis
 def orthonormalise(block: Block) -> tuple[Block, np.ndarray]:
     """Returns (rows Q, lower-triangular R) with block = R Q and orthonormal rows.
 
-    A row of Q that the block does not determine, because it depends on those before it, is zero,
-    and so is its column of R. Cholesky QR with the small matrix in float64, repeated until no row
-    gets much shorter.
+    A row of the block that depends on the rows before it gives a zero row of Q and a zero column of
+    R. The method is Cholesky QR with the small matrix in float64, repeated until no row gets much
+    shorter.
     """
     return _orthonormalise(block, _on_host(_overlap(block, block)))
 
 
 def _orthonormalise(block: Block, gram: np.ndarray) -> tuple[Block, np.ndarray]:
-    """Does the same where the block's Gram matrix is known."""
+    """Returns the same as `orthonormalise`, given the block's Gram matrix."""
     count = len(block)
     resolution = float(jnp.finfo(block.dtype).eps) ** 0.5
     original = np.sqrt(np.diag(gram))
@@ -74,7 +74,7 @@ def _orthonormalise(block: Block, gram: np.ndarray) -> tuple[Block, np.ndarray]:
         for i in range(count):
             lower[i, :i] = inverse[:i, :i] @ gram[i, :i]
             rest = gram[i, i] - lower[i, :i] @ lower[i, :i]
-            # A difference of squares has half the digits; the next round sees what is really left.
+            # A difference of squares has half the digits; the next round measures the true rest.
             length = max(np.sqrt(max(rest, 0.0)), resolution * lengths[i])
             if factor[i, i] * length <= _rounding(block) * original[i]:
                 continue
@@ -84,7 +84,7 @@ def _orthonormalise(block: Block, gram: np.ndarray) -> tuple[Block, np.ndarray]:
         block = _combine(jnp.asarray(inverse, block.dtype), block)
         factor = factor @ lower
         pivots = np.diag(lower)
-        # The rounding along the other rows grows as a row gets shorter; half of it stays rounding.
+        # The shorter a row gets, the more rounding it has along the other rows; half is still fine.
         if not np.any((pivots > 0) & (pivots < 0.5 * lengths)):
             return block, factor
         gram = _on_host(_overlap(block, block))
@@ -103,7 +103,7 @@ def _put_rows(block: Block, rows: Block, start: int) -> Block:
 def fix_signs(vectors: Block) -> Block:
     """Returns the rows with signs such that the entry of largest magnitude is positive.
 
-    The first such entry decides a tie. An eigenvector is defined up to its sign; the rule makes
+    In a tie the first such entry decides. An eigenvector is defined up to its sign; this rule makes
     reruns agree.
     """
 
@@ -119,7 +119,7 @@ class KrylovState:
 
     basis: the blocks of V, m rows together. projected: T = V H V', (m, m), float64.
     candidate: Q, the next block, orthogonal to V. coupling: C', (m, block), float64.
-    products: products with single vectors so far. restarts: how often V was contracted.
+    products: number of products with single vectors. restarts: number of contractions of V.
     """
 
     basis: tuple[Block, ...]
@@ -152,7 +152,7 @@ class KrylovState:
         return values, coefficients, np.linalg.norm(self.coupling.T @ coefficients, axis=0)
 
     def vectors(self, coefficients: np.ndarray) -> Block:
-        """Returns V' combined by the columns of `coefficients` [m, count], as rows."""
+        """Returns, as rows, V' times the columns of `coefficients` [m, count]."""
         weights = jnp.asarray(coefficients.T, self.candidate.dtype)
         total = jnp.zeros((len(weights), self.candidate.shape[1]), self.candidate.dtype)
         for start, block in zip(_starts(self.basis), self.basis, strict=True):
@@ -160,7 +160,7 @@ class KrylovState:
         return total
 
     def leading_vectors(self, count: int) -> Block:
-        """Returns the `count` leading Ritz vectors with fixed signs, made a few at a time."""
+        """Returns the `count` leading Ritz vectors with fixed signs, computed a few at a time."""
         _, coefficients, _ = self.ritz()
         result = jnp.zeros((count, self.candidate.shape[1]), self.candidate.dtype)
         for start in range(0, count, _ROWS_AT_A_TIME):
@@ -169,7 +169,7 @@ class KrylovState:
         return result
 
     def to_arrays(self) -> dict[str, Any]:
-        """Returns the state as a tree of NumPy arrays, to be saved."""
+        """Returns the state as a tree of NumPy arrays, for saving."""
         return {
             "basis": {f"{index:04}": np.asarray(block) for index, block in enumerate(self.basis)},
             "projected": self.projected,
@@ -180,7 +180,7 @@ class KrylovState:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any]) -> Self:
-        """Returns the state that `to_arrays` took apart."""
+        """Returns the state from the result of `to_arrays`."""
         products, restarts = (int(count) for count in arrays["counts"])
         return cls(
             basis=tuple(jnp.asarray(arrays["basis"][name]) for name in sorted(arrays["basis"])),
@@ -207,18 +207,18 @@ def lanczos(
     wanted: int,
     max_vectors: int,
 ) -> Iterator[KrylovState]:
-    """Yields the decomposition after each block product, without end: the caller decides when.
+    """Yields the decomposition after each block product; it never ends, the caller stops.
 
     Block Lanczos with full reorthogonalisation and thick restarts (Wu and Simon 2000; for blocks
-    Golub and Underwood 1977). One product of the block a step; nothing else touches H. At most
-    `max_vectors` vectors of full length are held at a time (`smallest_max_vectors` at least),
-    what a caller keeps of the latest state included; a product's own memory is not counted.
-    A block finds as many copies of a repeated eigenvalue as it has rows, and clusters at the pace
-    of their distance to the rest. The run depends on `key`, `state` and `product` alone.
+    Golub and Underwood 1977). A step uses H for one product of the block and nothing else. At most
+    `max_vectors` full-length vectors are in memory at a time, the caller's copy of the latest state
+    included, the product's own memory not; `smallest_max_vectors` is the minimum. A block finds as
+    many copies of a repeated eigenvalue as it has rows. A cluster converges at a rate given by its
+    distance to the rest of the spectrum. The run depends only on `key`, `state` and `product`.
     """
     block_size = state.candidate.shape[0]
     kept = _kept_at_restart(wanted, block_size)
-    # While a basis is contracted, both bases are there, the candidate, and a group of rows twice.
+    # A contraction holds both bases, the candidate, and two copies of one group of rows.
     capacity = max_vectors - kept - _JOINED_ROWS - 2 * block_size
     while True:
         state = _extend(jax.random.fold_in(key, state.products), product, state)
@@ -228,12 +228,12 @@ def lanczos(
 
 
 def smallest_max_vectors(wanted: int, block_size: int) -> int:
-    """Returns the fewest vectors with which `lanczos` can find `wanted` pairs."""
+    """Returns the smallest `max_vectors` with which `lanczos` can find `wanted` pairs."""
     return 2 * _kept_at_restart(wanted, block_size) + _JOINED_ROWS + 4 * block_size
 
 
 def _kept_at_restart(wanted: int, block_size: int) -> int:
-    # Some more than wanted: the last wanted pairs converge at the pace of the first one dropped.
+    # More than wanted: the first dropped pair limits how fast the last wanted pairs converge.
     extra = max(block_size, wanted // 8)
     return -(-(wanted + extra) // block_size) * block_size
 
@@ -243,7 +243,7 @@ def _starts(blocks: Sequence[Block]) -> list[int]:
 
 
 def _extend(key: Key, product: Product, state: KrylovState) -> KrylovState:
-    """Moves the candidate into the basis and makes the next one of its product."""
+    """Moves the candidate into the basis and makes the next candidate from its product."""
     basis = _append(state.basis, state.candidate)
     block_size = len(state.candidate)
     old = len(state.projected)
@@ -251,8 +251,8 @@ def _extend(key: Key, product: Product, state: KrylovState) -> KrylovState:
     products = state.products + block_size
     newest_first = list(zip(_starts(basis), basis, strict=True))[::-1]
     coupled = np.append(np.abs(state.coupling).sum(axis=1) > 0, np.ones(block_size, bool))
-    # First the blocks that H couples to the candidate, then all: after the first step what
-    # remains along the others is rounding, so one pass over them leaves no more than rounding.
+    # First the blocks that H couples to the candidate, then all blocks. After the first pass only
+    # rounding is left along the others, so one more pass over all of them is enough.
     first = [(at, block) for at, block in newest_first if coupled[at : at + len(block)].any()]
     column = np.zeros((new, block_size))
     factor = np.eye(block_size)
@@ -261,7 +261,7 @@ def _extend(key: Key, product: Product, state: KrylovState) -> KrylovState:
     fresh = np.zeros(block_size, dtype=bool)
     while True:
         rest, removed = _subtract(newest_first, rest)
-        gram = _on_host(_overlap(rest, rest))  # the one time that a round waits for the device
+        gram = _on_host(_overlap(rest, rest))  # the only wait for the device in a round
         if not np.isfinite(gram).all():
             unknown = np.full((new, new), np.nan)
             return KrylovState(
@@ -271,7 +271,7 @@ def _extend(key: Key, product: Product, state: KrylovState) -> KrylovState:
         before = np.hypot(lengths, _record(removed, column, factor))
         if norms is None:
             norms = np.hypot(before, _record(near, column, factor))
-        # A row that is only rounding carries no direction of the Krylov space.
+        # A row that is only rounding adds no direction to the Krylov space.
         alive = fresh | (np.diag(factor) * lengths > _rounding(rest) * norms)
         if not alive.all():
             rest = rest * jnp.asarray(alive, rest.dtype)[:, None]
@@ -279,11 +279,11 @@ def _extend(key: Key, product: Product, state: KrylovState) -> KrylovState:
         rest, again = _orthonormalise(rest, gram)
         factor = factor @ again
         pivots = np.diag(again)
-        if np.any(pivots == 0):  # the space is invariant: go on with a random row outside of it
+        if np.any(pivots == 0):  # the space is invariant: continue with a random row outside it
             fresh |= pivots == 0
             factor[:, pivots == 0] = 0
             rest = _fill_zero_rows(key, rest)
-        # A row that got much shorter has its rounding enlarged, along the basis too: once more.
+        # A row that got much shorter has more rounding, along the basis too: repeat the round.
         elif not np.any(pivots < 0.1 * before):
             break
     projected = np.zeros((new, new))
@@ -298,9 +298,9 @@ def _extend(key: Key, product: Product, state: KrylovState) -> KrylovState:
 
 
 def _append(basis: tuple[Block, ...], block: Block) -> tuple[Block, ...]:
-    """Returns the basis with one more block; small ones are joined two by two, up to 16 rows.
+    """Returns the basis with one more block; small blocks are joined in pairs, up to 16 rows.
 
-    So a row is copied a few times in all, and there are few shapes to compile for.
+    So each row is copied only a few times, and few shapes are compiled.
     """
     joined, rows = [block], len(block)
     while basis and len(basis[-1]) <= rows and len(basis[-1]) + rows <= _JOINED_ROWS:
@@ -314,7 +314,7 @@ Removed = list[tuple[int, Float[Array, "basis block"]]]
 
 
 def _subtract(blocks: Sequence[tuple[int, Block]], rest: Block) -> tuple[Block, Removed]:
-    """Returns `rest` without the blocks' components, removed in turn, and their coefficients."""
+    """Returns `rest` with its components along the blocks removed in turn, and the coefficients."""
     removed = []
     for start, block in blocks:
         rest, coefficients = _project_out(block, rest)
@@ -323,9 +323,9 @@ def _subtract(blocks: Sequence[tuple[int, Block]], rest: Block) -> tuple[Block, 
 
 
 def _record(removed: Removed, column: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """Returns the norms of what was removed from each row.
+    """Returns the norm of the components removed from each row, and adds them to `column`.
 
-    Adds it to `column`, of the product, of which `factor` times the rows is left.
+    The product of the candidate is `column` in the basis, plus `factor` times the current rows.
     """
     squares = np.zeros(len(factor))
     for start, coefficients in removed:
@@ -363,15 +363,15 @@ def power_step(
 ) -> Vector:
     """Returns the next iterate P(H v / ||v||) of the power iteration for v = `vector`.
 
-    The paper's section 3.3 as its authors' code has it: P is `deflate` against the `found`
-    vectors, and v is never normalised, so that its norm tends to the eigenvalue. The first v is
-    deflated too.
+    This is the paper's section 3.3 as in its authors' code: P is `deflate` against the `found`
+    vectors, and v is never normalised, so its norm tends to the eigenvalue. The first v is deflated
+    too.
     """
     return deflate(found, product(vector) / jnp.linalg.norm(vector))
 
 
 def deflate(found: Sequence[Vector], vector: Vector) -> Vector:
-    """Returns the vector without its components along the `found` ones, removed in turn."""
+    """Returns the vector with its components along the `found` vectors removed in turn."""
     for other in found:
         vector = _deflate_once(other, vector)
     return vector

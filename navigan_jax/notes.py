@@ -1,9 +1,9 @@
-"""What people note about directions: names, stars, good ranges, free text.
+"""Users' notes on directions: names, stars, good ranges, free text.
 
-The notes of `directions.safetensors` lie beside it in `directions.notes.json`, so that the large
-file never changes when somebody names a direction. They are kept by the digest of the directions
-and the number of each: where other directions take the file's place, the old notes stay in the
-sidecar but are not shown with them, and come back with the old directions.
+The notes on `directions.safetensors` are in a sidecar file, `directions.notes.json`, so naming a
+direction never changes the large file. Each note is stored under the digest of the directions and
+the number of its direction. If other directions replace the file, the old notes stay in the sidecar
+but are not shown; they come back with the old directions.
 """
 
 import dataclasses
@@ -28,10 +28,11 @@ _FIELDS = ("name", "starred", "good_range", "text")
 
 @dataclasses.dataclass(frozen=True)
 class Note:
-    """What somebody noted about one direction.
+    """A user's note on one direction.
 
-    good_range: the shifts between which it does what its name says, in units of ‖ξ‖.
-    Raises: InputError for a value that is none of these.
+    good_range: the lowest and highest shift, in units of ‖ξ‖, at which the direction does what its
+      name says.
+    Raises: InputError for a value of another kind or length.
     """
 
     name: str = ""
@@ -45,7 +46,7 @@ class Note:
             if not isinstance(value, str) or len(value) > longest:
                 raise _misfit(field, f"a text of at most {longest} characters", value)
         if any("\ud800" <= character <= "\udfff" for character in self.text):
-            raise _misfit("text", "a text without halves of characters (surrogates)", self.text)
+            raise _misfit("text", "valid Unicode text, without lone surrogates", self.text)
         if not self.name.isprintable():
             raise _misfit("name", "one line without control characters", self.name)
         if not isinstance(self.starred, bool):
@@ -55,7 +56,7 @@ class Note:
 
     @classmethod
     def from_json(cls, value: Any) -> "Note":
-        """Returns the note that `to_json` took apart.
+        """Returns the note from the result of `to_json`.
 
         Raises: InputError for anything else.
         """
@@ -67,7 +68,7 @@ class Note:
         return cls(**{**value, "good_range": limits})
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the note as JSON has it."""
+        """Returns the note as plain data for JSON."""
         limits = None if self.good_range is None else list(self.good_range)
         return {"name": self.name, "starred": self.starred, "good_range": limits, "text": self.text}
 
@@ -89,9 +90,9 @@ def _misfit(field: str, expected: str, value: Any) -> InputError:
 
 @dataclasses.dataclass(frozen=True)
 class Notes:
-    """The notes of the directions with that digest (`directions.digest`), by their number.
+    """The notes on the directions with this digest (`directions.digest`), by direction number.
 
-    others: what the sidecar holds of other directions, {digest: notes as JSON}; it is kept.
+    others: the sidecar's notes on other directions, {digest: notes as JSON}; they are kept.
     """
 
     digest: str
@@ -99,11 +100,11 @@ class Notes:
     others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def get(self, index: int) -> Note:
-        """Returns the note of a direction; an empty one if there is none."""
+        """Returns the note on a direction, or an empty note."""
         return self.by_index.get(index, Note())
 
     def with_note(self, index: int, note: Note) -> "Notes":
-        """Returns these notes with another one for that direction; an empty one removes it."""
+        """Returns these notes with `note` for that direction; an empty note removes the entry."""
         kept = {other: old for other, old in self.by_index.items() if other != index}
         if note != Note():
             kept[index] = note
@@ -111,7 +112,7 @@ class Notes:
 
 
 def sidecar_path(directions_path: str | os.PathLike[str]) -> pathlib.Path:
-    """Returns where the notes of a directions file lie.
+    """Returns the path of the notes on a directions file.
 
     >>> sidecar_path("runs/demo/directions.safetensors").name
     'directions.notes.json'
@@ -120,7 +121,7 @@ def sidecar_path(directions_path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def notes_to_json(notes: Notes) -> dict[str, Any]:
-    """Returns what the sidecar holds."""
+    """Returns the sidecar's content as plain data for JSON."""
     own = {str(index): note.to_json() for index, note in notes.by_index.items()}
     return {
         "format": FORMAT,
@@ -130,9 +131,9 @@ def notes_to_json(notes: Notes) -> dict[str, Any]:
 
 
 def notes_from_json(data: Any, *, digest: str, count: int) -> Notes:
-    """Returns the notes of `count` directions from what a sidecar holds.
+    """Returns the notes on `count` directions from the content of a sidecar.
 
-    Raises: InputError saying what is wrong.
+    Raises: InputError that names the fault.
     """
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise InputError(f"notes: expected a table of format {FORMAT}; got none")
@@ -158,10 +159,10 @@ def notes_from_json(data: Any, *, digest: str, count: int) -> Notes:
 
 
 def read_notes(directions_path: str | os.PathLike[str], *, digest: str, count: int) -> Notes:
-    """Returns the notes beside a file of `count` directions; empty ones where there are none.
+    """Returns the notes beside a file of `count` directions; empty notes without a sidecar.
 
     digest: of the directions (`directions.digest`).
-    Raises: InputError naming the sidecar if it is damaged.
+    Raises: InputError that names the sidecar if it is damaged.
     """
     path = sidecar_path(directions_path)
     if not os.path.lexists(path):
@@ -173,7 +174,7 @@ def read_notes(directions_path: str | os.PathLike[str], *, digest: str, count: i
         raise InputError(f"{path}: {error}; mend the file, or move it away") from error
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{path}: expected the notes of {directions_path} as JSON; got "
+            f"{path}: expected the notes on {directions_path} as JSON; got "
             f"{faults.in_words(error)}; mend the file, or move it away"
         ) from error
 

@@ -1,7 +1,7 @@
-"""Slash paths into a parameter tree: get, replace, add at a path, compare, digest.
+"""Parameter trees addressed by slash paths: get, replace, add, compare, digest.
 
-A parameter tree is a nested mapping of strings whose leaves are arrays, as Flax makes it; a path
-joins the keys with slashes, e.g. "conv1/kernel". Nothing here changes a tree in place.
+A parameter tree is a nested mapping with strings as keys and arrays as leaves, as Flax makes it. A
+path joins the keys with slashes, e.g. "conv1/kernel". No function changes a tree in place.
 """
 
 import hashlib
@@ -56,7 +56,7 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 def get(params: Params, path: str) -> Array:
     """Returns the leaf at `path`.
 
-    Raises: ValueError if there is none; the message lists the paths.
+    Raises: ValueError for an unknown path; the message lists the paths.
     """
     flat = flatten(params)
     if path not in flat:
@@ -65,9 +65,9 @@ def get(params: Params, path: str) -> Array:
 
 
 def replace(params: Params, path: str, leaf: Array) -> dict[str, Any]:
-    """Returns the tree with another leaf at `path`; all other leaves are the same objects.
+    """Returns the tree with `leaf` at `path`; all other leaves are the same objects.
 
-    Raises: ValueError if the path is unknown or the shapes differ (both are named).
+    Raises: ValueError if the path is unknown or the shapes differ; the message names both shapes.
     """
     _get_like(params, path, leaf)
     return unflatten(flatten(params) | {path: leaf})
@@ -82,7 +82,7 @@ def add(params: Params, path: str, delta: Array) -> dict[str, Any]:
 
 
 def _get_like(params: Params, path: str, array: Array) -> Array:
-    """Returns the leaf at `path` if it has the shape of `array`: nothing is broadcast."""
+    """Returns the leaf at `path`, which must have the shape of `array`: nothing is broadcast."""
     leaf = get(params, path)
     if jnp.shape(array) != jnp.shape(leaf):
         raise ValueError(f"params: {path!r} has shape {jnp.shape(leaf)}; got {jnp.shape(array)}")
@@ -90,7 +90,7 @@ def _get_like(params: Params, path: str, array: Array) -> Array:
 
 
 def digest(params: Params) -> str:
-    """Returns the SHA-256 (hex) of paths, dtypes, shapes and bytes: equal trees, equal digests."""
+    """Returns the SHA-256 (hex) of all paths, dtypes, shapes and bytes of the tree."""
     state = hashlib.sha256()
     for path, leaf in flatten(params).items():
         array = np.asarray(leaf)
@@ -107,7 +107,7 @@ def non_finite_paths(params: Params) -> list[str]:
 def describe_differences(expected: Params, got: Params) -> list[str]:
     """Returns a line for each path that is missing, unexpected or of another shape.
 
-    Leaves need a shape only, so `expected` may hold `jax.ShapeDtypeStruct`s.
+    Leaves only need a shape, so `expected` may hold `jax.ShapeDtypeStruct`s.
     """
     left, right = flatten(expected), flatten(got)
     lines = [f"missing {path} {tuple(left[path].shape)}" for path in left if path not in right]

@@ -1,7 +1,7 @@
-"""How far a run has come: bars for people, metrics for TensorBoard and for other programs.
+"""Progress of a run: bars in a terminal, metrics for TensorBoard and other programs.
 
-Only the main process of a run reports. Without a terminal there are no bars: a stage writes a line
-when it starts and one when it ends, so logs of batch jobs stay short.
+Only the main process of a run reports. Without a terminal there are no bars: each stage prints one
+line at its start and one at its end, so logs of batch jobs stay short.
 """
 
 import contextlib
@@ -31,10 +31,10 @@ _RESERVED = ("step", "non_finite")
 
 
 class Progress:
-    """One stage of a run: rate, time left and the latest numbers, in a `with` block.
+    """One stage of a run, as a `with` block: shows rate, time left and the latest numbers.
 
     label: the stage, e.g. "Lanczos". unit: what is counted, in the plural, e.g. "products".
-    done: what an earlier run already did.
+    done: the count that an earlier run reached.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Progress:
         return self
 
     def advance(self, count: int = 1, **fields: float) -> None:
-        """Counts what was done; the fields, e.g. residual=1e-3, are shown until the next call."""
+        """Adds `count`; the fields, e.g. residual=1e-3, are shown until the next call."""
         self._done += count
         self._fields = {name: f"{float(value):.3g}" for name, value in fields.items()}
         if self._bar is not None:
@@ -89,10 +89,11 @@ class Progress:
             seconds = time.perf_counter() - self._began
             count = self._done - self._start
             rate = f" ({count / max(seconds, 1e-9):.3g} per second)" if count else ""
-            told = "".join(f", {name} {value}" for name, value in self._fields.items())
+            fields = "".join(f", {name} {value}" for name, value in self._fields.items())
             verb = "done" if kind is None else "stopped"
             self._print(
-                f"{verb}: {self._done} of {self._total} {self._unit} in {seconds:.1f} s{rate}{told}"
+                f"{verb}: {self._done} of {self._total} {self._unit} in {seconds:.1f} s{rate}"
+                f"{fields}"
             )
 
     def _print(self, text: str) -> None:
@@ -100,16 +101,18 @@ class Progress:
 
 
 def encode_metrics(step: int, values: Mapping[str, Any]) -> str:
-    """Returns one line of JSON. None and non-finite numbers become null; the latter are also named.
+    """Returns one line of JSON; None and non-finite numbers become null.
+
+    Non-finite numbers are also listed under "non_finite".
 
     >>> encode_metrics(3, {"residual": 0.5, "loss": math.nan})
     '{"step": 3, "residual": 0.5, "loss": null, "non_finite": {"loss": "nan"}}'
 
-    Raises: ValueError if a name is one of the line's own.
+    Raises: ValueError if a name is reserved.
     """
     clashes = [name for name in values if name in _RESERVED]
     if clashes:
-        raise ValueError(f"metrics: the names {_RESERVED} are taken; got {clashes}")
+        raise ValueError(f"metrics: the names {_RESERVED} are reserved; got {clashes}")
     row: dict[str, Any] = {"step": step}
     non_finite: dict[str, str] = {}
     for name, value in values.items():
@@ -124,7 +127,7 @@ def encode_metrics(step: int, values: Mapping[str, Any]) -> str:
 
 
 def read_metrics(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
-    """Yields the lines of a metrics file; a last line that was cut off is passed over.
+    """Yields the lines of a metrics file as tables; skips a last line that was cut off.
 
     Raises: InputError if another line is damaged.
     """
@@ -144,7 +147,7 @@ def read_metrics(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _told(path: pathlib.Path) -> Iterator[None]:
+def _explaining_errors(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -154,10 +157,10 @@ def _told(path: pathlib.Path) -> Iterator[None]:
 
 
 class _EventFile:
-    """A file of TensorBoard's events, each of which the system has before `write` returns.
+    """A file of TensorBoard's events; `write` hands each event to the system before it returns.
 
-    tensorboardX writes from a thread, so that a killed run loses events older than what it resumes
-    from. purge_step: TensorBoard passes over events of that step and later in files before this.
+    tensorboardX writes from a thread, so a killed run loses events from before the step at which it
+    resumes. purge_step: TensorBoard ignores events of this step and later ones in earlier files.
     """
 
     def __init__(self, folder: pathlib.Path, *, purge_step: int) -> None:
@@ -176,7 +179,7 @@ class _EventFile:
         data = event.SerializeToString()
         size = struct.pack("<Q", len(data))
         sums = (struct.pack("<I", masked_crc32c(part)) for part in (size, data))
-        with _told(self._path):
+        with _explaining_errors(self._path):
             self._file.write(b"".join((size, next(sums), data, next(sums))))
 
     def close(self) -> None:
@@ -184,10 +187,10 @@ class _EventFile:
 
 
 class MetricWriter:
-    """Writes numbers by step to `metrics.jsonl` and to TensorBoard files beside it.
+    """Writes the numbers of each step to `metrics.jsonl` and to TensorBoard files beside it.
 
-    first_step: the first step this run will write. Lines of an earlier run before it are kept;
-    later ones, which this run repeats, are dropped; 0 starts anew.
+    first_step: the first step that this run writes. An earlier run's lines before this step are
+    kept; its later lines are dropped, because this run repeats them. 0 starts an empty file.
     Raises: InputError if the folder cannot be written to, or the kept lines are damaged.
     """
 
@@ -203,13 +206,13 @@ class MetricWriter:
         self._events = _EventFile(path.parent, purge_step=first_step)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Writes the values of a step; the system has them before this returns.
+        """Writes the values of a step, and hands them to the system before it returns.
 
-        values: numbers by name; None for what is not known. TensorBoard gets the finite ones.
+        values: numbers by name; None for an unknown value. TensorBoard gets the finite ones.
         Raises: ValueError as `encode_metrics`; InputError if the disk is full.
         """
         line = encode_metrics(step, values)
-        with _told(self._path):
+        with _explaining_errors(self._path):
             self._lines.write(line + "\n")
             self._lines.flush()
         for name, value in json.loads(line).items():
@@ -230,7 +233,7 @@ class MetricWriter:
 
 
 class NullMetricWriter:
-    """Writes nothing: for every process but the main one."""
+    """Writes nothing: for all processes but the main one."""
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Does nothing."""

@@ -1,7 +1,7 @@
-"""The spectrum-based method whole: from a generator and a layer to directions.
+"""The spectrum-based method, from a generator and a layer to directions.
 
-`find_directions` is the way in from Python; the task of the same name adds progress, saved state
-and pictures to the same parts.
+`find_directions` is the entry point from Python. The task `hessian` is made of the same parts, and
+adds progress, saved state and pictures.
 """
 
 import json
@@ -37,10 +37,10 @@ def find_directions(
 ) -> Directions:
     """Returns the `count` leading eigenvectors of the Hessian of E_z d(G_θ(z), G_{θ+ξ}(z)).
 
-    layers: names of the edited weights. z: the latents of the mean. tolerance: of every pair's
-    residual ‖Hξ − λξ‖/λ. The shift scales are zero: nothing was rendered yet.
+    layers: names of the edited weights. z: the latents to average over. tolerance: the largest
+    residual ‖Hξ − λξ‖/λ of a pair. The shift scales are zero, because no image is rendered.
     Raises: InputError for an unknown layer, more directions than weights, or weights that do not
-      matter to the images.
+      change the images.
     """
     found = generator.find_layers(layers)
     require_count(count, found)
@@ -78,7 +78,7 @@ def find_directions(
 
 
 def require_count(count: int, layers: Sequence[EditableLayer]) -> None:
-    """Refuses to look for more pairs than there are weights.
+    """Checks that there are at least as many weights as wanted pairs.
 
     Raises: InputError.
     """
@@ -91,9 +91,9 @@ def require_count(count: int, layers: Sequence[EditableLayer]) -> None:
 
 
 def require_usable(spectrum: hessian.Spectrum, objective: products.Objective) -> None:
-    """Refuses a spectrum that is not finite, or zero because the weights do not matter.
+    """Checks that the spectrum is finite and not zero.
 
-    Raises: InputError; where all products are zero `NoEffectError`.
+    Raises: InputError for NaN or infinity; `NoEffectError` if all products are zero.
     """
     names = describe_layers(objective.layers)
     if not np.isfinite(spectrum.eigenvalues).all():
@@ -110,12 +110,12 @@ def require_usable(spectrum: hessian.Spectrum, objective: products.Objective) ->
 
 
 def describe_layers(layers: Sequence[EditableLayer]) -> str:
-    """Returns the paths of the layers, with commas."""
+    """Returns the paths of the layers, separated by commas."""
     return ", ".join(layer.path for layer in layers)
 
 
 def default_max_vectors(count: int, block_size: int) -> int:
-    """Returns how many full-length vectors to hold: 2.75 for each pair, at least 160."""
+    """Returns how many full-length vectors to keep in memory: 2.75 per pair, at least 160."""
     return max(160, 11 * count // 4, linalg.smallest_max_vectors(count, block_size))
 
 
@@ -125,7 +125,7 @@ def as_directions(
     reduced: reduction.Reduction,
     provenance: Mapping[str, str],
 ) -> Directions:
-    """Returns the eigenvectors as directions of the whole layers, signs fixed there."""
+    """Returns the eigenvectors as directions of the whole layers, with fixed signs."""
     vectors = linalg.fix_signs(reduced.expand(spectrum.vectors))
     unmeasured = np.zeros((len(vectors), 2))
     return Directions(

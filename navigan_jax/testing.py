@@ -1,4 +1,4 @@
-"""For tests alone: golden data, drawn weights, closeness, 64-bit numbers, counted traces."""
+"""Helpers for tests only: golden data, random weights, closeness, 64-bit mode, trace counts."""
 
 import contextlib
 import dataclasses
@@ -40,7 +40,7 @@ def _read_index(folder: pathlib.Path) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class GoldenCase:
-    """A case of the golden data: its entry of the index and its files by their role."""
+    """A case of the golden data: its entry in the index, and its files by role."""
 
     name: str
     folder: pathlib.Path
@@ -49,8 +49,8 @@ class GoldenCase:
     def path(self, role: str) -> pathlib.Path:
         """Returns the path of a file, e.g. of the role "data".
 
-        Raises: FileNotFoundError if it is missing; ValueError if its bytes are not the ones that
-            the index lists.
+        Raises: FileNotFoundError if it is missing; ValueError if its SHA-256 differs from the
+            index.
         """
         path = self.folder / self.info["files"][role]
         if not path.is_file():
@@ -72,9 +72,9 @@ class GoldenCase:
 
 
 def golden_case(name: str) -> GoldenCase:
-    """Returns a case of the golden data of this run.
+    """Returns the case of that name.
 
-    Raises: FileNotFoundError if there is no index; ValueError if it lacks the case.
+    Raises: FileNotFoundError if there is no index; ValueError if the index lacks the case.
     """
     folder = _golden_dir()
     cases = _read_index(folder)["cases"]
@@ -84,9 +84,9 @@ def golden_case(name: str) -> GoldenCase:
 
 
 def golden_names(source: str) -> list[str]:
-    """Returns the cases that were made by a program, in the order of the index.
+    """Returns the names of the cases made by a program, in the order of the index.
 
-    source: begins "repository: classes" of the case, e.g. "rosinality/stylegan2-pytorch".
+    source: how "repository: classes" of the case begins, e.g. "rosinality/stylegan2-pytorch".
     Raises: ValueError if there is none.
     """
     folder = _golden_dir()
@@ -106,11 +106,11 @@ def golden_fill_start(fill: str) -> int:
 def fill_state_dict(
     names_and_shapes: Mapping[str, Sequence[int]], start: int
 ) -> dict[str, np.ndarray]:
-    """Returns float32 weights drawn by name: the rule by which the golden networks were filled.
+    """Returns random float32 weights by the rule that filled the golden networks.
 
-    Each tensor has a generator seeded by the CRC-32 of its name, begun at `start`: He's deviation
-    for kernels, 0.1 around 0 for biases and running means, 0.1 around 1 for scales, 0.5 to 1.5 for
-    running variances, 0 for counters.
+    Each tensor has its own random generator, seeded by the CRC-32 of its name with the start value
+    `start`. Kernels have He's standard deviation; biases and running means 0.1 around 0; scales 0.1
+    around 1. Running variances lie between 0.5 and 1.5, and counters are 0.
     """
     return {name: _fill(name, tuple(shape), start) for name, shape in names_and_shapes.items()}
 
@@ -131,7 +131,7 @@ def _fill(name: str, shape: tuple[int, ...], start: int) -> np.ndarray:
 
 
 def random_lpips(net: str, seed: int, *, linear: bool = True, version: str = "0.1") -> lpips.LPIPS:
-    """Returns LPIPS with drawn weights: He's deviation for kernels, linear weights in [0, 1]."""
+    """Returns LPIPS with random weights: He's deviation for kernels, linear weights in [0, 1]."""
     random = np.random.RandomState(seed)
 
     def draw(path: tuple[Any, ...], shape: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -163,10 +163,10 @@ def assert_close(
 
 @contextlib.contextmanager
 def x64(*, optimised: bool = False) -> Iterator[None]:
-    """Returns a context in which JAX computes with 64-bit numbers.
+    """Returns a context manager in which JAX computes with 64-bit numbers.
 
-    optimised: whether what is compiled there is to run fast, even where the tests are told to
-    compile fast; convolutions of 64 bits are plain loops, which then take ten times as long.
+    optimised: whether programs are optimised even if the tests compile without optimisations;
+    convolutions of 64 bits are plain loops, which otherwise take ten times as long.
     """
     compiles_fast = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", compiles_fast and not optimised)
@@ -214,12 +214,12 @@ TINY_CONFIGS: Mapping[str, Mapping[str, Any]] = {
 
 
 def tiny_generators() -> dict[str, Generator]:
-    """Returns a small generator of each architecture by its name; all axes have unlike sizes."""
+    """Returns {architecture: a small generator}; all axes have different sizes."""
     return {name: make_generator(name, config) for name, config in TINY_CONFIGS.items()}
 
 
 def draw_params(generator: Generator, seed: int) -> Params:
-    """Returns parameters with no leaf at a special value such as 0 or 1, and positive variances."""
+    """Returns random parameters: no special values such as 0 or 1, and positive variances."""
     shapes = jax.eval_shape(generator.init, jax.random.key(0))
     random = np.random.RandomState(seed)
 

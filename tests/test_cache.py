@@ -1,4 +1,4 @@
-"""Compiled programs are kept, bounded, for one user alone; no fault of the cache ends a run."""
+"""Compiled programs are cached within a limit, for one user; no fault of the cache ends a run."""
 
 import os
 import pathlib
@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 @pytest.fixture(name="folder")
 def _folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
-    """The cache folder, with JAX as a process finds it that has compiled nothing yet."""
+    """The cache folder, and JAX in the state of a process that has compiled nothing."""
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: jax.config.values[name] for name in names}
     monkeypatch.setenv("NAVIGAN_CACHE", str(tmp_path / "cache"))
@@ -56,7 +56,7 @@ def _is_off() -> bool:
 
 
 def test_bits_are_the_same_compiled_and_kept(folder: pathlib.Path) -> None:
-    """Without a cache, when a program is written, and when it is read; others may not read it."""
+    """Without a cache, on writing and on reading a program; other users may not read it."""
     alone = _compute()
     assert not folder.exists()
     cache.keep_programs()
@@ -81,7 +81,7 @@ def test_bits_are_the_same_compiled_and_kept(folder: pathlib.Path) -> None:
 def test_damaged_program_is_compiled_and_written_anew(
     folder: pathlib.Path, damage: Callable[[pathlib.Path], None]
 ) -> None:
-    """Without a word, though warnings are errors here."""
+    """Without a message, although warnings are errors here."""
     cache.keep_programs()
     result = _compute()
     (entry,) = _entries(folder)
@@ -94,7 +94,7 @@ def test_damaged_program_is_compiled_and_written_anew(
 
 
 def test_folder_that_can_not_be_written_ends_no_run(folder: pathlib.Path) -> None:
-    """As one that is removed, or has a file in its place."""
+    """Such as a folder that is removed, or whose path is a file."""
     cache.keep_programs()
     result = _compute()
     (entry,) = _entries(folder)
@@ -135,7 +135,7 @@ def _make_link(folder: pathlib.Path) -> None:
 def test_folder_that_is_not_ours_alone_is_not_used(
     folder: pathlib.Path, make: Callable[[pathlib.Path], None]
 ) -> None:
-    """Whoever writes to it could have a program of theirs run here."""
+    """Anybody who can write to it could run their own program here."""
     make(folder)
     cache.keep_programs()
     assert _is_off()
@@ -164,7 +164,7 @@ def test_no_home_turns_it_off_and_is_told_where_a_folder_is_needed(
 
 
 def test_those_used_longest_ago_are_removed_beyond_the_limit(tmp_path: pathlib.Path) -> None:
-    """In all folders together; a file counts as used when it is read, too."""
+    """In all folders together; reading a file counts as use."""
     for number, (name, written, read) in enumerate(
         [("old/a", 100, 100), ("old/b", 200, 900), ("new/c", 300, 300), ("new/d", 400, 400)]
     ):
@@ -179,7 +179,7 @@ def test_those_used_longest_ago_are_removed_beyond_the_limit(tmp_path: pathlib.P
 
 
 def test_processes_share_a_folder_that_others_damage(folder: pathlib.Path) -> None:
-    """Two at once, while its files are cut and removed all the time: both get the same bits."""
+    """Two processes get the same bits while their files are truncated and removed all the time."""
     code = (
         "import tests.test_cache as t, navigan_jax.cache as c; c.keep_programs();"
         "print({t._compute() for _ in range(8)})"

@@ -1,4 +1,4 @@
-"""What is seen of an image: all of its colour and alpha, and no colour where it is transparent."""
+"""Images with alpha: comparisons see colour and alpha, but no colour of transparent pixels."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from navigan_jax.errors import InputError
 
 
 def draw(count, seed=0):
-    """Images whose alpha reaches beyond both of its ends, as that of some networks does."""
+    """Images with alpha beyond both ends of [-1, 1], as some networks make it."""
     images = np.random.RandomState(seed).uniform(-1, 1, (2, 5, 7, count))
     images[..., -1] *= 1.3
     return images.astype(np.float32)
@@ -30,7 +30,7 @@ def test_opaque_images_stay_as_they_are(count):
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_alpha_mixes_colour_and_background(count):
-    """−1 shows the background, 1 the colour, 0 half of each; beyond is as at the nearer end."""
+    """Alpha -1 shows the background, 1 the colour, 0 half of each; values beyond are clipped."""
     images = np.full((5, 1, count), 0.4, np.float32)
     images[:, 0, -1] = [-1.7, -1, 0, 1, 1.7]
     seen = channels.over(images, -0.2)
@@ -40,7 +40,7 @@ def test_alpha_mixes_colour_and_background(count):
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_black_and_white_tell_what_is_seen_over_anything(count):
-    """Over any grey it is between the two; both tell colour and alpha apart, and nothing more."""
+    """Every grey background gives a mix of the two; they determine only what is visible."""
     images = draw(count)
     both = channels.over_black_and_white(images)
     black, white = np.split(both, 2, axis=-1)
@@ -80,5 +80,5 @@ def test_arrays_of_jax_give_the_same_and_keep_their_type():
 
 @pytest.mark.parametrize("count", [0, 5, 7])
 def test_images_without_a_picture_are_refused(count):
-    with pytest.raises(InputError, match=rf"net: .* 4 \(RGB and alpha\) channels; got {count}: n"):
+    with pytest.raises(InputError, match=rf"net: .* 4 \(RGB and alpha\) channels; got {count}, w"):
         channels.require_known(count, "net")

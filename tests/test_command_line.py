@@ -18,7 +18,7 @@ def config() -> Config:
 
 
 def test_order_does_not_matter(config: Config) -> None:
-    """All 24 orders of four flags, two of them in two words."""
+    """All 24 orders of four flags, two of them with the value as a separate word."""
     flags = (["--config", "a b.py"], ["--config.seed=1"], ["--workdir", "-w"], ["--noconfig.show"])
     for order in itertools.permutations(flags):
         words = [word for flag in order for word in flag]
@@ -54,7 +54,7 @@ def test_each_form_becomes_one_word_and_the_last_counts(
 
 
 def test_the_last_config_counts() -> None:
-    """As of all flags; what follows -- is no flag, and a key is no file."""
+    """As for all flags; words after -- are not flags, and an override is not a file."""
     find = command_line.find_config
     assert find(["--config=a", "-config", "b", "--config.seed=1"]) == "b"
     assert find(["--config=a", "--", "--config=b"]) == "a"

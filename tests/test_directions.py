@@ -1,4 +1,4 @@
-"""Files of directions: bits come back, and what is damaged or belongs elsewhere is refused."""
+"""Files of directions: reading returns the same bits, and refuses damaged or foreign files."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ COUNT = 3
 
 
 def make():
-    """Directions in two layers, whose order is not that of the alphabet."""
+    """Directions in two layers that are not in alphabetical order."""
     random = np.random.RandomState(0)
     joint, _ = np.linalg.qr(random.standard_normal((30, COUNT)))
     joint = joint.T.astype(np.float32)
@@ -53,14 +53,14 @@ def written(tmp_path):
 
 
 def rewrite(path, *, metadata=None, arrays=None, without=()):
-    """Changes the file, whatever its parts claim of each other."""
+    """Changes parts of the file without making them consistent."""
     old_arrays, old_metadata = checkpoints.read_arrays(path)
     new = {k: v for k, v in (old_arrays | (arrays or {})).items() if k not in without}
     checkpoints.write_arrays(path, new, old_metadata | (metadata or {}))
 
 
 def test_read_returns_what_was_written(written):
-    """Bit by bit, with the types, the order of the layers and all of the provenance."""
+    """Bit by bit, with dtypes, the order of the layers and the whole provenance."""
     got, expected = read_directions(written, digest=DIGEST), make()
     assert got.layers == expected.layers == ("conv2/kernel", "conv1/kernel")
     assert got.provenance == PROVENANCE
@@ -75,7 +75,7 @@ def test_read_returns_what_was_written(written):
 
 
 def test_directions_of_other_weights_are_refused(written):
-    """Both digests are named; None takes the directions for any weights."""
+    """The message names both digests; digest=None accepts any weights."""
     with pytest.raises(InputError, match=f"weights {OTHER}; got directions of {DIGEST}; .*=None"):
         read_directions(written, digest=OTHER)
     assert len(read_directions(written, digest=None)) == COUNT
@@ -83,7 +83,7 @@ def test_directions_of_other_weights_are_refused(written):
 
 @pytest.mark.parametrize("index", range(COUNT))
 def test_edit_is_one_direction_of_unit_norm(index):
-    """Over its layers together; shaped like the weights; a pytree whose leaves are the arrays."""
+    """Over all its layers together; shaped like the weights; a pytree of arrays."""
     directions = make()
     edit = directions.edit(index)
     assert tuple(edit.deltas) == directions.layers
@@ -96,14 +96,14 @@ def test_edit_is_one_direction_of_unit_norm(index):
 
 @pytest.mark.parametrize("index", [-1, COUNT, COUNT + 1])
 def test_unknown_direction_is_told(index):
-    """The numbers that there are come with it."""
+    """The message gives the valid numbers."""
     with pytest.raises(InputError, match=f"direction: expected a number from 0 to 2; got {index}"):
         make().edit(index)
 
 
 @pytest.mark.parametrize("tenth", range(10))
 def test_truncated_file_is_refused(written, tenth):
-    """Wherever it ends."""
+    """Wherever the file ends."""
     data = written.read_bytes()
     written.write_bytes(data[: (len(data) - 1) * (tenth + 1) // 10])
     with pytest.raises(InputError, match=r"directions\.safetensors: expected a whole safetensors"):
@@ -212,7 +212,7 @@ def test_truncated_file_is_refused(written, tenth):
     ],
 )
 def test_damaged_file_is_refused(written, change, message):
-    """By its name and what is missing, of another size or no number."""
+    """The message names the file, and what is missing, of a wrong shape or not a finite number."""
     rewrite(written, **change)
     with pytest.raises(InputError, match=message) as caught:
         read_directions(written, digest=DIGEST)
@@ -221,7 +221,7 @@ def test_damaged_file_is_refused(written, change, message):
 
 @pytest.mark.parametrize("key", ["architecture", "digest", "method", "metric", "config"])
 def test_directions_of_unknown_origin_are_not_written(tmp_path, key):
-    """Without any of its parts a file could not be judged later."""
+    """Every part of the provenance is required."""
     provenance = {k: v for k, v in PROVENANCE.items() if k != key}
     path = tmp_path / "directions.safetensors"
     with pytest.raises(ValueError, match=rf"provenance lacks \['{key}'\]"):
@@ -237,7 +237,7 @@ def test_provenance_is_readable_by_others(written):
 
 
 def test_header_that_claims_more_than_the_file_holds_is_refused(written):
-    """Nothing of that size is made."""
+    """No memory of that size is allocated."""
     content = written.read_bytes()
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
@@ -249,7 +249,7 @@ def test_header_that_claims_more_than_the_file_holds_is_refused(written):
 
 
 def test_directions_that_do_not_fit_the_weights_are_refused():
-    """By the layer: of another shape, or one that is not there."""
+    """The message names the layer that has another shape or is missing."""
     directions = make()
     params = {
         "conv1": {"kernel": np.zeros((3, 3, 2, 1))},
@@ -259,9 +259,9 @@ def test_directions_that_do_not_fit_the_weights_are_refused():
     for changed, message in (
         (
             {"conv1": {"kernel": np.zeros((3, 3, 1, 2))}},
-            r"kernel of \[3, 3, 2, 1\], .* \[3, 3",
+            r"kernel of shape \[3, 3, 2, 1\], .* \[3, 3",
         ),
-        ({"conv1": {}}, "conv1/kernel of .* where the generator has nothing"),
+        ({"conv1": {}}, "conv1/kernel of .* but the generator has no such layer"),
     ):
         with pytest.raises(InputError, match=f"^a.safetensors: .*{message}"):
             require_fit("a.safetensors", directions, params | changed)

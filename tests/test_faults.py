@@ -1,4 +1,4 @@
-"""What went wrong is told in words that are not Python's."""
+"""Messages describe file errors in plain words, without Python's own text."""
 
 import errno
 import json
@@ -63,7 +63,7 @@ def _beside(path: pathlib.Path) -> pathlib.Path:
 def test_no_reader_lets_python_speak(
     tmp_path: pathlib.Path, reader: str, name: str, kind: str
 ) -> None:
-    """Whatever is in the place of a file, under whatever name: one message that names the file."""
+    """Whatever is at the path of a file: one message names it, without Python's own text."""
     if kind == "pipe" and reader in ("text", "recipe", "notes", "inspect"):
         return  # a pipe may be read: <(program)
     path = tmp_path / name
@@ -81,9 +81,9 @@ def test_no_reader_lets_python_speak(
         (OSError(errno.ENOENT, "No such file or directory"), "nothing"),
         (OSError(errno.EISDIR, "Is a directory"), "a folder"),
         (OSError(errno.EACCES, "Permission denied"), "a file that this user may not read"),
-        (OSError(errno.EIO, "?"), "a failure of the system (Input/output error)"),
-        (UnicodeDecodeError("utf-8", b"a\xff", 1, 2, "?"), "no UTF-8 text from byte 1 on"),
-        (json.JSONDecodeError("?", "{\n ?", 3), "no JSON from line 2, column 2 on"),
+        (OSError(errno.EIO, "?"), "a system error (Input/output error)"),
+        (UnicodeDecodeError("utf-8", b"a\xff", 1, 2, "?"), "invalid UTF-8 at byte 1"),
+        (json.JSONDecodeError("?", "{\n ?", 3), "invalid JSON at line 2, column 2"),
         (RecursionError("?"), "lists or tables that are nested too deeply"),
         (ValueError("of two lines\nand more"), "of two lines"),
     ],

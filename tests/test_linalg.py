@@ -1,4 +1,4 @@
-"""Block Lanczos by its defining relation, on matrices whose spectrum is prescribed."""
+"""Block Lanczos by its defining relation, on matrices with prescribed spectra."""
 
 import dataclasses
 import functools
@@ -39,7 +39,7 @@ COPIES = {"double": 2, "triple": 3, "identity": WANTED}
 
 @pytest.fixture(params=DTYPES)
 def dtype(request: pytest.FixtureRequest) -> Iterator[np.dtype]:
-    """Each number type, with 64 bits on while a test needs them."""
+    """Each dtype, with 64 bits on while a test needs them."""
     with jax.enable_x64(request.param == "float64"):
         yield np.dtype(request.param)
 
@@ -62,7 +62,7 @@ def draw_matrix(spectrum: str, dtype: np.dtype) -> np.ndarray:
 
 
 class CountedProduct:
-    """Multiplies rows by a matrix; counts the rows, and the long vectors alive meanwhile."""
+    """Multiplies rows by a matrix; counts the rows, and the full-length vectors in memory."""
 
     def __init__(self, matrix: np.ndarray) -> None:
         self._matrix = jnp.asarray(matrix)
@@ -74,7 +74,7 @@ class CountedProduct:
         return jnp.matmul(block, self._matrix, precision=jax.lax.Precision.HIGHEST)
 
     def look(self) -> None:
-        """Takes notice of how many vectors of full length there are now."""
+        """Records the number of full-length vectors now in memory."""
         alive = [array for array in jax.live_arrays() if array is not self._matrix]
         vectors = sum(array.size // ENTRIES for array in alive if array.shape[-1:] == (ENTRIES,))
         self.most_alive = max(self.most_alive, vectors)
@@ -90,7 +90,7 @@ def run(
     wanted: int = WANTED,
     state: linalg.KrylovState | None = None,
 ) -> list[linalg.KrylovState]:
-    """Returns the states after each of `steps` steps; by default with the tightest memory."""
+    """Returns the states after each of `steps` steps; by default with the least memory."""
     if state is None:
         state = linalg.start_lanczos(jax.random.key(3), ENTRIES, block_size, dtype)
     if max_vectors is None:
@@ -140,10 +140,10 @@ def test_every_state_is_a_block_krylov_decomposition(
 def test_leading_pairs_are_those_of_the_matrix(
     spectrum: str, block_size: int, dtype: np.dtype
 ) -> None:
-    """Values, and for each group of equal ones the subspace, in tight memory with restarts.
+    """Values, and the subspace of each group of equal values, in little memory with restarts.
 
-    A block sees as many copies of an eigenvalue as it has rows; without enough rows the test asks
-    for that many.
+    A block finds as many copies of an eigenvalue as it has rows; with fewer rows the test asks for
+    only that many.
     """
     matrix = draw_matrix(spectrum, dtype)
     state = run(CountedProduct(matrix), dtype, block_size=block_size, steps=150 // block_size)[-1]
@@ -166,7 +166,7 @@ def test_leading_pairs_are_those_of_the_matrix(
 
 
 def test_leading_vectors_are_the_ritz_vectors_with_fixed_signs() -> None:
-    """For counts around the number that is made at a time."""
+    """For counts around the number of vectors computed at once."""
     dtype = np.dtype("float32")
     product = CountedProduct(draw_matrix("decaying", dtype))
     state = run(product, dtype, block_size=2, steps=15, wanted=17)[-1]
@@ -178,7 +178,7 @@ def test_leading_vectors_are_the_ritz_vectors_with_fixed_signs() -> None:
 
 @pytest.mark.parametrize("spectrum", ["decaying", "cluster", "indefinite"])
 def test_reported_residual_is_the_true_one(spectrum: str, dtype: np.dtype) -> None:
-    """||H v - value v|| by products of their own, before and after restarts."""
+    """||H v - value v|| by separate products, before and after restarts."""
     matrix = draw_matrix(spectrum, dtype)
     largest = np.abs(SPECTRA[spectrum]).max()
     seen_large = False
@@ -193,7 +193,7 @@ def test_reported_residual_is_the_true_one(spectrum: str, dtype: np.dtype) -> No
 
 @pytest.mark.parametrize("block_size", [1, 2])
 def test_stopped_run_goes_on_with_the_same_bits(block_size: int) -> None:
-    """From the arrays of any state, those right before and after a restart among them."""
+    """From the arrays of any state, also those right before and after a restart."""
     dtype = np.dtype("float32")
     product = CountedProduct(draw_matrix("cluster", dtype))
     whole = run(product, dtype, block_size=block_size, steps=30)
@@ -210,7 +210,7 @@ def test_stopped_run_goes_on_with_the_same_bits(block_size: int) -> None:
     ("wanted", "block_size", "spare"), [(1, 1, 0), (5, 1, 0), (5, 2, 7), (20, 3, 0), (5, 16, 0)]
 )
 def test_no_more_vectors_are_held_than_allowed(wanted: int, block_size: int, spare: int) -> None:
-    """Of all arrays of full length that are alive, at each product and after each step."""
+    """Counts all full-length arrays in memory, at each product and after each step."""
     dtype = np.dtype("float32")
     limit = linalg.smallest_max_vectors(wanted, block_size) + spare
     product = CountedProduct(draw_matrix("decaying", dtype))
@@ -227,7 +227,7 @@ def test_no_more_vectors_are_held_than_allowed(wanted: int, block_size: int, spa
 
 
 def test_neither_restart_nor_result_holds_more_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looked at inside, where two bases are alive at once, or a basis and the result."""
+    """Counts inside, while two bases, or a basis and the result, are in memory."""
     dtype = np.dtype("float32")
     limit = linalg.smallest_max_vectors(20, 2) + 5
     product = CountedProduct(draw_matrix("decaying", dtype))
@@ -255,7 +255,7 @@ def test_neither_restart_nor_result_holds_more_vectors(monkeypatch: pytest.Monke
 
 
 def test_products_that_are_not_finite_end_the_step() -> None:
-    """The state says so, and its values are NaN; nothing loops for ever."""
+    """The state reports it, its values are NaN, and no loop runs forever."""
     start = linalg.start_lanczos(jax.random.key(3), ENTRIES, 2, jnp.float32)
     for bad in (np.nan, np.inf):
         (state,) = run(
@@ -271,7 +271,7 @@ def test_products_that_are_not_finite_end_the_step() -> None:
 
 @pytest.mark.parametrize("dependent", [0, 1, 2])
 def test_orthonormalise_is_a_factorisation(dependent: int, dtype: np.dtype) -> None:
-    """block = R Q; Q orthonormal but for the zero rows, which are the dependent ones."""
+    """block = R Q; rows of Q are orthonormal, or zero for dependent rows."""
     random = np.random.RandomState(2)
     block = random.standard_normal((5, 37))
     block *= np.array([1.0, 1e3, 1e-2, 1.0, 1.0])[:, None]
@@ -292,7 +292,7 @@ def test_orthonormalise_is_a_factorisation(dependent: int, dtype: np.dtype) -> N
 
 
 def test_orthonormalise_keeps_rows_that_are_nearly_dependent(dtype: np.dtype) -> None:
-    """A pair at an angle whose square is rounding still becomes orthonormal to rounding."""
+    """Two rows at an angle whose square is rounding become orthonormal to rounding."""
     random = np.random.RandomState(5)
     first, second = random.standard_normal((2, 41))
     angle = eps(dtype) ** 0.5
@@ -303,7 +303,7 @@ def test_orthonormalise_keeps_rows_that_are_nearly_dependent(dtype: np.dtype) ->
 
 
 def test_signs_follow_the_entry_of_largest_magnitude() -> None:
-    """It becomes positive; of two equal ones the first decides; only signs change."""
+    """It becomes positive; in a tie the first entry decides; only signs change."""
     rows = np.float32([[1, -3, 2], [-1, 2, 0], [2, 1, -2], [-2, 1, 2], [0, 0, 0]])
     expected = np.float32([[-1, 3, -2], [-1, 2, 0], [2, 1, -2], [2, -1, -2], [0, 0, 0]])
     np.testing.assert_array_equal(linalg.fix_signs(jnp.asarray(rows)), expected)
@@ -329,7 +329,7 @@ def test_power_step_is_the_paper_s_definition(dtype: np.dtype) -> None:
 
 
 def test_norm_of_the_power_iterate_tends_to_the_eigenvalue(dtype: np.dtype) -> None:
-    """Deflated against the first eigenvector, it is the second eigenvalue."""
+    """If deflated against the first eigenvector, to the second eigenvalue."""
     matrix = draw_matrix("decaying", dtype)
     found = [
         jnp.asarray(-7 * draw_rotation()[:, 0], dtype)

@@ -1,4 +1,4 @@
-"""Notes beside a directions file: kept by digest and number, equal when read, whole or absent."""
+"""Notes beside a directions file: stored by digest and number, and read back equal."""
 
 import json
 import math
@@ -14,7 +14,7 @@ SMILE = Note("smile", True, (-2.5, 4.0), "teeth show\nbeyond 4")
 
 
 def test_notes_come_back_equal(tmp_path):
-    """Names, stars, ranges and texts; directions without a note have an empty one."""
+    """Names, stars, ranges and texts; directions without a note have an empty note."""
     path = tmp_path / "directions.safetensors"
     notes = Notes("a1").with_note(3, SMILE).with_note(0, Note(starred=True))
     assert write_notes(path, notes) == sidecar_path(path) == tmp_path / "directions.notes.json"
@@ -25,7 +25,7 @@ def test_notes_come_back_equal(tmp_path):
 
 
 def test_notes_of_other_directions_are_kept_but_not_shown(tmp_path):
-    """The file of a run that is done anew holds other directions; both keep their own notes."""
+    """A repeated run writes other directions to the file; both keep their own notes."""
     path = tmp_path / "directions.safetensors"
     write_notes(path, Notes("a1").with_note(3, SMILE))
     fresh = read_notes(path, digest="b2", count=2)
@@ -65,8 +65,8 @@ def test_wrong_note_is_one_message(values, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{", r"expected the notes of .*directions.safetensors as JSON; got .*; mend the file"),
-        (b"\xff", "as JSON; got no UTF-8 text from byte 0 on; mend"),
+        (b"{", r"expected the notes on .*directions.safetensors as JSON; got .*; mend the file"),
+        (b"\xff", "as JSON; got invalid UTF-8 at byte 0; mend"),
         (b"[]", "notes: expected a table of format navigan_jax.notes"),
         (b'{"format": "navigan_jax.notes", "version": 2}', "notes: expected version 1 .* got ver"),
         ({"9": {"name": "a"}}, "notes: expected numbers of directions, 0 to 3; got '9'"),
@@ -76,7 +76,7 @@ def test_wrong_note_is_one_message(values, message):
     ],
 )
 def test_broken_sidecar_is_one_message(content, message, tmp_path):
-    """It names the file, and the file stays as it is."""
+    """The message names the file, and the file does not change."""
     path = tmp_path / "directions.safetensors"
     if not isinstance(content, bytes):
         data = {"format": "navigan_jax.notes", "version": 1, "directions": {"a1": content}}

@@ -1,4 +1,4 @@
-"""Paths into a parameter tree: nothing changes but what is named, and equal means equal digest."""
+"""Parameter trees: only the named leaf changes, and equal trees have equal digests."""
 
 import copy
 import hashlib
@@ -27,7 +27,7 @@ def tree():
 
 
 def test_flatten_and_unflatten_are_inverse(tree):
-    """Paths come in order, leaves are the same objects, and other mappings are trees as well."""
+    """Paths are sorted, leaves are the same objects, and any mapping is a tree."""
     flat = params_lib.flatten(tree)
     assert list(flat) == PATHS
     assert flat["norm/stats/mean"] is tree["norm"]["stats"]["mean"]
@@ -39,14 +39,14 @@ def test_flatten_and_unflatten_are_inverse(tree):
 
 @pytest.mark.parametrize("paths", [("a/b", "a"), ("a", "a/b"), ("a", "a/b/c"), ("a/b/c", "a/b")])
 def test_a_path_is_no_leaf_and_branch_at_once(paths):
-    """Such a file is damaged, whatever comes first."""
+    """In either order; such a file is damaged."""
     with pytest.raises(InputError, match=r"a leaf or a branch; got '.*' as both; .* convert it"):
         params_lib.unflatten(dict.fromkeys(paths, np.zeros(1)))
 
 
 @pytest.mark.parametrize("path", ["conv2/kernel", "conv1", "norm/stats", "conv1/kernel/x", ""])
 def test_unknown_path_is_told_with_the_known_ones(tree, path):
-    """A branch is no leaf."""
+    """A branch is not a leaf."""
     for use in (
         lambda: params_lib.get(tree, path),
         lambda: params_lib.replace(tree, path, np.zeros(())),
@@ -58,7 +58,7 @@ def test_unknown_path_is_told_with_the_known_ones(tree, path):
 
 @pytest.mark.parametrize("path", PATHS)
 def test_replace_and_add_change_one_leaf(tree, path):
-    """All others are the same objects, and the argument stays as it was."""
+    """All other leaves are the same objects, and the argument does not change."""
     before = copy.deepcopy(jax.tree.map(np.asarray, tree))
     leaf = params_lib.get(tree, path)
     replaced = params_lib.replace(tree, path, -leaf)
@@ -74,7 +74,7 @@ def test_replace_and_add_change_one_leaf(tree, path):
 
 @pytest.mark.parametrize("shape", [(3, 2), (3,), (1, 3), (), (2, 3, 1)])
 def test_nothing_is_broadcast(tree, shape):
-    """A leaf of another shape is refused, also if NumPy would stretch it; both are named."""
+    """A leaf of another shape is refused, even if NumPy would broadcast it; both are named."""
     for change in (params_lib.replace, params_lib.add):
         with pytest.raises(
             ValueError, match=r"'conv1/kernel' has shape \(2, 3\); got \("
@@ -95,7 +95,7 @@ def test_add_is_differentiable(tree):
 
 
 def test_digest_is_that_of_paths_types_shapes_and_bytes():
-    """Files keep it, so its rule may not change."""
+    """Files store the digest, so its rule may not change."""
     mean = np.array([1.0, -2.0], "<f4")
     text = b"norm/mean\0<f4\0(2,)\0" + mean.tobytes() + b"top\0<i8\0()\0" + bytes([7] + 7 * [0])
     tree = {"top": np.array(7, "<i8"), "norm": {"mean": mean}}
@@ -103,7 +103,7 @@ def test_digest_is_that_of_paths_types_shapes_and_bytes():
 
 
 def test_digest_depends_on_nothing_else(tree):
-    """Neither order nor memory layout nor who holds the arrays."""
+    """Not on order, memory layout or the library of the arrays."""
     other = {key: tree[key] for key in reversed(tree)}
     other["conv1"] = {"kernel": jnp.asarray(np.asfortranarray(tree["conv1"]["kernel"]))}
     other["conv10"] = {"kernel": np.asfortranarray(tree["conv10"]["kernel"])}
@@ -123,7 +123,7 @@ def test_digest_depends_on_nothing_else(tree):
     ],
 )
 def test_digest_sees_every_change(tree, path, change):
-    """The last bit, the type, the shape, a sign of zero, the order, another reading of the bits."""
+    """Last bit, dtype, shape, sign of zero, order of entries, the same bits as another dtype."""
     flat = params_lib.flatten(tree)
     digests = {
         params_lib.digest(params_lib.unflatten(flat | other))
@@ -133,7 +133,7 @@ def test_digest_sees_every_change(tree, path, change):
 
 
 def test_digest_sees_the_path(tree):
-    """The same leaf elsewhere is another tree."""
+    """The same leaf at another path is another tree."""
     moved = {("bottom" if key == "top" else key): value for key, value in tree.items()}
     assert params_lib.digest(moved) != params_lib.digest(tree)
 
@@ -141,7 +141,7 @@ def test_digest_sees_the_path(tree):
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_leaves_that_are_not_finite_are_found(tree, bad, dtype):
-    """In all float types; whole numbers are always finite."""
+    """In all float types; integers are always finite."""
     assert params_lib.non_finite_paths(tree) == []
     values = np.array([0, bad], dtype)
     tree = {**tree, "norm": {"stats": {"mean": values}}, "top": np.arange(3)}
@@ -149,7 +149,7 @@ def test_leaves_that_are_not_finite_are_found(tree, bad, dtype):
 
 
 def test_differences_are_described_by_path_and_shape(tree):
-    """Missing, unexpected and of another shape; shapes without numbers will do."""
+    """Missing, unexpected and of another shape; shapes without values are enough."""
     expected = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
     assert params_lib.describe_differences(expected, tree) == []
     got = {**tree, "extra": {"bias": np.zeros(5)}, "conv1": {"kernel": np.zeros((3, 2))}}

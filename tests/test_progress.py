@@ -1,4 +1,4 @@
-"""Bars only where somebody looks, metrics that survive a crash and never repeat a step."""
+"""Bars only in a terminal; metrics that survive a crash and never repeat a step."""
 
 import io
 import json
@@ -51,7 +51,7 @@ def test_progress_says_where_it_began_and_stopped() -> None:
 
 
 def test_progress_draws_a_bar_on_a_terminal() -> None:
-    """Its last state tells the count and the latest residual; no summary follows it."""
+    """Its last state shows the count and the latest residual; no summary follows it."""
     text = _run(Terminal())
     assert "40/40" in text and "residual=1.82e-12" in text and "products/s" in text
     assert "done:" not in text
@@ -71,7 +71,7 @@ def _boards(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def test_metrics_are_one_object_per_line(tmp_path: pathlib.Path) -> None:
-    """Each line is on the disk as soon as `write` returns; arrays of one number are numbers."""
+    """Each line is on the disk when `write` returns; arrays of one number become numbers."""
     with progress.open_metrics(tmp_path, first_step=0, is_main=True) as metrics:
         for step, residual in enumerate([np.float32(0.5), jnp.float32(0.25), 1]):
             metrics.write(step, {"residual": residual})
@@ -103,7 +103,7 @@ def test_metrics_are_valid_json_for_any_number(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("name", ["step", "non_finite"])
 def test_metrics_refuse_names_of_their_own(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"are taken; got \['{name}'\]"):
+    with pytest.raises(ValueError, match=rf"are reserved; got \['{name}'\]"):
         progress.encode_metrics(0, {name: 1.0})
 
 
@@ -111,7 +111,7 @@ def test_metrics_refuse_names_of_their_own(name: str) -> None:
     "torn", ['{"step": 3, "resi', '{"step": 3, "residual": 0.1}', "{\n", "\0\n"]
 )
 def test_metrics_drop_a_torn_last_line(tmp_path: pathlib.Path, torn: str) -> None:
-    """A line that was cut off, wherever, is gone; the rest and what follows are whole."""
+    """Wherever it was cut off; all other lines, before and after, are whole."""
     path = tmp_path / progress.METRICS_FILE
     path.write_text('{"step": 1, "residual": 0.5}\n{"step": 2, "residual": 0.25}\n' + torn)
     with progress.open_metrics(tmp_path, first_step=3, is_main=True) as metrics:
@@ -121,7 +121,7 @@ def test_metrics_drop_a_torn_last_line(tmp_path: pathlib.Path, torn: str) -> Non
 
 
 def test_metrics_drop_the_steps_that_are_repeated(tmp_path: pathlib.Path) -> None:
-    """A run resumed from step 2 equals the run that was never stopped; a fresh one starts anew."""
+    """A run resumed at step 2 equals a run without a stop; a new run starts with an empty file."""
 
     def run(folder: pathlib.Path, first: int, last: int) -> None:
         with progress.open_metrics(folder, first_step=first, is_main=True) as metrics:

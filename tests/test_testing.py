@@ -10,7 +10,7 @@ from navigan_jax import testing
 
 
 def test_assert_close_measures_by_the_root_mean_square():
-    """An error of 0.1 on values of size 10 is 0.01; a tighter tolerance, a NaN, a shape fail."""
+    """An error of 0.1 on values of size 10 is 0.01; a tighter tolerance, NaN or a shape fails."""
     desired = np.array([10.0, -10.0])
     testing.assert_close(desired + np.array([0.1, 0.0]), desired, 0.0101)
     with pytest.raises(AssertionError, match=r"x: relative error 0\.01 exceeds 0\.0099"):
@@ -22,14 +22,14 @@ def test_assert_close_measures_by_the_root_mean_square():
 
 
 def test_assert_close_needs_a_scale_for_zeros():
-    """All zeros have no size of their own."""
+    """Zeros alone have no scale."""
     with pytest.raises(AssertionError, match="give the scale"):
         testing.assert_close([0.0], [0.0], 1.0)
     testing.assert_close([1e-7], [0.0], 1e-6, scale=1.0)
 
 
 def test_fill_state_dict_depends_on_name_start_and_shape_alone():
-    """Tensors can be drawn in any order and company; counters are 0, variances positive."""
+    """Tensors can be drawn in any order and selection; counters are 0, variances positive."""
     shapes = {"bn.weight": (5,), "bn.running_var": (50,), "conv.weight": (4, 3, 5, 5)}
     shapes |= {"bn.num_batches_tracked": ()}
     together = testing.fill_state_dict(shapes, 7)
@@ -45,7 +45,7 @@ def test_fill_state_dict_depends_on_name_start_and_shape_alone():
 
 
 def test_missing_golden_data_is_named(tmp_path, monkeypatch):
-    """No folder, no case and no file are failures with the name in them."""
+    """The failure names the missing folder, case or file."""
     monkeypatch.setenv("NAVIGAN_GOLDEN_DIR", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"index\.json is missing"):
         testing.golden_case("some_case")
@@ -64,7 +64,7 @@ def test_missing_golden_data_is_named(tmp_path, monkeypatch):
 
 
 def test_golden_cases_are_found_by_their_program_whatever_their_names(tmp_path, monkeypatch):
-    """None is a failure that lists what is there."""
+    """If there is none, the failure lists the known programs."""
     sources = {"b": ("x/one", "Net"), "new": ("x/one", "Net"), "c": ("x/one", "Other")}
     index = {
         "cases": {
@@ -81,7 +81,7 @@ def test_golden_cases_are_found_by_their_program_whatever_their_names(tmp_path, 
 
 
 def test_changed_golden_data_are_refused(tmp_path, monkeypatch):
-    """A file whose bytes are not the listed ones is not read."""
+    """A file whose SHA-256 differs from the index is not read."""
     np.savez(tmp_path / "a.npz", x=np.ones(3))
     index = {"cases": {"c": {"files": {"data": "a.npz"}}}, "files": {"a.npz": {"sha256": "0" * 64}}}
     (tmp_path / "index.json").write_text(json.dumps(index))
@@ -91,7 +91,7 @@ def test_changed_golden_data_are_refused(tmp_path, monkeypatch):
 
 
 def test_x64_ends_with_its_block():
-    """64-bit numbers inside, 32-bit ones after, also after an error."""
+    """64-bit numbers inside, 32-bit numbers after it, also after an error."""
     with pytest.raises(KeyError), testing.x64():
         assert jnp.ones(1, np.float64).dtype == np.float64
         raise KeyError

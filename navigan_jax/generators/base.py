@@ -1,9 +1,9 @@
 """The generator interface: a frozen value with pure functions of (params, latent).
 
-A network is a chain of stages from z to the image: first those of the mapping, if it has one,
-then those of the synthesis. A layer that can be edited belongs to the stage that reads its
-weight, so the network is cut before that stage into a prefix, which no edit there changes, and a
-suffix. Both images of a pair, all shifts and all derivatives share one prefix.
+A network is a chain of stages from z to the image: first the stages of the mapping, if there is
+one, then those of the synthesis. An editable layer belongs to the stage that reads its weight.
+Before that stage the network is cut into a prefix, which no edit of the layer changes, and a
+suffix. The original and the edited image, all shifts and all derivatives share one prefix.
 """
 
 import dataclasses
@@ -24,15 +24,15 @@ from navigan_jax.nn.layers import Change, Factors, Unfolding
 
 @dataclasses.dataclass(frozen=True)
 class EditableLayer:
-    """A weight that can be shifted.
+    """A weight that can be edited.
 
     path: in the parameter tree, e.g. "conv1/kernel".
-    shape: of that weight; resolution: side of the layer's output in pixels.
+    shape: of the weight; resolution: side of the layer's output in pixels.
     stage: the first stage that reads the weight.
-    original_name: what its authors call the layer or, ending in ".weight", the weight.
-    aliases: what others call it. number: its index in the numbering that NaviGAN has for layers.
-    unfolding: where the layer is a transposed convolution of what `Generator.prefix` returns for
-      it: the layer takes that unfolded as well, with the weight's phases in place of the weight.
+    original_name: the authors' name of the layer or, ending in ".weight", of the weight.
+    aliases: other names in use. number: the layer's index in NaviGAN's numbering.
+    unfolding: set if the layer is a transposed convolution of the result of `Generator.prefix`. The
+      layer then also takes the unfolded result, with the weight's phases instead of the weight.
     """
 
     path: str
@@ -46,7 +46,7 @@ class EditableLayer:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What a user may call this layer."""
+        """All names by which a user may choose this layer."""
         return (
             self.path,
             self.path.removesuffix("/kernel"),
@@ -61,14 +61,14 @@ class EditableLayer:
 class Generator:
     """An image generator without its parameters; hashable, so it can be static under `jit`.
 
-    z_dim: size of z ~ N(0, I). label_dim: number of classes, 0 without labels; where there are
-    labels, a latent z is followed by zeros and a one. label_names: of the classes, may be empty.
-    label: the class of all latents that are drawn; None: a random one for each. resolution: height
-    of the image in pixels, and its width too, unless `width` is another.
-    Images are NHWC, nominally in [-1, 1]. The network's method `run(carry, start, stop)` goes
-    through stages: stage 0 reads z, stage `mapping_stages` the latent, the last one returns the
-    image. Its field `by_matmul` names the submodules that are computed as matrix products; its
-    field `stride`, if it has one, the distance of the pixels that are wanted.
+    z_dim: size of z ~ N(0, I). label_dim: number of classes, 0 without labels. With labels, a
+    latent is z followed by a one-hot label. label_names: of the classes; may be empty. label: the
+    class of all sampled latents; None: a random class for each. resolution: height of the image in
+    pixels, and its width too unless `width` is set.
+    Images are NHWC, nominally in [-1, 1]. The network's method `run(carry, start, stop)` runs
+    stages: stage 0 reads z, stage `mapping_stages` reads the latent, and the last stage returns the
+    image. The network's field `by_matmul` names the submodules that are computed as matrix
+    products; its field `stride`, if it has one, is the distance between the wanted pixels.
     """
 
     architecture: str
@@ -95,7 +95,7 @@ class Generator:
         return self.network.init(key, z, 0, self.stages, method="run")["params"]
 
     def sample_latents(self, key: Key, count: int) -> Float[Array, "batch latent"]:
-        """Returns `count` draws of z ~ N(0, I), followed by `label` or a random one, if any."""
+        """Returns `count` samples of z ~ N(0, I), each followed by a one-hot label if any."""
         if not self.label_dim:
             return jax.random.normal(key, (count, self.z_dim))
         key_z, key_label = jax.random.split(key)
@@ -106,21 +106,22 @@ class Generator:
         return jnp.concatenate([z, jax.nn.one_hot(labels, self.label_dim)], axis=1)
 
     def map_latent(self, params: Params, z: Float[Array, "batch ..."]) -> Any:
-        """Returns the latent that `synthesize` takes: w_plus [batch, rows, w], or z itself where
-        there is no mapping. w_plus stays as it is.
+        """Returns the latent for `synthesize`: w_plus [batch, rows, w], or z without a mapping.
+
+        z: or w_plus, which is returned unchanged.
         """
         return self._run(params, z, self._start(z), self.mapping_stages)
 
     def synthesize(self, params: Params, latent: Any, noise_key: Key | None = None) -> Images:
         """Returns images in [-1, 1].
 
-        noise_key: for fresh noise, where the network has noise, in place of the constant one.
+        noise_key: draws fresh noise instead of the constant noise, if the network has noise.
         """
         rngs = {} if noise_key is None else {"noise": noise_key}
         return self._run(params, latent, self.mapping_stages, self.stages, rngs=rngs)
 
     def run_stage(self, params: Params, carry: Any, stage: int) -> Any:
-        """Returns what a stage makes of what it reads: what the next one reads, or the image."""
+        """Returns the output of one stage: the input of the next stage, or the image."""
         return self._run(params, carry, stage, stage + 1)
 
     def prefix(
@@ -129,17 +130,18 @@ class Generator:
         z: Float[Array, "batch ..."],
         layers: Sequence[EditableLayer],
     ) -> Any:
-        """Returns what the first of the `layers` reads; no weight of `layers` matters for it.
+        """Returns the input of the first of the `layers`; it does not depend on their weights.
 
-        z: or w_plus [batch, rows, w], which comes after the mapping.
+        z: or w_plus [batch, rows, w], which enters after the mapping.
         Raises: InputError for w_plus and a layer of the mapping.
         """
         start, stop = self._start(z), _first_stage(layers)
         if stop < start:
             before = [layer.path for layer in layers if layer.stage < start]
             raise InputError(
-                f"latents: expected z for layers of the mapping, before w; got w_plus and "
-                f"{', '.join(before)}; give z and mix no styles, or choose layers of the synthesis"
+                f"latents: expected z, because the mapping comes before w; got w_plus and layers "
+                f"of the mapping ({', '.join(before)}); give z and mix no styles, or choose layers "
+                "of the synthesis"
             )
         return self._run(params, z, start, stop)
 
@@ -151,10 +153,10 @@ class Generator:
         *,
         stride: int = 1,
     ) -> Images:
-        """Returns the images from the prefix's result; `layers` are computed as matrix products.
+        """Returns the images from the result of `prefix`; `layers` are computed `by_matmul`.
 
-        stride: of rows and columns only every so many-th is returned, from the first one; it
-          divides the resolution. A network that knows how computes no others.
+        stride: only every stride-th row and column is returned, starting with the first. It must
+          divide the resolution. A network with a field `stride` computes no other pixels.
         """
         if self.resolution % stride or (self.width or self.resolution) % stride:
             raise ValueError(f"stride: expected a divisor of {self.resolution}; got {stride}")
@@ -175,19 +177,19 @@ class Generator:
         layers: Sequence[EditableLayer],
         changes: Mapping[str, Change],
     ) -> Images:
-        """Returns the images from the prefix's result, the weights changed sample by sample.
+        """Returns the images from the result of `prefix`, with each sample's own weights.
 
-        changes: {layer path: change}, added to that weight; none of them gives the unchanged
-        images. What does not depend on the changes is computed in the same way in any case, so
-        that under one `jit` the compiler shares it between calls.
-        Raises: ValueError if another layer than `layers` is changed, or the shapes do not fit.
+        changes: {layer path: change}, added to that weight; an empty one gives the original images.
+        The part that does not depend on the changes is always computed in the same way, so that
+        under one `jit` the compiler shares it between calls.
+        Raises: ValueError if a layer outside `layers` is changed, or the shapes do not fit.
         """
         _require_fitting(layers, changes)
         start, collections = _first_stage(layers), {"changes": params_lib.unflatten(changes)}
         return self._run(params, carry, start, self.stages, collections=collections)
 
     def find_layers(self, names: Sequence[str]) -> tuple[EditableLayer, ...]:
-        """Returns the layers called by those names, in the network's order.
+        """Returns the layers with those names, in the network's order.
 
         Raises: InputError for an unknown or repeated name; the message lists the layers.
         """
@@ -200,7 +202,7 @@ class Generator:
         return tuple(layer for layer in self.layers if layer in found)
 
     def _start(self, latent: Float[Array, "batch ..."]) -> int:
-        """Returns the stage that reads a latent: z has one axis for each sample, w_plus two."""
+        """Returns the stage that reads the latent; z has one axis per sample, w_plus has two."""
         return self.mapping_stages if latent.ndim == 3 else 0
 
     def _find_layer(self, name: str) -> EditableLayer:
@@ -242,9 +244,9 @@ def _first_stage(layers: Sequence[EditableLayer]) -> int:
 def find_label(
     label: int | str | None, label_dim: int, label_names: Sequence[str] = ()
 ) -> int | None:
-    """Returns the index of a class that is told by its index or by its name; None for None.
+    """Returns the index of a class that is given by index or by name; None for None.
 
-    Raises: InputError if there is no such class.
+    Raises: InputError for an unknown class.
     """
     if label is None:
         return None
@@ -266,9 +268,9 @@ def find_label(
 def mix_latents(
     first: Float[Array, "batch rows w"], second: Float[Array, "batch rows w"], row: int
 ) -> Float[Array, "batch rows w"]:
-    """Returns style mixing of two w_plus: rows of the first before `row`, of the second from it on.
+    """Returns two w_plus mixed: `first` in the rows before `row`, `second` in all others.
 
-    Source: Karras et al. 2019, section 3.1.
+    Source: Karras et al. 2019, section 3.1 (style mixing).
     """
     return jnp.concatenate([first[:, :row], second[:, row:]], axis=1)
 

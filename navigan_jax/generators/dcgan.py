@@ -1,8 +1,8 @@
-"""DCGAN (Radford, Metz, Chintala 2016) as its PyTorch example writes it.
+"""DCGAN (Radford, Metz, Chintala 2016) as in PyTorch's example.
 
-Transposed convolutions 4x4 without a bias: the first makes 4x4 pixels of z, each other doubles
-the side. Batch normalisation and ReLU between them, tanh at the end. Layer i is `conv{i}` here
-and `main.{3i}` in the checkpoints; `norm{i}` is `main.{3i+1}`.
+All layers are 4x4 transposed convolutions without a bias: the first makes 4x4 pixels from z, and
+each other one doubles the side. Batch normalisation and ReLU follow each layer but the last, which
+ends in tanh. Layer i is `conv{i}` here and `main.{3i}` in checkpoints; `norm{i}` is `main.{3i+1}`.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from navigan_jax.nn.layers import (
 
 
 class DCGAN(nn.Module):
-    """The network; stage i is layer i with what follows it."""
+    """The network; stage i is layer i with its normalisation and activation."""
 
     widths: tuple[int, ...]  # channels after each layer but the last
     image_channels: int
@@ -65,7 +65,7 @@ def dcgan(
     """Returns the generator; its side is 4 * 2^(number of widths) pixels.
 
     precision: of the features that go from layer to layer, "float32" or "bfloat16".
-    Raises: InputError for sizes that are no positive whole numbers, or another precision.
+    Raises: InputError for sizes that are not positive whole numbers, or an unknown precision.
     """
     if precision not in PRECISIONS:
         raise InputError(

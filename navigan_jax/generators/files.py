@@ -17,12 +17,11 @@ from navigan_jax.array_types import Params
 from navigan_jax.errors import InputError, OptionError
 from navigan_jax.generators.base import Generator
 
-# What a file may ask for, be it damaged or hostile: networks have some 20 layers, and an array
-# does not have more entries.
+# Limits for damaged or hostile files. A network has some 20 layers, and no array has more entries.
 _MOST_SIZES, _LARGEST = 64, 2**31
 
-# What can be set of a generator beside its weights, and how it is where nothing is said. An
-# architecture that lacks an option is as said here: it takes this value, and no other.
+# The options of a generator that its weights do not determine, with their defaults. An architecture
+# that lacks an option accepts only its default.
 OPTIONS: Mapping[str, Any] = MappingProxyType(
     {
         "truncation": 1.0,
@@ -39,7 +38,7 @@ def make_generator(architecture: str, config: Mapping[str, Any]) -> Generator:
     """Returns the generator of that architecture and those sizes.
 
     Raises: InputError for an unknown architecture, sizes that do not fit it, or images that cannot
-      be shown (see `channels`): no task could do anything with them, so no such file is written.
+      be shown (see `channels`), which no task could use.
     """
     if architecture not in generators.ARCHITECTURES:
         raise InputError(
@@ -67,7 +66,7 @@ def make_generator(architecture: str, config: Mapping[str, Any]) -> Generator:
 
 
 def _misfit(architecture: str, config: Mapping[str, Any]) -> str:
-    """Returns in words why an architecture does not take the sizes."""
+    """Returns in words why the architecture does not accept the sizes."""
     parameters = inspect.signature(generators.ARCHITECTURES[architecture]).parameters
     needed = [name for name, found in parameters.items() if found.default is found.empty]
     if missing := [name for name in needed if name not in config]:
@@ -91,8 +90,8 @@ def write_generator(
     """Writes a generator file, atomically.
 
     config: the keywords of the architecture's constructor. source: where the weights are from.
-    Raises: InputError if the parameters do not fit the architecture or hold NaN; nothing is
-      written then.
+    Raises: InputError if the parameters do not fit the architecture or hold NaN. Nothing is written
+      in that case.
     """
     _make_fitting(path, architecture, config, params)
     metadata = {
@@ -111,9 +110,9 @@ def read_generator(
 ) -> tuple[Generator, Params]:
     """Returns a generator and its parameters (NumPy arrays).
 
-    options: of `OPTIONS`, or other keywords of the architecture that the file leaves open.
+    options: those in `OPTIONS`, or other keywords of the architecture that the file does not set.
     Raises: InputError if the file is missing, damaged, of another kind, or its weights do not fit;
-      OptionError if this generator lacks an option, or does not take its value.
+      OptionError if this generator lacks an option, or does not accept its value.
     """
     arrays, metadata = checkpoints.read_arrays(path)
     checkpoints.require_format(path, metadata, "generator")
@@ -137,9 +136,9 @@ def _check_options(
     config: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Returns the options that the architecture takes, without those that change nothing.
+    """Returns the options that the architecture has; others must be at their default.
 
-    Raises: OptionError for the first that is wrong with this generator, which is one without them.
+    Raises: OptionError for the first option that this generator does not accept.
     """
     known = {name: _keywords(make) for name, make in generators.ARCHITECTURES.items()}
     taken: dict[str, Any] = {}
@@ -147,8 +146,8 @@ def _check_options(
         if option in config:
             raise OptionError(
                 option,
-                f"expected what the weights leave open; got {value!r}, where {path} has "
-                f"{config[option]!r}; leave it out",
+                f"expected an option that the weights do not determine; got {value!r}, but {path} "
+                f"has {config[option]!r}; leave it out",
             )
         if option in known[architecture]:
             if _is_number(value) and not -_LARGEST < value < _LARGEST:
@@ -168,8 +167,8 @@ def _check_options(
             allowed = ", ".join(name for name in OPTIONS if name in known[architecture]) or "none"
             raise OptionError(
                 option,
-                f"expected an option of a {architecture}, as {path} holds one; got {value!r} for "
-                f"what only {having} has; allowed: {allowed}; leave it out",
+                f"expected an option of {architecture}, the architecture of {path}; got {value!r} "
+                f"for an option of {having} only; allowed: {allowed}; leave it out",
             )
     return taken
 
@@ -181,7 +180,7 @@ def _keywords(make: Callable[..., Generator]) -> frozenset[str]:
 def _make_fitting(
     path: str | os.PathLike[str], architecture: str, config: Mapping[str, Any], params: Params
 ) -> Generator:
-    """Returns the generator if the parameters fit it; `path` begins the message if not."""
+    """Returns the generator, after checking that the parameters fit; `path` is for messages."""
     try:
         generator = make_generator(architecture, config)
     except InputError as error:
@@ -189,8 +188,8 @@ def _make_fitting(
     expected = jax.eval_shape(generator.init, jax.random.key(0))
     if differences := params_lib.describe_differences(expected, params):
         raise InputError(
-            f"{path}: expected the weights of this {architecture}; got others; convert them anew:"
-            "\n  " + "\n  ".join(differences)
+            f"{path}: expected the weights of this {architecture}; got other arrays; convert them "
+            "anew:\n  " + "\n  ".join(differences)
         )
     kinds = {key: np.asarray(leaf).dtype for key, leaf in params_lib.flatten(params).items()}
     if others := [f"{key} of {kind}" for key, kind in kinds.items() if kind != np.float32]:

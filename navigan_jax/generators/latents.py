@@ -1,15 +1,15 @@
-"""Latents that people bring in files: one rule for what an array is, wherever latents are taken.
+"""Users' files of latents: one rule, for tasks and viewer, decides what an array means.
 
-A file is an .npz of one array of latents, perhaps among others, or an .npy. Its name and its axes
-tell what the array is:
+A file is an .npz with one array of latents, possibly among other arrays, or an .npy. The name and
+the shape of the array decide what it is:
 
   [count, rows, w]                        w_plus
-  [rows, w]                               one w_plus; under the name w as many w
-  [count, w] or [w]                       w, which all rows get
+  [rows, w]                               one w_plus; under the name w: `rows` latents w
+  [count, w] or [w]                       w, which is used for all rows
   [count, z], [z] or [count, z, 1, 1]     z
 
-Where z and w are of one size, the name decides: of the array, or of an .npy file itself. Without a
-telling name such an array is refused. What was taken, and as what, is told in words.
+If z and w have the same size, the name decides: that of the array, or of the .npy file. An array
+without such a name is then refused. The result describes in words what was read.
 """
 
 import dataclasses
@@ -29,8 +29,8 @@ from navigan_jax.generators.stored_arrays import StoredArray, opened, pickled
 
 MOST_BYTES = 4 * 2**30  # unpacked: two million w of 512 numbers
 _ANY = ("w_plus", "w", "z")
-# What an array of that name can be, the first kind that fits its shape; by the names that the
-# official projector, StyleGAN's own programs, pSp, e4e and pivotal tuning give to latents.
+# The kinds that an array of that name can be; the first kind that fits its shape counts. These are
+# the names in the official projector, StyleGAN's own programs, pSp, e4e and pivotal tuning.
 _KINDS = {
     "z": ("z",),
     "w": ("w", "w_plus"),
@@ -47,8 +47,8 @@ _MOST_LISTED = 8  # arrays in a message
 class Spaces:
     """The sizes of a generator's latents.
 
-    z: without the label. label_dim: number of classes; label: the class of every z that comes
-    without one. rows, width: of w_plus; 0 where the generator has no w.
+    z: size without the label. label_dim: number of classes; label: the class of every z that comes
+    without a label. rows, width: of w_plus; 0 if the generator has no w.
     """
 
     z: int
@@ -59,7 +59,7 @@ class Spaces:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of one latent by its kind: z with its label, and w and w_plus, if any."""
+        """{kind: shape of one latent}: z with its label, and w and w_plus if there is a mapping."""
         shapes: dict[str, tuple[int, ...]] = {"z": (self.z + self.label_dim,)}
         if self.rows:
             shapes |= {"w": (self.width,), "w_plus": (self.rows, self.width)}
@@ -80,7 +80,7 @@ class Latents:
     """Latents as generators take them.
 
     space: "z", values [count, z with its label], or "w_plus", values [count, rows, w]; float32.
-    told: what was taken of the file, in words.
+    told: what was read from the file, in words.
     """
 
     space: str
@@ -100,14 +100,14 @@ def spaces_of(generator: Generator) -> Spaces:
 
 
 def is_latent_name(name: object) -> bool:
-    """Says whether that is what programs call latents."""
+    """Returns whether `name` is a common name of an array of latents."""
     return isinstance(name, str) and name.lower() in _KINDS
 
 
 def read_latents(path: str, spaces: Spaces) -> Latents:
     """Returns the latents in a file.
 
-    Raises: InputError if there is none, or it does not hold latents of that generator.
+    Raises: InputError if the file is missing, or does not hold latents of that generator.
     """
     source = pathlib.Path(path)
     if not source.is_file():
@@ -125,10 +125,10 @@ def read_latents(path: str, spaces: Spaces) -> Latents:
 def parse_latents(
     file: BinaryIO, name: str, spaces: Spaces, *, most_bytes: int = MOST_BYTES
 ) -> Latents:
-    """Returns the latents in an open file; `name` is what messages call it.
+    """Returns the latents in an open file; `name` is the file's name in messages.
 
-    most_bytes: of the file, and of what it unpacks to.
-    Raises: InputError if it does not hold latents of that generator.
+    most_bytes: limit of the file's size, also when it is unpacked.
+    Raises: InputError if the file does not hold latents of that generator.
     """
     try:
         with opened(file, name, most_bytes) as stored:
@@ -160,7 +160,7 @@ def parse_latents(
 
 
 def _choose(stored: list[StoredArray], name: str, spaces: Spaces) -> StoredArray:
-    """Returns the array of latents: the one of a name for latents, else the only one that fits."""
+    """Returns the only array with a common name of latents, else the only array that fits."""
     named = [each for each in stored if each.claim in _KINDS]
     fitting = [each for each in stored if _readings(each.shape, spaces)]
     candidates = named or fitting or stored
@@ -176,12 +176,12 @@ def _choose(stored: list[StoredArray], name: str, spaces: Spaces) -> StoredArray
 
 
 def _kinds(stored: StoredArray) -> tuple[str, ...]:
-    """Returns what an array of that name can be."""
+    """Returns the kinds of latents that an array of that name can be."""
     return _KINDS.get(stored.claim, _ANY)
 
 
 def _readings(shape: tuple[int, ...], spaces: Spaces) -> Mapping[str, tuple[int, ...]]:
-    """Returns as what an array of that shape can be taken, and its shape then, by kind."""
+    """Returns {kind: shape for that kind}, for all kinds that an array of that shape can be."""
     if len(shape) == 4 and shape[2:] == (1, 1):  # as some write z for convolutions
         shape = shape[:2]
     if len(shape) == 1:
@@ -201,7 +201,7 @@ def _readings(shape: tuple[int, ...], spaces: Spaces) -> Mapping[str, tuple[int,
 
 
 def _kind_of(stored: StoredArray, name: str, spaces: Spaces) -> tuple[str, tuple[int, ...]]:
-    """Returns as what the array is taken, and its shape then."""
+    """Returns the kind of latents that the array holds, and the shape for that kind."""
     if stored.dtype.hasobject:
         raise pickled(name, f"{stored} of Python objects, which is a pickle")
     if stored.dtype.kind not in "fiu":
@@ -227,7 +227,7 @@ def _kind_of(stored: StoredArray, name: str, spaces: Spaces) -> tuple[str, tuple
 def _with_label(
     values: np.ndarray, stored: StoredArray, name: str, spaces: Spaces
 ) -> tuple[np.ndarray, str]:
-    """Returns z with its label, and words for a label that was added."""
+    """Returns z with its label, and words about a label that was added."""
     if values.shape[1] == spaces.z + spaces.label_dim:
         return values, ""
     if spaces.label is None:

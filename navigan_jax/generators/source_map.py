@@ -1,8 +1,8 @@
-"""Where a generator's weights stand in the file that they were converted from.
+"""Where a generator's weights are in the file from which they were converted.
 
-The converter writes this map into the generator file. With it an edit can be written into a copy
-of the user's own file byte by byte (`editing.bake`), by a program that does not know its format: a
-place is an offset, a number type and strides, and all turning and transposing is in the strides.
+The converter writes this map into the generator file. With the map, `editing.bake` writes an edit
+into a copy of the user's own file, byte by byte and without knowing the file's format: a place is
+an offset, a dtype and strides, and the strides express all flips and transpositions.
 """
 
 import dataclasses
@@ -19,9 +19,9 @@ from navigan_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where an array stands: element i of our array is at offset + Σ strides·i, in bytes.
+    """Where an array is: element i of our array is at offset + Σ strides·i, in bytes.
 
-    dtype: as NumPy writes it, byte order included. added: our array is the file's plus this.
+    dtype: in NumPy's notation, with the byte order. added: our array minus the file's array.
     """
 
     offset: int
@@ -30,16 +30,16 @@ class Place:
     added: float = 0.0
 
     def bounds(self, shape: Sequence[int]) -> tuple[int, int]:
-        """Returns the first byte of an array of that shape, and the one after its last."""
+        """Returns the first byte of an array of that shape, and the byte after its last."""
         steps = [(size - 1) * step for size, step in zip(shape, self.strides, strict=True)]
         low = self.offset + sum(step for step in steps if step < 0)
         high = self.offset + sum(step for step in steps if step > 0)
         return low, high + np.dtype(self.dtype).itemsize
 
     def view(self, memory: Any, shape: Sequence[int]) -> np.ndarray:
-        """Returns the array in the memory that holds the whole file; writable if that is.
+        """Returns the array as a view of the whole file in memory; writable if `memory` is.
 
-        Raises: ValueError if a part of it lies outside.
+        Raises: ValueError if a part of the array is outside.
         """
         return np.ndarray(
             tuple(shape), self.dtype, buffer=memory, offset=self.offset, strides=self.strides
@@ -48,7 +48,7 @@ class Place:
 
 @dataclasses.dataclass(frozen=True)
 class Checksum:
-    """The CRC-32 of the bytes from start to stop stands, in 4 bytes each, at all the offsets."""
+    """The CRC-32 of the bytes from start to stop, stored in 4 bytes at each of the offsets."""
 
     start: int
     stop: int
@@ -59,9 +59,9 @@ class Checksum:
 class SourceMap:
     """The map of one file.
 
-    file: its name. sha256, size: of the file, in hexadecimal and bytes. converted: which of its
-    networks the weights are. networks: for each network of that architecture in it, the places of
-    its arrays by their path in our parameters; arrays that are not there as plain bytes have none.
+    file: its name. sha256, size: of the file, in hexadecimal and bytes. converted: the name of the
+    network whose weights were converted. networks: {name: {path in our parameters: place}}, for
+    each network of that architecture in the file. Arrays that are not plain bytes have no place.
     """
 
     file: str
@@ -100,9 +100,9 @@ def read_source_map(path: str | os.PathLike[str]) -> SourceMap:
     content = checkpoints.read_json(path, metadata, "source").get("map")
     if content is None:
         raise InputError(
-            f"{path}: expected a generator file that knows the places of its weights in the file "
-            "they are from; got one without; an older version converted it, or from a packed file: "
-            "convert the file itself anew: python -m tools.convert_weights KIND SOURCE --out FILE"
+            f"{path}: expected a generator file with a map of its weights' places in the source "
+            "file; got none, because an older version made it or its source is compressed; convert "
+            "the uncompressed source anew: python -m tools.convert_weights KIND SOURCE --out FILE"
         )
     try:
         return _from_json(content)

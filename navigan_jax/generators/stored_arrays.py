@@ -1,7 +1,8 @@
-"""Arrays in an open .npz or .npy file of a stranger: what is there, before any of it is read.
+"""The arrays in an open .npz or .npy file from a stranger, listed before any of them is read.
 
-Headers tell shape and type; what the file unpacks to, and what an array would take, are checked
-before memory is asked for. Pickles are told by the command that converts them, never read.
+The headers give shapes and dtypes. The unpacked size of the file and the size of each array are
+checked before memory is allocated. Pickles are never read: the message names the command that
+converts them.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ import numpy as np
 
 from navigan_jax.errors import InputError
 
-# Version 3 is for names of structures, which no latents have.
+# Version 3 is for structured dtypes with Unicode names, which latents do not have.
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -28,7 +29,7 @@ _HEADERS = {
 
 @dataclasses.dataclass(frozen=True)
 class StoredArray:
-    """An array in a file. name: None in an .npy file; claim: what it or the file is called."""
+    """An array in a file. name: None in an .npy file; claim: lowercase name of array or file."""
 
     name: str | None
     claim: str
@@ -43,11 +44,11 @@ class StoredArray:
 
 @contextlib.contextmanager
 def opened(file: BinaryIO, name: str, most_bytes: int) -> Iterator[list[StoredArray]]:
-    """Yields the arrays of a file, not yet read; `name` is what messages call the file.
+    """Yields the arrays of a file, not yet read; `name` is the file's name in messages.
 
-    most_bytes: of the file, and of what it unpacks to.
-    Raises: InputError for a file of another kind, or a larger one; as `checkpoints.NO_NPZ` says for
-      one that is damaged, also from `read`.
+    most_bytes: limit of the file's size, also when it is unpacked.
+    Raises: InputError for a file of another kind, or a larger file; the exceptions in
+      `checkpoints.NO_NPZ` for a damaged file, also from `read`.
     """
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
@@ -83,7 +84,7 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> StoredArray:
 def _stored(
     open_: Callable[[], AbstractContextManager[IO[bytes]]], size: int, name: str | None, claim: str
 ) -> StoredArray:
-    """Returns an array of which only the header has been read."""
+    """Returns an array after reading only its header."""
     with open_() as stream:
         version = np.lib.format.read_magic(stream)
         if version not in _HEADERS:
@@ -104,7 +105,7 @@ def _stored(
 def _require_size(name: str, size: int, most: int) -> None:
     if size > most:
         raise InputError(
-            f"{name}: expected at most {most} bytes of latents; got {size}; give fewer of them"
+            f"{name}: expected at most {most} bytes of latents; got {size}; give fewer latents"
         )
 
 
@@ -116,7 +117,7 @@ def _no_latents(name: str, got: str) -> InputError:
 
 
 def pickled(name: str, got: str) -> InputError:
-    """Returns the refusal of a pickle, with the command that converts the file."""
+    """Returns the error for a pickle, with the command that converts the file."""
     return InputError(
         f"{name}: expected latents in an .npz or .npy file; got {got}; only the converter reads "
         f"it: python -m tools.convert_weights latents {shlex.quote(name)} --out latents.npz"

@@ -1,1 +1,1 @@
-"""Layers that more than one network uses."""
+"""Layers, filters and pixel windows that several networks share."""

@@ -1,13 +1,13 @@
-"""Linen layers used by more than one generator, and the maps they are made of.
+"""Flax layers that several networks use, and the linear maps in them.
 
-A layer whose weight is being edited is computed `by_matmul`: its input does not move, so it is
-linear in the weight, and written as one matrix product both directions of its derivative are
-matrix products too. XLA turns the weight derivative of a convolution into a convolution whose
-window is the whole image, which on CPU is 25 to 90 times slower (benchmarks/products.py).
+A layer whose weight is edited is computed `by_matmul`. Its input is fixed, so the layer is linear
+in the weight; as one matrix product, its forward and reverse derivatives are matrix products too.
+XLA would turn the weight derivative of a convolution into a convolution whose window is the whole
+image, which is 25 to 90 times slower on CPU (benchmarks/products.py).
 
-A layer whose weight changes from sample to sample finds the change beside its weight, in the
-collection "changes". Its output is that of the weight, one convolution for all, plus that of the
-change alone: no kernel is made for a sample where the change is given as factors.
+If each sample has its own change of a weight, the layer reads the change from the collection
+"changes". The output is that of the unchanged weight, computed by one convolution for the whole
+batch, plus that of the change. If the change is given as factors, no kernel is made per sample.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from navigan_jax.array_types import Array, Float
 class Factors:
     """A change of a weight for each sample b: left · diag(scale_b) · right.
 
-    left: shaped like the weight, with R in place of the outputs. right: [R, outputs].
+    left: shaped like the weight, with R instead of the outputs. right: [R, outputs].
     """
 
     left: Float[Array, "*inputs factors"]
@@ -37,15 +37,15 @@ class Factors:
 
 
 Change: TypeAlias = Float[Array, "batch *weight"] | Factors
-PRECISIONS = ("float32", "bfloat16")  # of what goes from layer to layer
+PRECISIONS = ("float32", "bfloat16")  # of the features between layers
 Linear: TypeAlias = Callable[[Array, Array], Array]  # of an input and a kernel, linear in both
 
 
 def shorten(x: Array, precision: str) -> Array:
-    """Returns x as it goes to the next layer: as it is, or rounded to 8 bits for "bfloat16".
+    """Returns x in the precision of the features between layers: unchanged, or bfloat16 (8 bits).
 
-    It is rounded for certain: XLA may leave out a conversion there and back, and so the same layer
-    would give other numbers in one program than in another.
+    The rounding is explicit, because XLA may remove a conversion to bfloat16 and back. The same
+    layer would then give different numbers in different programs.
     """
     if precision == "float32":
         return x
@@ -53,15 +53,15 @@ def shorten(x: Array, precision: str) -> Array:
 
 
 def widen(x: Array) -> Array:
-    """Returns what `shorten` returned as float32, in which layers compute; else x itself."""
+    """Returns a bfloat16 x as float32, in which layers compute; any other x unchanged."""
     return x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x
 
 
 def dense_change(change: Change) -> Float[Array, "batch *weight"]:
-    """Returns the change of each sample as it is added to the weight."""
+    """Returns each sample's change as an array that can be added to the weight."""
     if not isinstance(change, Factors):
         return change
-    # Scaling the smaller factor: what a sample holds is [R, out], and `left` is read once.
+    # Scale the smaller factor: a sample then needs only [R, out], and `left` is read once.
     scaled = change.scale[:, :, None] * change.right[None]
     return jnp.einsum("...r,bro->b...o", change.left, scaled, precision=lax.Precision.HIGHEST)
 
@@ -69,8 +69,8 @@ def dense_change(change: Change) -> Float[Array, "batch *weight"]:
 def add_change(y: Array, x: Array, change: Change | None, *, shared: Linear, own: Linear) -> Array:
     """Returns y plus each sample's own change applied to x.
 
-    shared, own: the layer's linear map, `own` as a matrix product; `shared` is called with one
-    kernel for the whole batch, `own` with one for each sample.
+    shared, own: two forms of the layer's linear map. `shared` is called with one kernel for the
+    whole batch; `own`, a matrix product, is called with one kernel for each sample.
     """
     if change is None:
         return y
@@ -94,8 +94,8 @@ def conv_transpose(
 ) -> Float[Array, "batch height_out width_out out"]:
     """Returns the transposed convolution; H_out = (H - 1) * stride - 2 * padding + side.
 
-    padding: pixels to leave out at each side; below 0: a rim of zeros to add.
-    The kernel is in the orientation of PyTorch's ConvTranspose2d, axes moved to HWIO.
+    padding: pixels to cut off at each side; a negative number adds a rim of zeros.
+    The kernel has the orientation of PyTorch's ConvTranspose2d, with axes moved to HWIO.
     """
     side = kernel.shape[0]
     pad = side - 1 - padding
@@ -118,8 +118,8 @@ def conv_transpose_by_matmul(
 ) -> Float[Array, "batch height_out width_out out"]:
     """Returns the same as `conv_transpose`: each pixel times the kernel, then overlap and add.
 
-    The kernel falls into tiles as wide as the stride, the last ones filled up with zeros; tiles of
-    equal position lie next to each other without a gap.
+    The kernel is cut into tiles as wide as the stride; the last tiles are padded with zeros. The
+    tiles of one position, from all pixels, are adjacent in the output.
     """
     side = kernel.shape[0]
     stripes = -(-side // stride)
@@ -146,10 +146,10 @@ def conv_transpose_by_matmul(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """The input of a transposed convolution, unfolded: what each output pixel reads, as a row.
+    """The unfolded input of a transposed convolution: each row holds what one output pixel reads.
 
-    Output pixels of one phase (their row and column modulo the stride) read through the same
-    weights: values[phase row, phase column, batch, row, column] are the inputs under them.
+    Output pixels of one phase (their row and column modulo the stride) use the same weights;
+    values[phase row, phase column, batch, row, column] are their inputs.
     """
 
     values: Float[Array, "stride stride batch height width entries"]
@@ -157,7 +157,7 @@ class Windows:
 
 @dataclasses.dataclass(frozen=True)
 class Unfolding:
-    """How a transposed convolution with such a kernel falls into phases; see `of`."""
+    """The phases of a transposed convolution with such a kernel; made by `of`."""
 
     side: int
     stride: int
@@ -165,12 +165,12 @@ class Unfolding:
 
     @classmethod
     def of(cls, side: int, stride: int, padding: int) -> "Unfolding | None":
-        """Returns the unfolding, or None where the phases have unequal shares of the kernel."""
+        """Returns the unfolding, or None if the phases have unequal shares of the kernel."""
         even = side % stride == 0 and 2 * padding % stride == 0
         return cls(side, stride, padding) if even else None
 
     def windows(self, x: Float[Array, "batch height width in"]) -> Windows:
-        """Returns the rows of each phase; entries are ordered as those of `phases`."""
+        """Returns the rows of each phase; their entries have the order of `phases`."""
         taps, height, width = self.side // self.stride, *self._pixels(x)
         padded = jnp.pad(x, ((0, 0), (taps, taps), (taps, taps), (0, 0)))
 
@@ -195,7 +195,7 @@ class Unfolding:
         return Windows(jnp.stack([jnp.stack(row) for row in values]))
 
     def _pixels(self, x: Array) -> tuple[int, int]:
-        """Returns how many output pixels a phase has, down and across."""
+        """Returns the height and the width of a phase in output pixels."""
         height, width = x.shape[1:3]
         more = (self.side - 2 * self.padding) // self.stride - 1
         return height + more, width + more
@@ -203,19 +203,19 @@ class Unfolding:
     def phases(
         self, kernel: Float[Array, "*lead side side in out"]
     ) -> Float[Array, "*lead stride stride entries out"]:
-        """Returns the weights of each phase; all entries of the kernel, in another order."""
+        """Returns the kernel's entries ordered by phase."""
         *lead, _, _, inputs, out = kernel.shape
         axis, taps = len(lead), self.side // self.stride
         parts = kernel.reshape(*lead, taps, self.stride, taps, self.stride, inputs, out)
         parts = jnp.moveaxis(parts, (axis + 1, axis + 3), (axis, axis + 1))
-        # The first phase reads every stride-th row of the kernel from the padding on.
+        # The first phase reads every stride-th row of the kernel, starting at the padding.
         parts = jnp.roll(parts, (-self.padding, -self.padding), (axis, axis + 1))
         return parts.reshape(*lead, self.stride, self.stride, taps**2 * inputs, out)
 
     def kernel(
         self, phases: Float[Array, "*lead stride stride entries out"]
     ) -> Float[Array, "*lead side side in out"]:
-        """Returns the kernel that `phases` takes apart."""
+        """Returns the kernel from the result of `phases`."""
         *lead, stride, _, entries, out = phases.shape
         axis, taps = len(lead), self.side // self.stride
         parts = phases.reshape(*lead, stride, stride, taps, taps, entries // taps**2, out)
@@ -227,9 +227,9 @@ class Unfolding:
 def conv_transpose_of_windows(
     windows: Windows, phases: Float[Array, "stride stride entries out"]
 ) -> Float[Array, "batch height_out width_out out"]:
-    """Returns the transposed convolution of the input that was unfolded: one product a phase."""
+    """Returns the transposed convolution of the unfolded input: one matrix product per phase."""
     stride, _, batch, height, width, entries = windows.values.shape
-    # As plain products of matrices: with all axes at once XLA on CPU takes twice the time.
+    # Plain matrix products: with all axes in one einsum, XLA on CPU takes twice the time.
     rows = windows.values.reshape(stride**2, -1, entries)
     pixels = jnp.matmul(rows, phases.reshape(stride**2, entries, -1))
     pixels = pixels.reshape(stride, stride, batch, height, width, -1)
@@ -245,7 +245,7 @@ def conv(
 ) -> Float[Array, "batch height_out width_out out"]:
     """Returns the correlation with a kernel of odd side.
 
-    padded: what lies outside counts as zero; else the result is side - 1 pixels smaller.
+    padded: pixels outside count as zero; otherwise the result is side - 1 pixels smaller.
     """
     padding = "SAME" if padded else "VALID"
     return lax.conv_general_dilated(
@@ -278,7 +278,7 @@ def conv_by_matmul(
 class ConvTranspose(nn.Module):
     """Transposed convolution without a bias; weight `kernel` (side, side, in, out).
 
-    Of an input that was unfolded, the weight is (stride, stride, entries, out).
+    For an unfolded input (`Windows`) the weight is (stride, stride, entries, out).
     """
 
     features: int
@@ -303,7 +303,7 @@ class ConvTranspose(nn.Module):
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch normalisation in evaluation mode: its statistics are parameters like the others."""
+    """Batch normalisation in evaluation mode; its statistics are ordinary parameters."""
 
     epsilon: float = 1e-5
 

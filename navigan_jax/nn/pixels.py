@@ -1,9 +1,10 @@
-"""Which pixels of each resolution matter where only every `stride`-th pixel of an image is wanted.
+"""The pixels that each layer needs if only every `stride`-th pixel of an image is wanted.
 
-Around each wanted pixel lies a window that grows on the way back through the layers, while the
-distance between the wanted pixels halves with every doubling. So the last layers need small
-windows, and further back the whole is less. Windows go through the network as a batch: those of the
-first sample, row by row, then those of the second. What lies outside of the image counts as zero.
+Each wanted pixel depends on a window of pixels of an earlier layer. Going back through the layers,
+the windows grow, and every doubling of the resolution halves the distance between wanted pixels. So
+windows are cheaper in the last layers, and the whole image is cheaper in earlier ones. Windows pass
+through the network as a batch: all windows of the first sample, row by row, then those of the
+second. Pixels outside the image count as zero.
 """
 
 import dataclasses
@@ -19,9 +20,9 @@ from navigan_jax.array_types import Images
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """Pixels `first` to `last` from each wanted one, along both axes.
+    """The pixels at offsets `first` to `last` from each wanted pixel, along both axes.
 
-    stride: pixels from one wanted one to the next at this resolution.
+    stride: the distance between wanted pixels at this resolution.
     """
 
     first: int
@@ -33,24 +34,24 @@ class Window:
         return self.last - self.first + 1
 
     def joined(self, other: "Window | None") -> "Window":
-        """Returns the smallest window that holds both."""
+        """Returns the smallest window that contains both."""
         if other is None:
             return self
         first, last = min(self.first, other.first), max(self.last, other.last)
         return Window(first, last, self.stride)
 
     def grown(self, by: int) -> "Window":
-        """Returns what a plain convolution of side 2 by + 1 reads for this window."""
+        """Returns the window that a plain convolution of side 2 · by + 1 reads."""
         return Window(self.first - by, self.last + by, self.stride)
 
     def before_upsample(self, taps: Sequence[float]) -> "Window":
-        """Returns what `ops.upsample` reads, at half the resolution."""
+        """Returns the window that `resampling.upsample` reads, at half the resolution."""
         first = self.first - (len(taps) + 1) // 2
         last = first + self.size + len(taps) - 2
         return Window(-(-first // 2), last // 2, self.stride // 2)
 
     def before_doubling(self, taps: Sequence[float]) -> "Window":
-        """Returns what a transposed convolution of side 3 and `ops.smooth` read."""
+        """Returns the window that a transposed convolution of side 3 and `smooth` read."""
         first = self.first - (len(taps) - 1) // 2
         last = first + self.size + len(taps) - 2
         return Window(-(-(first - 2) // 2), last // 2, self.stride // 2)
@@ -58,7 +59,7 @@ class Window:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """Windows of the features, the image so far and the other summand; None: of no use."""
+    """Windows of the features, the image so far and the residual; None if not needed."""
 
     x: Any = None
     image: Any = None
@@ -68,10 +69,10 @@ class View:
 def plan(
     steps: Sequence[tuple[int, str]], blocks: str, taps: Sequence[float], stride: int
 ) -> dict[int, tuple[View, View]]:
-    """Returns (before, after) for the last stages, those that windows make cheaper, by number.
+    """Returns {stage: (before, after)} for the last stages, which windows make cheaper.
 
-    steps: block and part of each stage. A stage is among them if the windows of all its
-    intermediate results are smaller than what lies between the wanted pixels.
+    steps: block and part of each stage. Windows make a stage cheaper if those of all its
+    intermediate results are smaller than the distance between wanted pixels.
     """
     views: dict[int, tuple[View, View]] = {}
     after = View(image=Window(0, 0, stride))
@@ -103,7 +104,7 @@ def plan(
 
 def take(images: Images, window: Window) -> Images:
     """Returns the windows of whole images as a batch, [batch * windows, size, size, channels]."""
-    for axis in (1, 3):  # rows; then columns, as by then there is one more axis
+    for axis in (1, 3):  # rows, then columns, which are axis 3 once the rows are split
         length = images.shape[axis]
         count = length // window.stride
         edges = [(0, 0)] * images.ndim
@@ -122,13 +123,13 @@ def take(images: Images, window: Window) -> Images:
 
 
 def crop(images: Images, window: Window, part: Window) -> Images:
-    """Returns that part of windows."""
+    """Returns the smaller window `part` of each window."""
     start, stop = part.first - window.first, part.last - window.first + 1
     return images[:, start:stop, start:stop]
 
 
 def mask_outside(images: Images, window: Window, size: tuple[int, int]) -> Images:
-    """Returns the windows with zeros where they lie outside of an image of that size."""
+    """Returns the windows with zeros at pixels outside an image of that size."""
     rows, columns = (_inside(window, length) for length in size)
     if rows.all() and columns.all():
         return images
@@ -138,7 +139,7 @@ def mask_outside(images: Images, window: Window, size: tuple[int, int]) -> Image
 
 
 def _inside(window: Window, length: int) -> np.ndarray:
-    """Returns whether each pixel of each window along an axis is one of the image."""
+    """Returns whether each pixel of each window along an axis is inside the image."""
     places = np.arange(length // window.stride)[:, None] * window.stride
     places = places + np.arange(window.first, window.last + 1)[None]
     return (places >= 0) & (places < length)
@@ -147,7 +148,7 @@ def _inside(window: Window, length: int) -> np.ndarray:
 def upsample_windows(
     images: Images, before: Window, after: Window, taps: Sequence[float]
 ) -> Images:
-    """Returns of `ops.upsample` the windows `after`, from the windows `before`."""
+    """Returns the windows `after` of an upsampled image from the image's windows `before`."""
     factors = [2 / sum(taps) * tap for tap in reversed(taps)]
     matrix = np.zeros((after.size, before.size))
     for row in range(after.size):

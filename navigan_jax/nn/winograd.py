@@ -1,18 +1,18 @@
-"""Convolutions of side 3 by Winograd's method, with fewer multiplications than their definition.
+"""Convolutions of side 3 by Winograd's method, which needs fewer multiplications.
 
-Four neighbouring outputs of a correlation with r taps are made of 3 + r products in place of 4 r:
-inputs and kernel are taken to 3 + r points, multiplied there, and taken back. Along both axes and
-with channels the products are one product of matrices for each pair of points. The plain
-convolution takes 36 / 16 in place of 9 multiplications for an output; the transposed one, split
-into the four phases of its outputs (two by two, two by one, one by two taps, and one), 81 / 16 in
-place of 9 for an input.
+Four neighbouring outputs of a correlation with r taps need 3 + r products instead of 4 r: inputs
+and kernel are transformed to their values at 3 + r points, multiplied there, and transformed back.
+With two axes and channels, this is one matrix product for each pair of points. The plain
+convolution takes 36 / 16 multiplications per output instead of 9. The transposed one is split into
+the four phases of its outputs (2x2, 2x1, 1x2 and 1x1 taps); it takes 81 / 16 multiplications per
+input instead of 9.
 
-XLA on CPU computes the sums that a convolution is defined by. On a GPU cuDNN knows the method, so
-there the plain functions of `nn.layers` run.
+XLA on CPU computes a convolution by its definition. On a GPU cuDNN has Winograd's method, so the
+plain functions of `nn.layers` run there.
 
-Source: Lavin and Gray 2016, Fast algorithms for convolutional neural networks. Theirs are the
-points 0, ±1, ±2, ∞; with ±√½ and ±√2 powers are smaller, and the error in float32 is half of
-theirs: 1e-6 to 2e-6 of the output's deviation.
+Source: Lavin and Gray 2016, Fast algorithms for convolutional neural networks. They use the points
+0, ±1, ±2, ∞. With ±√½ and ±√2 instead, powers are smaller, and the float32 error is half as large:
+1e-6 to 2e-6 of the output's standard deviation.
 """
 
 import dataclasses
@@ -31,15 +31,15 @@ from jax.interpreters import ad, batching, mlir
 from navigan_jax.array_types import Array, Float
 from navigan_jax.nn.layers import conv, conv_by_matmul, conv_transpose, conv_transpose_by_matmul
 
-# Below, the way to the points and back costs more than it saves, and so does compiling it.
+# Below these sizes, the transforms and compiling them cost more than they save.
 _FEWEST_CHANNELS = 32
 _FEWEST_PRODUCTS = 2**26  # tiles * inputs * outputs
-_SMALL_MAP = 4  # pixels along a side; up to it `convolve` makes a matrix product
+_SMALL_MAP = 4  # the largest side, in pixels, at which `convolve` makes a matrix product
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Axis:
-    """The method along one axis: maps of a tile's inputs, of the kernel, and to its outputs."""
+    """The transforms along one axis: of a tile's inputs, of the kernel, and to the outputs."""
 
     inputs: np.ndarray  # [points, inputs]
     kernel: np.ndarray  # [points, taps]
@@ -50,10 +50,10 @@ _Bilinear = Callable[[Array, Array], Array]
 
 
 def _make_axis(points: Sequence[float], taps: int) -> _Axis:
-    """Returns the method at the points and at infinity.
+    """Returns the transforms for the given points and infinity.
 
-    By Cook and Toom: a correlation is the transpose of a product of polynomials, which are known
-    by their values at the points and, at infinity, by their highest coefficient.
+    The construction is Cook and Toom's: a correlation is the transpose of a product of polynomials,
+    and their values at the points, with the highest coefficient at infinity, determine them.
     """
     finite, count = np.array(points), len(points) + 1
     others = [np.delete(finite, index) for index in range(len(points))]
@@ -83,7 +83,7 @@ _AXES = {
 def correlate(
     x: Float[Array, "batch height width in"], kernel: Float[Array, "rows columns in out"]
 ) -> Float[Array, "batch height_out width_out out"]:
-    """Returns the correlation where the kernel lies within x; it has 1, 2 or 3 rows and columns."""
+    """Returns the correlation without padding; the kernel has 1, 2 or 3 rows and columns."""
     batch, inputs = x.shape[0], x.shape[-1]
     sides = kernel.shape[:2]
     first, second = (_AXES[side] for side in sides)
@@ -92,7 +92,7 @@ def correlate(
     below, right = rows * len(first.outputs) - height, columns * len(second.outputs) - width
     x = jnp.pad(x, ((0, 0), (0, below), (0, right), (0, 0)))
     along_height = _map(first.inputs, _windows(x, 1, rows, first))
-    # Kept apart, or XLA computes them again for each of the points along the other axis.
+    # Without the barrier XLA computes them again for each point along the other axis.
     along_height = lax.optimization_barrier(along_height)
     maps = np.kron(first.kernel, second.kernel)
     at_points = jnp.asarray(maps, kernel.dtype) @ kernel.reshape(maps.shape[1], -1)
@@ -110,9 +110,9 @@ def correlate(
 def correlate_kernel(
     x: Float[Array, "batch height width in"], y: Float[Array, "batch height_out width_out out"]
 ) -> Float[Array, "3 3 in out"]:
-    """Returns the transpose by the kernel of `correlate` with one of side 3: Σ x[p + k] y[p]'.
+    """Returns the transpose of `correlate` by its kernel, for side 3: Σ x[p + k] y[p]'.
 
-    The products of matrices are as many and as small as there.
+    It takes the same number of matrix products, of the same sizes.
     """
     method = _AXES[3]
     tile = len(method.outputs)
@@ -148,7 +148,7 @@ def _windows(x: Array, axis: int, tiles: int, method: _Axis) -> list[Array]:
 
 
 def _map(matrix: np.ndarray, arrays: Sequence[Array]) -> list[Array]:
-    """Returns a sum of the arrays for each row of the matrix, without those whose factor is 0."""
+    """Returns the matrix times the list of arrays; terms with a factor of 0 are left out."""
     sums = []
     for row in matrix:
         terms = [
@@ -164,12 +164,12 @@ def _same(x: Array, kernel: Array) -> Array:
     return correlate(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), kernel)
 
 
-# Of outputs of odd and of even number: the first read one pixel, the others two.
+# The phases of outputs with odd and with even index: the odd read one pixel, the even two.
 _PHASES = ((1, slice(1, 2)), (0, slice(0, None, 2)))
 
 
 def _doubled(x: Array, kernel: Array) -> Array:
-    """The transposed convolution; as a rim is put in front, the phases change places."""
+    """Returns the transposed convolution with a rim of one zero, which swaps the phases."""
     batch, height, width, _ = x.shape
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     rows = []
@@ -185,7 +185,7 @@ def _doubled(x: Array, kernel: Array) -> Array:
 
 
 def _halved(y: Array, kernel: Array) -> Array:
-    """The transpose of `_doubled` by x."""
+    """Returns the transpose of `_doubled` by x."""
     parts = []
     for top, row_taps in _PHASES:
         for left, column_taps in _PHASES:
@@ -209,7 +209,7 @@ def _plain_halved(y: Array, kernel: Array) -> Array:
 
 
 def is_worthwhile(x_shape: Sequence[int], kernel_shape: Sequence[int]) -> bool:
-    """Whether the method is the faster one on CPU for arrays of these shapes."""
+    """Returns whether Winograd's method is faster on CPU for arrays of these shapes."""
     batch, height, width, _ = x_shape
     tiles = batch * (height // 4) * (width // 4)
     channels = kernel_shape[2:]
@@ -227,22 +227,25 @@ def _make(
     merge: tuple[tuple[int, int], tuple[int, int]],
     both: _Bilinear,
 ) -> _Bilinear:
-    """Returns a bilinear function that runs the faster way of its platform.
+    """Returns a bilinear function that runs the faster implementation on each platform.
 
-    fast, plain: the ways. kernel_shape: of the arguments, for `is_worthwhile`. by_first, by_second:
-    the transposes by an argument, functions of the cotangent and the other argument; the second
-    one gets what it replaces as well, for its shape. merge: for each argument an axis into which a
-    batch of it can be merged, and the axis of the result in which it is then found. both: the way
-    for batches of both, by matrix products where there are such.
-    A primitive, because the transpose of the fast way's steps would be scattered additions, and no
-    rule for custom derivatives allows jvp, transposition and vmap together.
+    fast, plain: the two implementations. kernel_shape: function of the arguments, for
+    `is_worthwhile`. by_first, by_second: the transposes by each argument, as functions of the
+    cotangent and the other argument; `by_second` also gets the shape of the argument it replaces.
+    merge: for each argument, the axis into which its batch can be merged, and the axis of the
+    result that then holds the batch. both: the implementation for a batch of both arguments, by
+    matrix products where possible.
+
+    The function is a primitive, because the transpose of the fast implementation would consist of
+    scatter-additions, and no rule for custom derivatives allows jvp, transposition and vmap
+    together.
     """
     primitive = Primitive(name)
 
     def on_cpu(first: Array, second: Array) -> Array:
         shape = kernel_shape(first, second)
         if min(first.shape[1:3]) < shape[0]:
-            # Where the kernel is larger than the maps, XLA falls back to slow loops.
+            # If the kernel is larger than the maps, XLA falls back to slow loops.
             return both(first, second)
         return (fast if is_worthwhile(first.shape, shape) else plain)(first, second)
 
@@ -272,7 +275,7 @@ def _make(
 
 
 def _reshape(array: Array, start: int, count: int, *sizes: int) -> Array:
-    """Returns the array with other sizes in place of `count` axes from `start` on."""
+    """Returns the array with `sizes` in place of `count` axes from `start` on."""
     return array.reshape(*array.shape[:start], *sizes, *array.shape[start + count :])
 
 
@@ -300,7 +303,7 @@ _conv3x3: _Bilinear = _make(
     merge=((0, 0), (3, 3)),
     both=conv_by_matmul,
 )
-# The transpose of `conv3x3` by the kernel, of x and the cotangent.
+# The transpose of `conv3x3` by the kernel, as a function of x and the cotangent.
 _weigh3x3: _Bilinear = _make(
     "weigh3x3",
     lambda x, y: correlate_kernel(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), y),
@@ -335,18 +338,18 @@ _halve3x3: _Bilinear = _make(
 def conv3x3(
     x: Float[Array, "batch height width in"], kernel: Float[Array, "3 3 in out"]
 ) -> Float[Array, "batch height width out"]:
-    """Returns the same as `layers.conv`, on CPU by Winograd's method where that is faster.
+    """Returns the same as `layers.conv`, on CPU by Winograd's method if that is faster.
 
-    Derivatives by x are such convolutions too; those by the kernel go the same way, with matrix
-    products for the points, or are one matrix product.
+    Derivatives by x are such convolutions too. Derivatives by the kernel use Winograd's method too
+    or are one matrix product.
     """
     return _conv3x3(x, kernel)
 
 
 def convolve(x: Array, kernel: Array, strides: Any, padding: Any, **options: Any) -> Array:
-    """Returns the same as `lax.conv_general_dilated`; of small maps as a matrix product.
+    """Returns the same as `lax.conv_general_dilated`, for small maps by a matrix product.
 
-    For `conv_general_dilated` of Flax's convolutions. Small are maps of which XLA on CPU is slow to
+    Pass it as `conv_general_dilated` to Flax's convolutions. On small maps XLA on CPU is slow to
     compute a convolution of side 3, or its derivative by the kernel.
     """
     dilations = (options.get("lhs_dilation"), options.get("rhs_dilation"))
@@ -363,7 +366,7 @@ def double3x3(
 ) -> Float[Array, "batch height_out width_out out"]:
     """Returns the same as `layers.conv_transpose` of stride 2 and padding -1: H_out = 2H + 3.
 
-    That is the whole transposed convolution and a rim of one zero. On CPU by Winograd's method
-    where that is faster. Derivatives by the kernel are a matrix product.
+    This is the whole transposed convolution and a rim of one zero. On CPU it uses Winograd's method
+    if that is faster. Derivatives by the kernel are a matrix product.
     """
     return _double3x3(x, kernel)

@@ -1,8 +1,8 @@
 """The feature networks of LPIPS: VGG16, AlexNet and SqueezeNet 1.1 up to their last tap.
 
 A network returns its taps, the ReLU outputs that LPIPS compares. Layers are numbered in order of
-use (conv0, conv1, ..., fire0, ...); paddings are explicit. Products run at JAX's default precision:
-on accelerators that shorten float32, raise it with `jax.default_matmul_precision`.
+use (conv0, conv1, ..., fire0, ...); paddings are explicit. Products use JAX's default precision: on
+accelerators that round float32 inputs, raise it with `jax.default_matmul_precision`.
 """
 
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ def max_pool(maps: Maps, window: int, *, ceil: bool = False) -> Maps:
     The pool is a chain of selections between strided slices, one axis after the other, because
     XLA's own window reduction is slow to differentiate on a CPU: for maps [8, 64, 64, 64] and
     windows of 2, reverse mode took 21 ms on two cores, against 0.6 ms. Ties go to the first
-    position of the window in row order and NaNs win, as with that reduction.
+    position of the window in row order and NaNs win, as in XLA's reduction.
 
-    ceil: keep a last window that is cut off by the border, instead of dropping it.
+    ceil: keep a last window that the border cuts off, instead of dropping it.
     """
     for axis in (2, 1):
         size = maps.shape[axis]
@@ -58,7 +58,7 @@ def _conv(features: int, kernel: int, *, stride: int = 1, padding: int = 0, name
 
 
 class VGG16(nn.Module):
-    """Source: Simonyan and Zisserman 2015, configuration D; taps end each block."""
+    """Source: Simonyan and Zisserman 2015, configuration D; each block ends with a tap."""
 
     blocks: ClassVar[Sequence[Sequence[int]]] = (
         (64, 64),
@@ -118,9 +118,9 @@ class Fire(nn.Module):
 
 
 class SqueezeNet(nn.Module):
-    """Source: Iandola et al. 2016, release 1.1; taps stand before each pool and end the last four.
+    """Source: Iandola et al. 2016, release 1.1; pools keep the window that the border cuts off.
 
-    Pools keep the cut-off window.
+    There is a tap before each pool and after each of the last four Fire modules.
     """
 
     channels: ClassVar[Sequence[int]] = (64, 128, 256, 384, 384, 512, 512)

@@ -1,12 +1,12 @@
-"""Distances between images that are squared norms of features.
+"""Distances between images that are squared norms of differences of features.
 
-Every distance here has the form d(a, b) = Σ_leaves ‖φ(a) − φ(b)‖². At a = b the residual is zero,
-so the Hessian of d in b is exactly 2 JᵀJ with J the Jacobian of φ: one product with J and one with
-its transpose, never a second derivative.
+Every distance has the form d(a, b) = Σ_leaves ‖φ(a) − φ(b)‖². At a = b the residual is zero, so the
+Hessian of d by b is exactly 2 JᵀJ, where J is the Jacobian of φ. A product with the Hessian is one
+product with J and one with its transpose, without second derivatives.
 
-Images with alpha are laid over black and over white (see `channels`), and their distance is the
-mean of the two. So a distance sees colour and alpha, ignores the colour of transparent pixels, has
-the same form as before, and is for opaque images that of their colours.
+Images with alpha are composited over black and over white (see `channels`), and their distance is
+the mean of the two. So a distance sees colour and alpha, ignores the colour of transparent pixels,
+and keeps its form. For opaque images it is the distance of their colours.
 """
 
 import abc
@@ -28,28 +28,28 @@ RESIZE_METHODS = ("nearest", "antialiased")
 
 
 class Distance(abc.ABC):
-    """An immutable pytree: weights are its leaves, so that they reach jit as arguments."""
+    """An immutable pytree whose leaves are weights, so that they reach `jit` as arguments."""
 
     @abc.abstractmethod
     def features(self, images: Images) -> Features:
-        """Returns φ of images in [-1, 1], with alpha or without.
+        """Returns φ of images in [-1, 1], with or without alpha.
 
         Each leaf starts with the batch axis.
         """
 
     def stride(self, side: int) -> int:
-        """Returns s such that of images of that side only every s-th row and column matters.
+        """Returns s such that only every s-th row and column of images of that side matters.
 
-        φ of these pixels alone is the same.
+        The features of these pixels alone are those of the images.
         """
         return 1
 
 
 def features_as_seen(features: Callable[[Images], Features], images: Images) -> Features:
-    """Returns φ of images with alpha or without, from φ of opaque ones.
+    """Returns φ of images with or without alpha, given φ of opaque images as `features`.
 
-    With alpha: the leaves over black, then those over white, so scaled that the distance is the
-    mean of the two. Both go through `features` as one batch.
+    With alpha, the leaves are those over black and then those over white, scaled so that the
+    distance is the mean of the two. Both go through `features` as one batch.
     """
     count = images.shape[-1]
     if not channels.has_alpha(count):
@@ -67,7 +67,7 @@ def squared_norms(features: Features) -> Float[Array, "leaves batch"]:
 
 
 def distance_per_layer(metric: Distance, a: Images, b: Images) -> Float[Array, "leaves batch"]:
-    """Returns what each leaf of the features contributes to the distance.
+    """Returns the contribution of each leaf of the features to the distance.
 
     Raises: ValueError if the shapes differ.
     """
@@ -91,10 +91,10 @@ def signed(images: Images) -> Images:
 
 
 def require_images(images: Images, metric: str, *, smallest: int) -> None:
-    """Checks rank, number type, channels and size.
+    """Checks the number of axes, the dtype, the channels and the size.
 
     metric: its name, for the message.
-    Raises: InputError if the shape does not fit; TypeError if the numbers are no floats.
+    Raises: InputError if the shape does not fit; TypeError if the dtype is not floating-point.
     """
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(f"{metric}: expected floating-point images in [-1, 1]; got {images.dtype}")
@@ -122,10 +122,10 @@ def _pick_nearest(images: Images, axis: int, size: int) -> Images:
 
 
 def resize(images: Images, size: int, method: str) -> Images:
-    """Returns images of size × size; the same array if they have that size.
+    """Returns images of size × size; the same array if they already have that size.
 
     method: "nearest" takes index floor(i · old / new), which is PyTorch's rule and not that of
-        `jax.image.resize`; "antialiased" is bilinear, widened to average when shrinking.
+        `jax.image.resize`; "antialiased" is bilinear, and averages when it shrinks images.
     Raises: InputError for another method or a size below 1.
     """
     if method not in RESIZE_METHODS or size < 1:
@@ -146,7 +146,8 @@ def resize(images: Images, size: int, method: str) -> Images:
 class AtSize(Distance):
     """A distance of the images resized to `size` × `size`, as the paper does (64, nearest).
 
-    Images with alpha are resized as they are seen: no colour of a transparent pixel spreads.
+    Images with alpha are composited before they are resized: no colour of a transparent pixel
+    spreads.
     """
 
     metric: Distance
@@ -159,7 +160,7 @@ class AtSize(Distance):
         )
 
     def stride(self, side: int) -> int:
-        """As in `Distance`: nearest interpolation leaves pixels out, if the sizes divide."""
+        """As in `Distance`: nearest interpolation skips pixels if `size` divides the side."""
         if self.method == "nearest" and side % self.size == 0:
             return side // self.size
         return 1

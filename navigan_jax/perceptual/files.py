@@ -36,9 +36,9 @@ def write_perceptual(
     params: Params,
     source: Mapping[str, Any],
 ) -> None:
-    """Writes the weights of a distance, after the checks of its constructor.
+    """Writes the weights of a distance, after its constructor has checked them.
 
-    source: where the weights come from; kept in the file as JSON.
+    source: where the weights come from; stored in the file as JSON.
     Raises: InputError if weights and options do not fit, or the file cannot be written.
     """
     _make(kind, config, params)

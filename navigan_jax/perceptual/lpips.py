@@ -1,12 +1,12 @@
 """LPIPS, the learned distance of network features (Zhang et al. 2018), as a squared norm.
 
 Departures from the original program:
-1. The distance is written as ‖φ(a) − φ(b)‖² with φ_l = √(w_c / (H_l W_l)) · f / (‖f‖ + 1e-10); this
-   needs linear weights w_c ≥ 0, which all published ones are.
+1. The distance is written as ‖φ(a) − φ(b)‖² with φ_l = √(w_c / (H_l W_l)) · f / (‖f‖ + 1e-10). This
+   needs linear weights w_c ≥ 0, as in all published files.
 2. The norm over channels has a guarded root, so that derivatives of every mode and order are
    finite where all channels vanish; a plain root gives NaN in forward mode.
-3. Grey images are RGB images of three equal channels, for both versions. The original program does
-   so by broadcasting in version 0.1 alone.
+3. Both versions treat grey images as RGB images of three equal channels. The original program does
+   so, by broadcasting, only in version 0.1.
 """
 
 import dataclasses
@@ -40,10 +40,10 @@ def _channel_norm(maps: Float[Array, "... channels"]) -> Float[Array, "... 1"]:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LPIPS(Distance):
-    """Weights "backbone" (of a network in BACKBONES) and, unless left out, "linear" (one per tap).
+    """LPIPS with its weights; made by `create`, which checks them.
 
-    version: "0.1"; "0.0" feeds the images to the network as they are, without the scaling layer.
-    Made by `create`, which checks the weights.
+    params: "backbone" (of a network in BACKBONES) and, unless left out, "linear" (one per tap).
+    version: "0.1", or "0.0", which has no scaling layer before the network.
     """
 
     params: Params
@@ -65,7 +65,7 @@ class LPIPS(Distance):
         return taps
 
     def normalise(self, taps: Taps) -> Features:
-        """Returns the features that these taps stand for."""
+        """Returns the features φ from the taps."""
         return tuple(
             self._weight(index, maps) * (maps / (_channel_norm(maps) + _EPSILON))
             for index, maps in enumerate(taps)
@@ -91,7 +91,7 @@ Map: TypeAlias = Float[Array, "batch height width"]
 def layer_maps(a: Features, b: Features, height: int, width: int) -> tuple[Map, ...]:
     """Returns each layer's distance at every pixel, upsampled bilinearly to height × width.
 
-    a, b: LPIPS features. The mean of a map before upsampling is what its layer contributes.
+    a, b: LPIPS features. The mean of a map before upsampling is its layer's share of the distance.
     """
     maps = []
     for x, y in zip(a, b, strict=True):
@@ -102,7 +102,7 @@ def layer_maps(a: Features, b: Features, height: int, width: int) -> tuple[Map, 
 
 
 def distance_map(metric: LPIPS, a: Images, b: Images) -> Map:
-    """Returns where the images differ, at their size: LPIPS in its spatial mode."""
+    """Returns the distance at every pixel of the images: LPIPS in its spatial mode."""
     maps = layer_maps(metric.features(a), metric.features(b), *a.shape[1:3])
     return jnp.sum(jnp.stack(maps), axis=0)
 
@@ -137,15 +137,18 @@ def create(params: Params, *, net: str, version: str, linear: bool) -> LPIPS:
     differences = params_lib.describe_differences(expected_params(net, linear), params)
     if differences:
         raise InputError(
-            f"lpips {net}: expected its weights with{'' if linear else 'out'} linear ones; got "
+            f"lpips {net}: expected its weights with{'' if linear else 'out'} linear weights; got "
             f"{'; '.join(differences)}; {advice}"
         )
     if bad := params_lib.non_finite_paths(params):
-        raise InputError(f"lpips {net}: expected finite weights; got others in {bad}; {advice}")
+        raise InputError(
+            f"lpips {net}: expected finite weights; got NaN or infinity in {', '.join(bad)}; "
+            f"{advice}"
+        )
     negative = [i for i, w in params.get("linear", {}).items() if np.min(np.asarray(w)) < 0]
     if negative:
         raise InputError(
-            f"lpips {net}: expected linear weights of at least 0, without which this is no "
-            f"distance; got negative ones for layers {', '.join(negative)}; {advice}"
+            f"lpips {net}: expected linear weights of at least 0, because a distance cannot be "
+            f"negative; got negative weights for layers {', '.join(negative)}; {advice}"
         )
     return LPIPS(params_lib.to_device(params), net=net, version=version)

@@ -1,24 +1,25 @@
-"""NLPD, the normalised Laplacian pyramid distance: a model of early vision without learned nets.
+"""NLPD, the normalised Laplacian pyramid distance: a model of early vision, not a learned network.
 
 Source: Laparra, Ballé, Berardino and Simoncelli 2016, Perceptual image quality assessment using a
 normalized Laplacian pyramid. A Laplacian pyramid removes the local mean at every scale; each
 coefficient is then divided by a constant plus a weighted sum of the amplitudes around it. Constants
-and weights are the ones the authors fitted to undistorted photographs and publish with their
-software; so are the borders (mirrored when shrinking, repeated when growing, zero for amplitudes).
+and weights are those that the authors fitted to undistorted photographs and publish with their
+software. The borders are theirs too: mirrored when shrinking, repeated when growing, and zero for
+amplitudes.
 
 Departures from the paper:
-1. The paper averages the root-mean-square differences of the bands. Here it is their mean squares,
-   which makes the distance a squared norm of features.
+1. The paper averages the root-mean-square differences of the bands. Here the mean squares are
+   averaged, which makes the distance a squared norm of features.
 2. The paper takes luminance. Here luma and the two colour differences of ITU-R BT.601 pass through
    the same pyramid and are summed, so that a change of colour alone counts. Grey images have no
    colour difference: for them, and for images of one channel, it is the distance of luminance.
 3. The paper always takes six bands. Here the smaller side decides: the last, low-pass band is four
-   to seven pixels wide until six bands are reached. Fewer bands keep the finest ones, with their
-   constants, and the low-pass band.
+   to seven pixels wide until six bands are reached. A smaller image keeps the finest bands, with
+   their constants, and the low-pass band.
 
-The amplitude |z| has no derivative at 0; JAX takes 0, the mean of the two one-sided ones, so every
-derivative is finite. The distance of an image to itself is unaffected by that choice beyond first
-order: its Hessian holds first derivatives of the features only.
+The amplitude |z| has no derivative at 0. JAX uses 0, the mean of the two one-sided derivatives, so
+every derivative is finite. The Hessian of an image's distance to itself contains only first
+derivatives of the features, so the choice has no further effect on it.
 """
 
 import dataclasses
@@ -37,7 +38,7 @@ _FILTER = (0.05, 0.25, 0.4, 0.25, 0.05)  # Burt and Adelson 1983, a = 0.4
 
 
 class _Gain(NamedTuple):
-    """What a coefficient is divided by: constant + Σ weight · |neighbour|."""
+    """The divisor of a coefficient: constant + Σ weight · |neighbour|."""
 
     constant: float
     neighbours: tuple[tuple[int, int, float], ...]  # (rows down, columns right, weight)
@@ -119,7 +120,7 @@ def _luma_and_colour(images: Images) -> Planes:
 
 
 def band_count(height: int, width: int) -> int:
-    """Returns how many bands the pyramid of such an image has, the low-pass one included."""
+    """Returns the number of bands in the pyramid of such an image, with the low-pass band."""
     return min(len(_BAND_PASS) + 1, min(height, width).bit_length() - 2)
 
 
@@ -128,7 +129,7 @@ def band_count(height: int, width: int) -> int:
 class NLPD(Distance):
     """d(a, b) = mean over bands of the mean over positions of ‖y(a) − y(b)‖² over luma and colour.
 
-    y are the normalised coefficients. Needs no weights.
+    y are the normalised coefficients. The distance needs no weights.
     """
 
     def features(self, images: Images) -> Features:

@@ -1,1 +1,1 @@
-"""Subspaces of the weights of some layers, in which directions are sought."""
+"""Subspaces of the weights of some layers, in which directions are searched for."""

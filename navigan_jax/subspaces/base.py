@@ -1,8 +1,8 @@
-"""Subspaces: the changes of a generator among which directions are looked for.
+"""Subspaces: the changes of a generator among which directions are searched for.
 
-A subspace turns coefficients into changes of weights, or of the latent. It is an immutable pytree
-whose leaves are its basis, so that it reaches a compiled step as an argument. Deltas of a batch
-are one matrix product of the coefficients with the basis; a basis is never copied for a sample.
+A subspace maps coefficients to changes of weights or of the latent. It is an immutable pytree whose
+leaves are its basis, so the basis reaches a compiled step as an argument. The changes of a batch
+are one matrix product of the coefficients and the basis; the basis is never copied per sample.
 """
 
 import abc
@@ -22,13 +22,13 @@ from navigan_jax.nn.layers import Change
 Coefficients: TypeAlias = Float[Array, "batch basis"]
 Deltas: TypeAlias = dict[str, Array]  # {layer path: [batch, *shape of the weight]}
 
-LATENT = "latent"  # where deltas of a latent stand in place of a layer's path
+LATENT = "latent"  # the key of changes of the latent, instead of a layer's path
 
 
 class Subspace(abc.ABC):
     """Changes of weights as linear combinations of `size` basis elements.
 
-    layers: the paths of the weights that change; (`LATENT`,) where the latent does.
+    layers: the paths of the weights that change; (`LATENT`,) if the latent changes.
     """
 
     @property
@@ -46,18 +46,18 @@ class Subspace(abc.ABC):
         """Returns Σ_j c_j basis_j for each row of coefficients."""
 
     def factor(self, coefficients: Coefficients) -> Mapping[str, Change]:
-        """Returns what `expand` does, as factors where that saves making it for each sample."""
+        """Returns the changes of `expand`, as factors where that avoids a weight per sample."""
         return self.expand(coefficients)
 
     def inner_products(self, coefficients: Coefficients) -> Float[Array, "batch batch"]:
-        """Returns ⟨ξ_i, ξ_j⟩, over all layers together, of what the rows expand to.
+        """Returns ⟨ξ_i, ξ_j⟩ of the rows' changes ξ, over all layers together.
 
-        Here for an orthonormal basis, where they are those of the coefficients.
+        This implementation is for an orthonormal basis; it uses only the coefficients.
         """
         return _matmul(coefficients, coefficients.T)
 
     def norms(self, coefficients: Coefficients) -> Float[Array, "batch"]:
-        """Returns the Frobenius norms; the gradient at zero is zero. Orthonormal as above."""
+        """Returns the Frobenius norms, for an orthonormal basis; the gradient at zero is zero."""
         return _safe_sqrt(jnp.sum(coefficients**2, axis=1))
 
 
@@ -75,8 +75,8 @@ def _safe_sqrt(squares: Array) -> Array:
 class FixedBasis(Subspace):
     """Given vectors of weights, e.g. the leading eigenvectors of a Hessian: the hybrid method.
 
-    basis: {path: [R, *shape]}. gram: [R, R], their inner products over all layers together, by
-    which a combination's norm costs R² and not its number of weights.
+    basis: {path: [R, *shape]}. gram: [R, R], the vectors' inner products over all layers together.
+    With it, the norm of a combination costs R² operations instead of one per weight.
     """
 
     basis: Mapping[str, Array]
@@ -104,10 +104,10 @@ class FixedBasis(Subspace):
 
 
 def fixed_basis(basis: Mapping[str, np.ndarray]) -> FixedBasis:
-    """Returns the subspace that the rows of all layers together span.
+    """Returns the subspace spanned by the rows, each taken over all layers together.
 
     basis: {path: [R, *shape]}, as in a file of directions.
-    Raises: InputError if a row is zero, as it has no direction.
+    Raises: InputError if a row is zero.
     """
     gram = sum(_gram(np.asarray(rows)) for rows in basis.values())
     if zero := np.flatnonzero(np.diag(gram) == 0).tolist():
@@ -121,7 +121,7 @@ def fixed_basis(basis: Mapping[str, np.ndarray]) -> FixedBasis:
 
 def _gram(rows: np.ndarray) -> np.ndarray:
     flat = rows.reshape(len(rows), -1)
-    # In pieces: twice the precision of the whole basis at once would be twice its memory.
+    # In pieces, because a float64 copy of the whole basis would take twice its memory.
     pieces = np.array_split(flat, max(1, flat.shape[1] // 2**20), axis=1)
     doubles = (piece.astype(np.float64) for piece in pieces)
     return np.sum([piece @ piece.T for piece in doubles], axis=0)
@@ -154,10 +154,10 @@ class Full(Subspace):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Latent(Subspace):
-    """Changes of the latent itself, z or w: GANLatentDiscovery, to compare with.
+    """Changes of the latent itself, z or w, as in GANLatentDiscovery, for comparison.
 
-    Fewer coefficients than `width` are the first entries of the change, the rest of it is zero;
-    what is beyond `width` is cut off (latent_deformator.py there does both).
+    If there are fewer coefficients than `width`, they are the first entries of the change and the
+    rest is zero. Coefficients beyond `width` are dropped (latent_deformator.py there does both).
     """
 
     width: int = dataclasses.field(metadata={"static": True})
@@ -178,17 +178,18 @@ class Latent(Subspace):
 def require_fit(
     basis: Mapping[str, np.ndarray], shapes: Mapping[str, Sequence[int]], source: str
 ) -> None:
-    """Refuses a basis that is not one of the weights it is to change.
+    """Checks that the basis has the layers and shapes of the run.
 
     shapes: {path: shape} of the layers of the run. source: begins the message.
-    Raises: InputError naming both sides.
+    Raises: InputError that names both sides.
     """
     got = {path: tuple(rows.shape[1:]) for path, rows in basis.items()}
     wanted = {path: tuple(shape) for path, shape in shapes.items()}
     if got != wanted:
         raise InputError(
             f"{source}: expected directions of {_describe(wanted)}; got directions of "
-            f"{_describe(got)}; give a file found at these layers, or set --config.layer to its own"
+            f"{_describe(got)}; give a file of directions of these layers, or set --config.layer "
+            "to the layers of the file"
         )
 
 

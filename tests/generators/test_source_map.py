@@ -1,4 +1,4 @@
-"""The map of a source in a generator file: it comes back equal, and a damaged one is refused."""
+"""The source map of a generator file: reading returns what was written, or refuses it."""
 
 import copy
 import pathlib
@@ -35,7 +35,7 @@ def written(folder: pathlib.Path, content: Any) -> pathlib.Path:
 
 
 def test_map_comes_back_equal(tmp_path: pathlib.Path) -> None:
-    """Through the metadata of the file."""
+    """Written to and read from the metadata of the file."""
     assert read_source_map(written(tmp_path, MAP.to_json())) == MAP
 
 
@@ -53,7 +53,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("case", DAMAGE)
 def test_damaged_map_is_refused(case: str, tmp_path: pathlib.Path) -> None:
-    """In one message that names the file."""
+    """One message names the file."""
     content = copy.deepcopy(MAP.to_json())
     DAMAGE[case](content)
     with pytest.raises(InputError, match=r"generator.safetensors: expected a map .* damaged one"):
@@ -61,7 +61,7 @@ def test_damaged_map_is_refused(case: str, tmp_path: pathlib.Path) -> None:
 
 
 def test_bounds_and_views_are_those_of_the_strides() -> None:
-    """Negative strides begin behind; a view reaches the bytes from the lower bound to the upper."""
+    """A negative stride starts at the end; a view covers the bytes between the bounds."""
     memory = bytearray(np.arange(50, dtype="<f4").tobytes())
     place = Place(100, "<f4", (-40, 8))
     view = place.view(memory, (2, 3))

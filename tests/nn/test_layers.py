@@ -1,4 +1,4 @@
-"""Convolutions against their definition, and both ways to compute them against each other."""
+"""Convolutions against their definition, and their two implementations against each other."""
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ def transposed_by_definition(x, kernel, stride, padding):
 
 
 def correlated_by_definition(x, kernel):
-    """Each pixel is the sum over its window; what lies outside is zero."""
+    """Each pixel is the sum over its window; pixels outside the image are zero."""
     side = kernel.shape[0]
     rim = side // 2
     padded = np.pad(x, ((0, 0), (rim, rim), (rim, rim), (0, 0)))
@@ -91,7 +91,7 @@ def draw(shape, side, dtype=np.float64):
 
 
 def test_value_is_that_of_the_definition(case):
-    """Both ways, with H_out = (H - 1) stride - 2 padding + side for a transposed one."""
+    """Both implementations, with H_out = (H - 1) stride - 2 padding + side if transposed."""
     convolve, by_matmul, definition, shape, side = case
     with testing.x64():
         x, kernel = draw(shape, side)
@@ -104,7 +104,7 @@ def test_value_is_that_of_the_definition(case):
 
 
 def test_turned_kernel_is_another_one():
-    """A control: what the definition tells from the kernel turned by 180 degrees."""
+    """Control: the definition distinguishes the kernel from the one turned by 180 degrees."""
     x, kernel = draw((2, 3, 5, INPUTS), 4, np.float32)
     expected = transposed_by_definition(np.asarray(x), np.asarray(kernel), 2, 1)
     with pytest.raises(AssertionError, match="relative error"):
@@ -114,7 +114,7 @@ def test_turned_kernel_is_another_one():
 
 
 def test_derivatives_agree_and_are_adjoint(case):
-    """Both ways have the same JVP and VJP in input and kernel, and <Jv, w> = <v, J'w>."""
+    """Both implementations have the same JVP and VJP in input and kernel; <Jv, w> = <v, J'w>."""
     convolve, by_matmul, _, shape, side = case
     with testing.x64():
         primals = draw(shape, side)
@@ -140,7 +140,7 @@ def test_derivatives_agree_and_are_adjoint(case):
 
 
 def test_matrix_product_is_one():
-    """The second way computes without a convolution, in both directions: it is not the first."""
+    """The matrix-product form contains no convolution, forwards or backwards."""
     x, kernel = draw((2, 4, 5, INPUTS), 3, np.float32)
 
     def primitives(function):
@@ -164,7 +164,7 @@ EVEN = [(4, 2, 1, 3, 5), (4, 1, 0, 1, 1), (3, 1, 1, 5, 4), (6, 3, 3, 3, 4), (4, 
 
 @pytest.mark.parametrize(("side", "stride", "padding", "height", "width"), EVEN)
 def test_unfolded_convolution_is_that_of_the_definition(side, stride, padding, height, width):
-    """Windows times phases; the phases are the kernel's entries in another order, and lead back."""
+    """It is windows times phases; `kernel` inverts `phases`, which reorders the entries."""
     unfolding = Unfolding.of(side, stride, padding)
     with testing.x64():
         x, kernel = draw((2, height, width, INPUTS), side)
@@ -181,7 +181,7 @@ def test_unfolded_convolution_is_that_of_the_definition(side, stride, padding, h
 
 @pytest.mark.parametrize(("side", "stride", "padding"), [(3, 2, 0), (5, 3, 2), (4, 4, 1)])
 def test_kernel_that_falls_into_unequal_phases_is_not_unfolded(side, stride, padding):
-    """Some phases would read more weights than others, or the image end within a set of them."""
+    """Some phases would read more weights than others, or the image would end within a phase."""
     assert Unfolding.of(side, stride, padding) is None
 
 
@@ -197,7 +197,7 @@ def test_layer_applies_its_kernel(by_matmul):
 
 
 def test_layer_applies_the_phases_of_its_kernel_to_windows():
-    """Of an input that was unfolded; the weight is smaller where the windows were shortened."""
+    """For an unfolded input; the weight is smaller if the windows are reduced."""
     layer, unfolding = ConvTranspose(OUTPUTS, side=4, stride=2, padding=1), Unfolding.of(4, 2, 1)
     x, kernel = draw((2, 3, 5, INPUTS), 4, np.float32)
     windows = unfolding.windows(x)

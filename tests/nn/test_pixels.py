@@ -1,4 +1,4 @@
-"""Windows around the wanted pixels against whole images."""
+"""Images from windows around the wanted pixels, against whole images."""
 
 import functools
 
@@ -38,7 +38,7 @@ CASES = [
 def test_wanted_pixels_and_their_derivatives_are_those_of_whole_images(
     blocks, taps, stride, names, first_size
 ):
-    """In 64 bits; each window at the image's rim reads zeros as the whole image does."""
+    """In 64 bits; windows at the image's border read zeros, as the whole image does."""
     changes = {"blocks": blocks, "resample_taps": taps, "first_size": first_size}
     generator = make_generator("stylegan2", CONFIG | changes)
     layers = generator.find_layers([f"synthesis/{name}" for name in names])
@@ -75,7 +75,7 @@ def test_wanted_pixels_and_their_derivatives_are_those_of_whole_images(
 
 @pytest.mark.parametrize("blocks", [8, 9])
 def test_images_of_512_and_1024_pixels_are_made_at_64(blocks):
-    """Of single precision, to its rounding: every 8th and every 16th pixel of the whole image."""
+    """In float32, to rounding: every 8th and every 16th pixel of the whole image."""
     changes = {"channels": (2,) * blocks, "blocks": "skip", "resample_taps": (1, 3, 3, 1)}
     generator = make_generator("stylegan2", CONFIG | changes)
     params = testing.draw_params(generator, 0)
@@ -96,7 +96,8 @@ def test_images_of_512_and_1024_pixels_are_made_at_64(blocks):
 def test_windows_begin_where_they_are_cheaper():
     """At 1024 px and 64 wanted: one pixel of the last layer, then 3, from a window of 4 before it.
 
-    At 512 px both convolutions read more; the transposed one there would overlap, so it is whole.
+    At 512 px both convolutions read more; windows of the transposed one would overlap there, so it
+    runs on the whole image.
     """
     steps = [(0, "conv1"), (0, "torgb")]
     steps += [(b, part) for b in range(1, 9) for part in ("conv0", "conv1", "torgb")]

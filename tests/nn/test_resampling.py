@@ -11,7 +11,7 @@ from navigan_jax.nn.resampling import rim_of, smooth, upsample
 
 
 def dense(length, taps, factor, before, after):
-    """The matrix of zero insertion, padding and convolution along one axis, column by column."""
+    """Returns the matrix of zero insertion, padding and convolution along one axis."""
     kernel = 2 * np.array(taps) / np.sum(taps)
     columns = []
     for index in range(length):
@@ -33,9 +33,9 @@ TAPS = st.lists(st.integers(1, 9).map(float), min_size=2, max_size=6)
 @settings(max_examples=8, deadline=None)
 @given(TAPS, st.integers(1, 3), st.integers(0, 100))
 def test_filters_equal_dense_matrices(taps, height, seed):
-    """Both filters are the padded convolution that the official programs define, in 64 bits.
+    """In 64 bits, both filters are the padded convolution that the official programs define.
 
-    An asymmetric filter tells a convolution from a correlation.
+    An asymmetric filter distinguishes a convolution from a correlation.
     """
     width = 4
     images = np.random.RandomState(seed).standard_normal((2, height, width, 3))
@@ -58,7 +58,7 @@ def test_filters_equal_dense_matrices(taps, height, seed):
 
 
 def test_transposed_filter_equals_dense_matrices():
-    """By which derivatives go back: filtering and halving, in 64 bits."""
+    """Derivatives use the transposes: filtering and halving, in 64 bits."""
     taps = (1, 2, 3, 5)
     images = np.random.RandomState(0).standard_normal((2, 6, 8, 3))
     double = [dense(length, taps, 2, 2, 1) for length in (3, 4)]
@@ -70,7 +70,7 @@ def test_transposed_filter_equals_dense_matrices():
 
 
 def test_turned_filter_is_another_one():
-    """Control: the filter read backwards is told from the right one."""
+    """Control: the test distinguishes the filter from the reversed one."""
     images = np.random.RandomState(0).standard_normal((1, 4, 4, 1))
     with pytest.raises(AssertionError, match="relative error"):
         testing.assert_close(upsample(images, (1, 2, 3, 5)), upsample(images, (5, 3, 2, 1)), 1e-2)

@@ -1,4 +1,4 @@
-"""Winograd's method against the convolutions that it stands for."""
+"""Winograd's method against plain convolutions."""
 
 import functools
 
@@ -24,7 +24,7 @@ def draw(shape, seed, dtype=np.float32):
 
 @pytest.fixture
 def _always(monkeypatch):
-    """Tiny arrays go the fast way too."""
+    """Makes tiny arrays use Winograd's method too."""
     monkeypatch.setattr(winograd, "is_worthwhile", lambda *shapes: True)
 
 
@@ -34,7 +34,7 @@ always = pytest.mark.usefixtures("_always")
 @always
 @pytest.mark.parametrize("name", PAIRS)
 def test_fast_way_and_its_derivatives_equal_the_plain_one(name):
-    """In 64 bits, of sides that tiles do not divide: values, jvp and vjp by x and by the kernel."""
+    """In 64 bits, for sides that tiles do not divide: values, and JVP and VJP by both arguments."""
     fast, plain = PAIRS[name]
     x, kernel = draw((2, 5, 7, 3), 0, np.float64), draw((3, 3, 3, 2), 1, np.float64)
     tangents = draw(x.shape, 2, np.float64), draw(kernel.shape, 3, np.float64)
@@ -59,7 +59,7 @@ def test_fast_way_and_its_derivatives_equal_the_plain_one(name):
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_derivatives_of_derivatives_equal_the_plain_one_s(name):
-    """The rules are the same whichever way is taken; here it is the plain one, as it is small."""
+    """The rules do not depend on the implementation; these small arrays use the plain one."""
 
     def twice(function, x, kernel, y):
         def pull_back(*arguments):
@@ -79,7 +79,7 @@ def test_derivatives_of_derivatives_equal_the_plain_one_s(name):
 @always
 @pytest.mark.parametrize("name", PAIRS)
 def test_batches_of_vectors_equal_a_loop(name):
-    """vmap over x, over the kernel and over both; and so for the derivative by the kernel."""
+    """vmap over x, over the kernel and over both; also for the derivative by the kernel."""
     fast, plain = PAIRS[name]
     x, kernel = draw((3, 2, 4, 6, 3), 0), draw((3, 3, 3, 3, 2), 1)
     for axes, arguments in {
@@ -107,7 +107,7 @@ def test_batches_of_vectors_equal_a_loop(name):
 
 
 def test_error_in_float32_is_that_of_the_docstring():
-    """With many channels: a few times the plain sum's, against 64 bits."""
+    """With many channels, the error is a few times that of the plain sum, against 64 bits."""
     x, kernel = draw((1, 8, 8, 256), 0), draw((3, 3, 256, 32), 1)
     with testing.x64():
         exact = np.asarray(conv(jnp.asarray(x, np.float64), jnp.asarray(kernel, np.float64)))
@@ -118,7 +118,7 @@ def test_error_in_float32_is_that_of_the_docstring():
 
 
 def test_error_of_the_kernel_s_derivative_is_like_that():
-    """A sum over all pixels, in products at the points, against 64 bits."""
+    """The derivative sums over all pixels; its error is measured against 64 bits."""
     x, y = draw((2, 16, 16, 32), 0), draw((2, 14, 14, 32), 1)
     with testing.x64():
         exact = np.asarray(winograd.correlate_kernel(np.float64(x), np.float64(y)))
@@ -142,7 +142,7 @@ def test_fast_way_is_taken_where_it_is_worthwhile():
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 9), (5, 7)])
 @pytest.mark.parametrize("options", [{}, {"strides": (2, 2)}, {"padding": ((2, 1), (1, 1))}])
 def test_convolve_is_the_general_convolution(monkeypatch, size, options):
-    """Of small maps by a matrix product, which computes only the plain one."""
+    """Small maps use a matrix product, but only for plain convolutions of side 3."""
     calls = []
     monkeypatch.setattr(
         winograd, "conv_by_matmul", lambda *given: calls.append(given) or conv_by_matmul(*given)

@@ -23,9 +23,9 @@ def window_reduction(maps, window, ceil):
 @pytest.mark.parametrize("size", [(8, 11), (3, 4)])
 @pytest.mark.parametrize(("window", "ceil"), [(2, False), (3, False), (3, True)])
 def test_max_pool_equals_the_window_reduction(window, ceil, size, values):
-    """Value and reverse mode, ties included: the first maximum in row order gets everything.
+    """Value and reverse mode, with ties: the first maximum in row order gets the whole gradient.
 
-    Forward mode is compared with reverse mode, because XLA's own two disagree at ties.
+    Forward mode is compared with reverse mode, because XLA's own two modes disagree at ties.
     """
     random = np.random.RandomState(3)
     maps = random.standard_normal((2, *size, 5)).astype(np.float32)
@@ -54,7 +54,7 @@ def test_max_pool_equals_the_window_reduction(window, ceil, size, values):
 
 
 def test_max_pool_does_not_hide_a_nan():
-    """A NaN anywhere in a window is its maximum."""
+    """A window that contains a NaN has the maximum NaN."""
     for row, column in np.ndindex(3, 3):
         maps = jnp.zeros((1, 3, 3, 1)).at[0, row, column, 0].set(jnp.nan)
         assert np.isnan(max_pool(maps, 3)).all()
@@ -62,7 +62,7 @@ def test_max_pool_does_not_hide_a_nan():
 
 @pytest.mark.parametrize("net", sorted(BACKBONES))
 def test_smallest_size_leaves_one_pixel(net):
-    """There the last tap is one pixel, with all channels; below, the message names the size."""
+    """The last tap is then one pixel; for smaller images the message names the size."""
     network = BACKBONES[net]
     metric = testing.random_lpips(net, 0)
     smallest = network.smallest

@@ -1,4 +1,4 @@
-"""What every distance promises, and resizing."""
+"""The laws of every distance, and resizing."""
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,7 @@ def case(request):
 
 
 def test_distance_is_the_squared_norm_of_the_difference_of_features(case):
-    """Also: not negative, symmetric, 0 between equal images, the sum of its layers."""
+    """It is also non-negative, symmetric, 0 for equal images, and the sum over its layers."""
     metric, size = case
     a, b = pair(size)
     features_of = jax.jit(lambda metric, images: metric.features(images))
@@ -62,7 +62,7 @@ def test_distance_is_the_squared_norm_of_the_difference_of_features(case):
 
 
 def test_distance_of_a_pair_does_not_depend_on_its_batch(case):
-    """Each pair alone gives the value it has among others."""
+    """A pair has the same distance alone and in a batch."""
     metric, size = case
     a, b = pair(size)
     value_of = jax.jit(distance)
@@ -71,7 +71,7 @@ def test_distance_of_a_pair_does_not_depend_on_its_batch(case):
 
 
 def test_weights_are_arguments_and_options_are_static(case):
-    """Leaves are arrays, the structure can be hashed, and one trace serves other weights."""
+    """Leaves are arrays, the structure is hashable, and other weights cause no new trace."""
     metric, size = case
     leaves, structure = jax.tree.flatten(metric)
     assert all(isinstance(leaf, jax.Array) for leaf in leaves)
@@ -86,7 +86,7 @@ def test_weights_are_arguments_and_options_are_static(case):
 
 
 def test_features_keep_the_number_type(case):
-    """float64 in, float64 out, though weights are float32; integers are refused by the nets."""
+    """float64 in, float64 out, although weights are float32; the networks refuse integers."""
     metric, size = case
     for dtype in (np.float32, np.float64):
         with testing.x64():
@@ -114,7 +114,7 @@ def test_jvp_and_vjp_of_features_are_adjoint(case):
 
 
 def test_hessian_at_equal_images_is_gauss_newton(case):
-    """Forward over reverse gives 2 JᵀJ v where the images are equal, and is symmetric there."""
+    """Forward over reverse gives 2 JᵀJ v at equal images, and is symmetric there."""
     metric, size = case
     with testing.x64():
         a, _ = pair(size, batch=1, dtype=np.float64)
@@ -138,7 +138,7 @@ def test_hessian_at_equal_images_is_gauss_newton(case):
 
 
 def test_derivatives_are_finite_on_flat_images(case):
-    """No mode gives a NaN where nothing varies: |z| and the norms stand at 0 there."""
+    """No mode gives a NaN on constant images, where |z| and the norms are 0."""
     metric, size = case
     flat = jnp.full((1, *size, 3), -1.0)
     v = testing.normal_like(4, flat)
@@ -163,7 +163,7 @@ def test_distance_refuses_images_of_two_shapes():
 
 
 def test_integer_images_are_refused():
-    """Bytes are no images in [-1, 1]."""
+    """Bytes are not images in [-1, 1]."""
     with pytest.raises(TypeError, match=r"floating-point images in .* got uint8"):
         METRICS["nlpd"]().features(jnp.zeros((1, 16, 16, 3), jnp.uint8))
 
@@ -175,7 +175,7 @@ def test_l2_is_the_mean_squared_difference():
 
 
 def test_distance_with_alpha_is_the_mean_over_black_and_white(case):
-    """So it sees colour and alpha, and no colour of a transparent pixel."""
+    """It sees colour and alpha, but no colour of a transparent pixel."""
     check_alpha(*case, 4)
 
 
@@ -203,7 +203,7 @@ def check_alpha(metric, size, count):
 
 
 def test_hessian_with_alpha_is_gauss_newton():
-    """Where two images with alpha are equal, forward over reverse gives 2 JᵀJ v."""
+    """At equal images with alpha, forward over reverse gives 2 JᵀJ v."""
     metric = AtSize(METRICS["nlpd"](), 9, "antialiased")
     with testing.x64():
         a = jnp.asarray(np.random.RandomState(0).uniform(-1, 1, (1, 13, 11, 4)))
@@ -243,7 +243,7 @@ def test_nearest_resize_takes_the_floor_of_the_scaled_index(old):
 
 @pytest.mark.parametrize("method", RESIZE_METHODS)
 def test_resize_to_the_same_size_is_the_identity(method):
-    """The very array comes back."""
+    """It returns the same array."""
     images = jnp.ones((1, 6, 6, 3))
     assert resize(images, 6, method) is images
 
@@ -257,7 +257,7 @@ def test_antialiased_resize_averages():
 
 @pytest.mark.parametrize(("size", "method"), [(6, "cubic"), (0, "nearest")])
 def test_resize_names_what_is_allowed(size, method):
-    """An unknown method and an empty size are the user's to mend."""
+    """For an unknown method and for a size below 1."""
     with pytest.raises(InputError, match="allowed methods: nearest, antialiased"):
         resize(jnp.zeros((1, 4, 4, 3)), size, method)
 
@@ -266,7 +266,7 @@ def test_resize_names_what_is_allowed(size, method):
     ("method", "size", "stride"), [("nearest", 8, 3), ("nearest", 7, 1), ("antialiased", 8, 1)]
 )
 def test_pixels_that_a_distance_reads_are_told(method, size, stride):
-    """Of these alone it is the same; without a size, or with one that does not divide, of all."""
+    """Those pixels alone give the same features; without a size that divides, all are read."""
     metric = AtSize(METRICS["l2"](), size, method)
     images = np.random.RandomState(0).standard_normal((2, 24, 24, 3)).astype(np.float32)
     assert metric.stride(24) == stride

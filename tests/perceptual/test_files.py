@@ -28,7 +28,7 @@ def written(metric, tmp_path_factory):
 
 
 def rewritten(written, tmp_path, change_metadata=None, change_arrays=None):
-    """A copy of the file with other metadata or arrays, whatever they claim of each other."""
+    """Returns a copy with other metadata or arrays, without making them consistent."""
     arrays, metadata = checkpoints.read_arrays(written)
     path = tmp_path / "changed.safetensors"
     checkpoints.write_arrays(
@@ -78,7 +78,7 @@ def test_wrong_metadata_is_refused(written, tmp_path, change, message):
 
 
 def test_changed_weights_are_refused(written, tmp_path):
-    """One other number changes the digest."""
+    """Changing one number changes the digest."""
     bias = checkpoints.read_arrays(written)[0]["backbone/conv1/bias"].copy()
     bias[3] += 1e-6
     path = rewritten(written, tmp_path, change_arrays={"backbone/conv1/bias": bias})
@@ -87,7 +87,7 @@ def test_changed_weights_are_refused(written, tmp_path):
 
 
 def test_missing_file_is_refused(tmp_path):
-    """The path is named."""
+    """The message names the path."""
     with pytest.raises(
         InputError, match=r"absent\.safetensors: expected the weights .* make them with"
     ):

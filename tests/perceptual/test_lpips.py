@@ -30,7 +30,7 @@ def create(metric, params, **options):
 
 
 def test_derivatives_are_finite_at_dead_pixels(metric, images):
-    """With all channels at zero, no NaN in forward, reverse and forward over reverse mode."""
+    """If all channels are zero, forward, reverse and forward-over-reverse mode give no NaN."""
     bias = metric.params["backbone"]["conv0"]["bias"] - 3.0
     params = params_lib.replace(metric.params, "backbone/conv0/bias", bias)
     metric = dataclasses.replace(metric, params=params)
@@ -54,7 +54,7 @@ def test_derivatives_are_finite_at_dead_pixels(metric, images):
 
 
 def test_the_norm_is_raised_by_1e_10_outside_the_root(metric):
-    """A feature vector as long as that constant is normalised to half its length, and 0 to 0."""
+    """A feature vector of norm 1e-10 is normalised to norm 1/2, and zero to zero."""
     ones = {"linear": jax.tree.map(jnp.ones_like, metric.params["linear"])}
     taps = tuple(
         jnp.zeros((1, 1, 2, len(weights))).at[0, 0, 0, 3].set(1e-10)
@@ -75,7 +75,7 @@ def test_mean_of_the_map_is_near_the_distance(metric, images):
 
 
 def test_version_0_0_skips_the_scaling_layer(metric, images):
-    """Its taps of scaled images are the taps of version 0.1."""
+    """Its taps of images that are already scaled equal the taps of version 0.1."""
     shift, scale = jnp.array([-0.030, -0.088, -0.188]), jnp.array([0.458, 0.448, 0.450])
     old = create(metric, metric.params, version="0.0")
     scaled = (images - shift[None, None, None]) / scale[None, None, None]
@@ -84,7 +84,7 @@ def test_version_0_0_skips_the_scaling_layer(metric, images):
 
 
 def test_linear_weights_of_one_change_nothing(metric, images):
-    """Leaving the linear weights out is weighing every channel by 1."""
+    """LPIPS without linear weights weighs every channel by 1."""
     ones = {"linear": jax.tree.map(jnp.ones_like, metric.params["linear"])}
     plain = create(metric, {"backbone": metric.params["backbone"]}, linear=False)
     weighted = create(metric, metric.params | ones)
@@ -99,7 +99,7 @@ def test_grey_images_are_rgb_of_three_equal_channels(metric, images):
 
 
 def test_images_of_other_channels_are_refused(metric):
-    """The message says what there is."""
+    """The message lists the allowed numbers of channels."""
     with pytest.raises(InputError, match=r"lpips alex: expected images .* 3 \(RGB\) or 4 .*, 5\);"):
         metric.features(jnp.zeros((1, 40, 40, 5)))
 
@@ -118,7 +118,7 @@ def test_images_of_other_channels_are_refused(metric):
         (lambda flat: flat | {"extra": jnp.ones(3)}, r"unexpected extra \(3,\)"),
         (
             lambda flat: flat | {"backbone/conv0/bias": flat["backbone/conv0/bias"] * jnp.nan},
-            "finite weights; got others in .*backbone/conv0/bias",
+            "finite weights; got NaN or infinity in .*backbone/conv0/bias",
         ),
     ],
 )
@@ -131,20 +131,20 @@ def test_wrong_weights_are_refused(metric, change, message):
 
 @pytest.mark.parametrize("options", [{"net": "resnet"}, {"version": "0.2"}])
 def test_unknown_options_are_refused(metric, options):
-    """The message lists what is known."""
+    """The message lists the known options."""
     with pytest.raises(InputError, match=r"allowed nets: vgg, alex, squeeze; .*: 0\.1, 0\.0"):
         create(metric, metric.params, **options)
 
 
 def test_weights_of_another_net_are_refused(metric):
-    """Weights of AlexNet are none of VGG."""
-    with pytest.raises(InputError, match="lpips vgg: expected its weights with linear ones"):
+    """VGG does not accept the weights of AlexNet."""
+    with pytest.raises(InputError, match="lpips vgg: expected its weights with linear weights"):
         create(metric, metric.params, net="vgg")
 
 
 def test_gradients_are_orthogonal_to_demodulated_filters(metric):
-    """A demodulated filter times a number gives the same image, so ⟨∂d/∂θ_o, θ_o⟩ = 0 for each
-    output o, but for the 1e-8 in the norm. A control: ToRGB, which is not demodulated.
+    """Scaling a demodulated filter does not change the image, so ⟨∂d/∂θ_o, θ_o⟩ = 0 for each output
+    o, up to the 1e-8 in the norm. Control: ToRGB, which has no demodulation.
     """
     generator = testing.tiny_generators()["stylegan2"]
     params = testing.draw_params(generator, 1)

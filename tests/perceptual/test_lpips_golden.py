@@ -28,7 +28,7 @@ POWER_ITERATION = "yandex-research/navigan: hessian_power_iteration.HVP_forward"
 
 
 def filled_backbone(case, digest_of):
-    """Weights by the fill rule, checked against the digest that the golden data hold."""
+    """Weights by the fill rule, checked against the digest in the golden data."""
     names = digest_of["digest/names"].tolist()
     shapes = [ast.literal_eval(shape) for shape in digest_of["digest/shapes"].tolist()]
     start = testing.golden_fill_start(case.info["architecture"]["fill"])
@@ -106,7 +106,7 @@ def layers_and_maps_of(metric, a, b):
 def layers_and_gradients_of(metric, a, b, cotangent):
     """Contributions of layers and their maps by label, and the gradient of each stored scalar.
 
-    All scalars share one pass back through the network: compiling it is what takes time.
+    All scalars share one backward pass through the network, because compiling it takes the time.
     """
     taps_a = metric.taps(a)
 
@@ -160,7 +160,7 @@ def test_lpips_equals_the_original(golden):
 
 
 def test_lpips_in_64_bits_equals_the_original(golden):
-    """Values to nearly all digits; gradients, and maps of layers, as far as float32 twins reach."""
+    """Values to nearly all digits; gradients and layer maps to float32."""
     for size in golden.sizes:
         cotangent = golden.inputs[f"{size}/cotangent"][:, 0].astype(np.float64)
         pair = golden.pair(size, np.float64)
@@ -196,7 +196,7 @@ def test_taps_equal_the_features_of_the_original(golden):
 
 
 def test_lpips_of_unit_range_and_of_identical_images(golden):
-    """Images mapped from [0, 1] give the original's `normalize`; an image is 0 from itself."""
+    """Images mapped from [0, 1] equal the original's `normalize`; equal images have distance 0."""
     for size in golden.sizes:
         key = f"{size}/lpips1_spatial0"
         a, b = golden.pair(size)
@@ -210,7 +210,7 @@ def test_lpips_of_unit_range_and_of_identical_images(golden):
 
 
 def test_dead_pixels_give_the_original_gradient(golden):
-    """Where all channels of the first layer vanish, value and gradient agree, without a NaN."""
+    """If all channels of the first layer are zero, value and gradient agree, without a NaN."""
     assert golden.case.info["has_deadpix"] == any("deadpix" in key for key in golden.data)
     for bias_key in (key for key in golden.data if key.endswith("deadpix/first_conv_bias")):
         key = bias_key.rsplit("/", 1)[0]

@@ -64,7 +64,7 @@ def photograph(size, seed=0, channels=3):
 
 @pytest.mark.parametrize("size", [(8, 9), (37, 22), (64, 65), (150, 131)])
 def test_features_are_the_normalised_pyramid(size):
-    """The bands equal the definition up to their scale: mean of squares, mean over bands."""
+    """The bands equal the definition, scaled for a mean of squares and a mean over bands."""
     images = photograph(size, channels=1)
     with testing.x64():
         features = features_of(jnp.asarray(images, jnp.float64))
@@ -115,7 +115,7 @@ def test_a_change_of_colour_alone_counts():
 
 
 def test_distance_grows_with_noise():
-    """More of the same noise is farther."""
+    """More noise of the same kind gives a larger distance."""
     images = photograph((32, 32))
     noise = testing.normal_like(1, images)
     values = [distance_of(METRIC, images, images + level * noise) for level in (0.01, 0.03, 0.1)]
@@ -123,7 +123,7 @@ def test_distance_grows_with_noise():
 
 
 def test_texture_masks_noise():
-    """The same noise counts less on a strong texture than on a flat ground."""
+    """The same noise counts less on a strong texture than on a flat image."""
     flat = jnp.zeros((1, 32, 32, 3))
     texture = 0.5 * jnp.sign(testing.normal_like(0, flat))
     noise = 0.05 * testing.normal_like(1, flat)
@@ -132,7 +132,7 @@ def test_texture_masks_noise():
 
 
 def test_flat_images_leave_only_the_low_pass_band():
-    """The pyramid of a constant has no band-pass coefficients, at the borders either."""
+    """A constant image has no band-pass coefficients, at the borders either."""
     *band_pass, low_pass = features_of(jnp.full((1, 21, 30, 1), 0.3))
     for leaf in band_pass:
         assert np.max(np.abs(leaf)) < 1e-5 * np.max(np.abs(low_pass))
@@ -140,6 +140,6 @@ def test_flat_images_leave_only_the_low_pass_band():
 
 @pytest.mark.parametrize("shape", [(1, 7, 16, 3), (1, 16, 16, 5), (1, 7, 16, 4), (16, 16, 3)])
 def test_unfit_images_are_refused(shape):
-    """The message names channels, smallest side and what came."""
+    """The message names the allowed channels, the smallest side and the shape."""
     with pytest.raises(InputError, match=r"nlpd: .* 3 \(RGB\) or .* and sides of 8 .*; got shape"):
         METRIC.features(jnp.zeros(shape))

@@ -1,4 +1,4 @@
-"""Spectra against the dense ones of matrices whose eigenvalues are prescribed."""
+"""Spectra against dense solutions, for matrices with prescribed eigenvalues."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ SPECTRA = {
 
 @functools.cache
 def draw_rotation(entries: int) -> np.ndarray:
-    """Returns a random orthogonal matrix; its columns are the eigenvectors of the problems."""
+    """Returns a random orthogonal matrix, whose columns are the eigenvectors of the problems."""
     return np.linalg.qr(np.random.RandomState(1).standard_normal((entries, entries)))[0]
 
 
@@ -46,7 +46,7 @@ class Product:
 
 
 def solve(product: Callable[[Block], Block], **changed: object) -> hessian.Spectrum:
-    """Returns the leading pairs with settings that need restarts, but for those changed."""
+    """Returns the leading pairs, by default with settings that need restarts."""
     settings = {
         "entries": ENTRIES,
         "count": 4,
@@ -59,7 +59,7 @@ def solve(product: Callable[[Block], Block], **changed: object) -> hessian.Spect
 
 
 def assert_is_spectrum_of(spectrum: hessian.Spectrum, matrix: np.ndarray, tolerance: float) -> None:
-    """Values and the projector onto all the vectors are the dense ones; residuals are true."""
+    """Asserts the dense values and projector onto all the vectors, and the true residuals."""
     count = len(spectrum.eigenvalues)
     values, vectors = np.linalg.eigh(np.float64(matrix))
     values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
@@ -76,7 +76,7 @@ def assert_is_spectrum_of(spectrum: hessian.Spectrum, matrix: np.ndarray, tolera
 @pytest.mark.parametrize("block_size", [1, 2, 3])
 @pytest.mark.parametrize("spectrum", ["decaying", "clustered"])
 def test_lanczos_finds_the_dense_spectrum(spectrum: str, block_size: int) -> None:
-    """In memory so tight that it restarts; products are counted; signs follow the rule."""
+    """In little memory, so that it restarts; products are counted, and signs follow the rule."""
     matrix = make_matrix(SPECTRA[spectrum])
     product = Product(matrix)
     found = solve(product, block_size=block_size)
@@ -86,7 +86,7 @@ def test_lanczos_finds_the_dense_spectrum(spectrum: str, block_size: int) -> Non
 
 
 def test_more_pairs_than_the_rank_have_zero_values() -> None:
-    """The run ends, and says with residuals which vectors mean nothing."""
+    """The run ends; infinite residuals mark the vectors without meaning."""
     found = solve(Product(make_matrix(SPECTRA["low rank"])))
     np.testing.assert_allclose(found.eigenvalues, [2, 1, 0, 0], atol=1e-5)
     assert (found.residuals[:2] < 1e-4).all() and (found.residuals[2:] > 1e-2).all()
@@ -100,7 +100,7 @@ def test_zero_matrix_ends_with_zero_values() -> None:
 
 @pytest.mark.parametrize("entries", [2, 37, 50])
 def test_small_matrix_is_solved_whole(entries: int) -> None:
-    """One product for each entry, then all pairs to rounding, up to as many as there are."""
+    """One product per entry gives all pairs to rounding, up to the size of the matrix."""
     matrix = make_matrix(2.0 * 0.9 ** np.arange(entries))
     product = Product(matrix)
     states: list[linalg.KrylovState] = []
@@ -117,7 +117,7 @@ def test_small_matrix_is_solved_whole(entries: int) -> None:
 
 
 def test_small_and_large_ways_agree() -> None:
-    """The same matrix by either; the number of products tells that they are two ways."""
+    """Both methods solve the same matrix; their numbers of products differ."""
     matrix = make_matrix(SPECTRA["decaying"])
     ways = [solve(Product(matrix), max_vectors=size, tolerance=1e-6) for size in (50, ENTRIES)]
     assert ways[0].products != ways[1].products == ENTRIES
@@ -139,7 +139,7 @@ def test_settings_that_cannot_work_are_refused(changed: dict[str, int], message:
 
 
 def test_run_that_gives_up_says_so() -> None:
-    """It stops at the allowed number of products and keeps what it has, with honest residuals."""
+    """It stops at the allowed number of products and returns its pairs with true residuals."""
     product = Product(make_matrix(SPECTRA["decaying"]))
     found = solve(product, max_products=12)
     assert not found.converged and product.rows == found.products == 12
@@ -148,7 +148,7 @@ def test_run_that_gives_up_says_so() -> None:
 
 @pytest.mark.parametrize("max_vectors", [50, ENTRIES])
 def test_products_that_are_not_finite_end_the_run(max_vectors: int) -> None:
-    """With NaN for values, not with an exception of the small eigensolver, and at once."""
+    """At once, with NaN as values and no exception from the small eigensolver."""
     product = Product(np.full((ENTRIES, ENTRIES), np.nan, np.float32))
     found = solve(product, max_vectors=max_vectors)
     assert not found.converged and np.isnan(found.eigenvalues).all()
@@ -156,7 +156,7 @@ def test_products_that_are_not_finite_end_the_run(max_vectors: int) -> None:
 
 
 def test_resumed_run_ends_with_the_same_bits() -> None:
-    """From the arrays of states early, at a restart and late; without repeating a product."""
+    """From saved states early, at a restart and late; no product is repeated."""
     product = Product(make_matrix(SPECTRA["clustered"]))
     states: list[linalg.KrylovState] = []
     whole = solve(product, on_step=states.append)
@@ -173,7 +173,7 @@ def test_resumed_run_ends_with_the_same_bits() -> None:
 
 
 def test_run_depends_on_its_seed_alone_and_signs_on_none() -> None:
-    """The same key gives the same bits; another key other bits, but the same vectors and signs."""
+    """The same key gives the same bits; another key other bits, but the same pairs and signs."""
     product = Product(make_matrix(SPECTRA["decaying"]))
     first, again = solve(product), solve(product)
     np.testing.assert_array_equal(first.vectors, again.vectors)
@@ -186,7 +186,7 @@ def test_run_depends_on_its_seed_alone_and_signs_on_none() -> None:
 
 
 def test_residual_is_never_told_below_the_rounding_of_products() -> None:
-    """Nor is it lost where the eigenvalue is negative or zero."""
+    """Also for an eigenvalue that is negative or zero."""
     values, residuals = np.array([2.0, -0.5, 1e-9, 0.0]), np.array([0.0, 1e-3, 0.0, 0.0])
     single = hessian.relative_residuals(values, residuals, jnp.float32)
     eps = float(jnp.finfo(jnp.float32).eps)
@@ -223,7 +223,7 @@ def one_by_one(product: Product) -> Callable[[Array], Array]:
 
 
 def test_power_iteration_finds_well_separated_pairs() -> None:
-    """In order, with eigenvalues from the iterates' norms and one product more for a residual."""
+    """In order; the iterates' norms are the eigenvalues; a residual takes one more product."""
     values = 4.0 * 0.5 ** np.arange(ENTRIES)
     matrix = make_matrix(values)
     product = Product(matrix)
@@ -236,7 +236,7 @@ def test_power_iteration_finds_well_separated_pairs() -> None:
 
 
 def test_power_iteration_starts_from_deflated_draws() -> None:
-    """Each vector's first iterate is a step from its own draw without what was found before."""
+    """Each vector's first iterate is a step from its own draw, deflated against earlier vectors."""
     product = one_by_one(Product(make_matrix(SPECTRA["decaying"])))
     states = power_run(product, jnp.ones(ENTRIES), iterations=2)
     for number in range(3):
@@ -247,7 +247,7 @@ def test_power_iteration_starts_from_deflated_draws() -> None:
 
 
 def test_power_iteration_reports_what_it_has_not_found() -> None:
-    """Few iterations on a flat spectrum: residuals are large and true, and `converged` is False."""
+    """Few iterations on a flat spectrum: residuals are large and true, `converged` is False."""
     matrix = make_matrix(2.0 * 0.98 ** np.arange(ENTRIES))
     product = Product(matrix)
     state = power_run(one_by_one(product), jnp.ones(ENTRIES), iterations=5)[-1]
@@ -260,7 +260,7 @@ def test_power_iteration_reports_what_it_has_not_found() -> None:
 
 
 def test_resumed_power_iteration_ends_with_the_same_bits() -> None:
-    """From every state, whether within a vector or between two."""
+    """From every state, within a vector and between two."""
     product = one_by_one(Product(make_matrix(SPECTRA["clustered"])))
     weights = jnp.linspace(-1, 1, ENTRIES)
     whole = power_run(product, weights, iterations=4)
@@ -275,9 +275,9 @@ def test_resumed_power_iteration_ends_with_the_same_bits() -> None:
 
 
 def test_step_that_float32_loses_is_reported() -> None:
-    """With large weights and a Hessian so flat that the iterate shrinks, ε v vanishes in w + ε v.
+    """With large weights and a Hessian so flat that the iterate shrinks, w + ε v rounds to w.
 
-    The true central difference then returns zero or rounding; with small weights nothing is lost.
+    The true central difference is then zero or rounding; with small weights nothing is lost.
     """
     product = one_by_one(Product(make_matrix(1e-5 * SPECTRA["decaying"])))
     lost = {}
@@ -292,7 +292,7 @@ def test_step_that_float32_loses_is_reported() -> None:
 
 
 def test_share_of_lost_step_counts_entries() -> None:
-    """Of four: two move, one is too large to, one has no step to lose."""
+    """Of four entries: two change, one is too large to change, one has no step."""
     weights = jnp.array([1.0, -0.5, 1e9, 3.0])
     vector = jnp.array([1.0, 1e-3, 1.0, 0.0])
     assert float(hessian.share_of_lost_step(weights, vector, 0.1)) == 0.25
@@ -300,7 +300,7 @@ def test_share_of_lost_step_counts_entries() -> None:
 
 @pytest.mark.parametrize(("bad", "first"), [(0.0, True), (np.nan, True), (0.0, False)])
 def test_power_iteration_ends_where_a_vector_vanishes(bad: float, first: bool) -> None:
-    """Zero and NaN end it at once; a zero vector after others is not told as a direction."""
+    """Zero and NaN end it at once; a zero vector after others is not returned as a direction."""
     product = one_by_one(Product(make_matrix(SPECTRA["decaying"])))
     calls = []
 

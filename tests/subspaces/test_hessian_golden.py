@@ -46,7 +46,7 @@ class Golden:
         return self.objective.layers[0]
 
     def vector(self, key, *index):
-        """A stored change of the weight, OIHW after any axes of length 1, as our flat HWIO."""
+        """A stored change of the weight (OIHW after any axes of length 1) as our flat HWIO."""
         array = self.data[key][index]
         return jnp.asarray(weight_hwio(array).ravel(), self.dtype)
 
@@ -108,7 +108,7 @@ def double(request):
 
 @pytest.fixture
 def step(monkeypatch):
-    """One step of the power iteration, by the gradient that is compiled already."""
+    """One step of the power iteration, by the compiled gradient."""
 
     def make_step(golden, found, vector):
         monkeypatch.setattr(products, "gradient", lambda _: golden.gradient)
@@ -167,10 +167,10 @@ def test_distances_and_gradient_in_64_bits_equal_the_original(double):
 
 
 def test_gradient_is_orthogonal_to_every_output_filter(double):
-    """A demodulated filter may be scaled without effect: at δ the gradient meets (θ + δ)_o at 0.
+    """A demodulated filter may be scaled without effect, so at δ the gradient ⟂ (θ + δ)_o.
 
-    δ is once the stored change and once what a product with the Hessian gives, made as large. The
-    1e-8 in the demodulation breaks the symmetry by that much. θ itself is not orthogonal.
+    δ is the stored change, or a product with the Hessian scaled to the same size. The 1e-8 in the
+    demodulation breaks the symmetry by that much. Control: θ itself is not orthogonal.
     """
     original = np.asarray(params_lib.get(double.params, double.layer.path))
     outputs = original.shape[-1]
@@ -187,9 +187,9 @@ def test_gradient_is_orthogonal_to_every_output_filter(double):
 
 
 def test_iterates_in_64_bits_equal_the_original(double, step):
-    """Each vector's first iterate from the drawn start, which is deflated; the last one's last.
+    """Each vector's first iterate from its deflated draw, and its last iterate.
 
-    All steps are the same map, so a stored iterate stands for those between.
+    All steps are the same map, so the stored iterates also stand for those between them.
     """
     stored, last = "f64/iterates_rounded_to_f32", double.info["max_iter"]
     with testing.x64(optimised=True):
@@ -208,7 +208,7 @@ def test_iterates_in_64_bits_equal_the_original(double, step):
 
 
 def test_iterates_in_32_bits_follow_the_original(single, step):
-    """The whole run in float32, each step from our own last: rounding leaves the direction.
+    """The whole run in float32, each step from our previous iterate: rounding keeps the direction.
 
     The second step of every vector is tiny, so its length and those after it are less exact.
     """

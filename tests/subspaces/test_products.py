@@ -1,4 +1,4 @@
-"""Products with the Hessian against the dense one, which JAX makes of the definition."""
+"""Products with the Hessian against the dense Hessian, which JAX derives from the definition."""
 
 import dataclasses
 import math
@@ -27,7 +27,7 @@ PLENTY = 2**26  # bytes that hold whatever is cached here
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Toy(Distance):
-    """Like LPIPS in small: filters, a smooth bend, features normalised over channels."""
+    """A small LPIPS: filters, a smooth nonlinearity, features normalised over channels."""
 
     kernel: Float[Array, "3 3 in out"]
 
@@ -52,7 +52,7 @@ def make_metric(name: str) -> Distance:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A tiny generator with a distance, and what is sought written from its definition."""
+    """A tiny generator with a distance, and the dense reference from the definition."""
 
     generator: Generator
     params: Params
@@ -110,7 +110,7 @@ in_x64 = pytest.mark.usefixtures("_x64")
 
 
 def dense(problem: Problem, at: Array | None = None) -> np.ndarray:
-    """Returns the Hessian whole."""
+    """Returns the whole Hessian."""
     point = 0 * problem.draw(1)[0] if at is None else at
     return np.asarray(jax.jit(jax.hessian(problem.mean_distance))(point))
 
@@ -118,7 +118,7 @@ def dense(problem: Problem, at: Array | None = None) -> np.ndarray:
 @in_x64
 @pytest.mark.parametrize("metric", ["nlpd", "toy"])
 def test_products_at_zero_are_those_of_the_dense_hessian(metric: str) -> None:
-    """Exact and Gauss-Newton ones; the matrix they make is symmetric and has no negative value."""
+    """Exact and Gauss-Newton products; their matrix is symmetric and positive semidefinite."""
     problem = make_problem(metric, ["conv2" if metric == "nlpd" else "conv1"])
     hessian = dense(problem)
     objective = problem.objective()
@@ -135,7 +135,7 @@ def test_products_at_zero_are_those_of_the_dense_hessian(metric: str) -> None:
 
 @in_x64
 def test_products_off_zero_are_exact_and_not_gauss_newton() -> None:
-    """Where the distance is not 0 its second derivatives matter; the product knows them."""
+    """At a distance above 0 the second derivatives matter, and the exact product has them."""
     problem = make_problem("toy", ["conv1"])
     point = 0.3 * problem.draw(1, seed=8)[0]
     vectors = problem.draw(2)
@@ -159,7 +159,7 @@ def test_gradient_is_that_of_the_definition() -> None:
 def test_pixels_that_nothing_reads_are_left_out_where_it_pays(
     size: int, stride: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of images of 16 pixels: from every fourth one on, not where every second one is read."""
+    """For images of 16 pixels: at stride 4 or more, not at stride 2."""
     problem = dataclasses.replace(
         make_problem("l2", ["conv1"]), metric=AtSize(METRICS["l2"](), size, "nearest")
     )
@@ -178,7 +178,7 @@ def test_pixels_that_nothing_reads_are_left_out_where_it_pays(
 
 @in_x64
 def test_central_difference_is_of_second_order() -> None:
-    """Half the step, a quarter of the error. The step is ε‖v‖: v is taken with the norm it has."""
+    """Half the step gives a quarter of the error. The step is ε‖v‖: v is not normalised."""
     problem = make_problem("toy", ["conv2"])
     objective = problem.objective()
     vectors = problem.draw(2)
@@ -197,7 +197,7 @@ def test_central_difference_is_of_second_order() -> None:
 
 @in_x64
 def test_several_layers_are_one_problem() -> None:
-    """The Hessian's blocks off the diagonal are there, in the network's order of layers."""
+    """The off-diagonal blocks of the Hessian are present, in the network's order of layers."""
     problem = make_problem("toy", ["main.6", "conv0"])
     objective = problem.objective()
     assert [layer.path for layer in objective.layers] == ["conv0/kernel", "conv2/kernel"]
@@ -235,7 +235,7 @@ KINDS: dict[str, Callable[[products.Objective, int], Callable[[Array], Array]]] 
 @in_x64
 @pytest.mark.parametrize("kind", KINDS)
 def test_neither_microbatch_nor_cache_changes_a_product(kind: str) -> None:
-    """All sizes up to the number of latents and beyond; caches that hold all, some and nothing."""
+    """For microbatches up to the number of latents and beyond; caches for all, some and nothing."""
     problem = make_problem("toy", ["conv2"])
     vectors = problem.draw(2)
     results = [
@@ -249,7 +249,7 @@ def test_neither_microbatch_nor_cache_changes_a_product(kind: str) -> None:
 
 
 def large_constants(program: str, largest: int) -> list[str]:
-    """Returns the shapes of all constants of a compiled program that have more entries."""
+    """Returns the shapes of the constants of a compiled program that exceed `largest` entries."""
     shapes = re.findall(r"= (\w+\[[\d,]*\])[^=]* constant\(", program)
     sizes = {shape: re.findall(r"\d+", shape.partition("[")[2]) for shape in shapes}
     return [shape for shape, sides in sizes.items() if math.prod(map(int, sides)) > largest]
@@ -279,7 +279,7 @@ def test_programs_are_compiled_once_and_hold_no_weights(
 
 
 def test_constants_are_found_where_there_are_some() -> None:
-    """The check above, on a program that has one; it is neither folded away nor overlooked."""
+    """Control: the check above finds the constant of a program that has one."""
     weights = jnp.asarray(np.random.RandomState(0).standard_normal((6, 7)), jnp.float32)
     program = jax.jit(lambda x: x @ weights).lower(jnp.ones((3, 6))).compile().as_text()
     assert large_constants(program, 41) and not large_constants(program, 42)
@@ -290,7 +290,7 @@ def test_constants_are_found_where_there_are_some() -> None:
 def test_what_is_needed_is_told_before_it_is_there(
     kind: str, cache: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The programs that a product then compiles take as much, and so does what it keeps."""
+    """`measure` equals the memory of the programs and of the arrays that a product then keeps."""
     problem = make_problem("toy", ["conv2"])
     layers = problem.generator.find_layers(problem.names)
     needs = products.measure(

@@ -1,4 +1,4 @@
-"""The smaller problem against the dense Hessian of the whole one."""
+"""The reduced problem against the dense Hessian of the whole problem."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ PLENTY = 2**26
 
 
 def make_objective(*names, samples=2, widths=(9, 3), cache_bytes=PLENTY, same=False):
-    """An objective of a tiny generator; a phase of conv1 has 36 inputs and 16 rows a sample."""
+    """An objective of a tiny generator: a phase of conv1 has 36 inputs, and 16 rows per sample."""
     generator = dcgan(z_dim=4, widths=widths, image_channels=3)
     precision = jnp.result_type(float)
     params = jax.tree.map(lambda x: jnp.asarray(x, precision), testing.draw_params(generator, 1))
@@ -39,7 +39,7 @@ def make_objective(*names, samples=2, widths=(9, 3), cache_bytes=PLENTY, same=Fa
 def test_reduced_problem_has_the_nonzero_spectrum(same):
     """P = Q' keeps lengths, H = Q (Q'HQ) Q', and the smaller product is Q'HQ. So nothing is lost.
 
-    With two latents that are the same one, the inputs span half as much.
+    With two equal latents, the inputs span half as many dimensions.
     """
     with testing.x64():
         objective = make_objective("conv1", same=same)
@@ -69,7 +69,7 @@ def test_reduced_problem_has_the_nonzero_spectrum(same):
     ],
 )
 def test_problem_that_cannot_be_smaller_stays(names, changed, at_least):
-    """It is the same object, and vectors are those of the layer."""
+    """The same object is returned, and vectors are those of the layer."""
     objective = make_objective(*names, **changed)
     reduced = reduction.reduce_inputs(objective, at_least=at_least)
     assert reduced.objective is objective and reduced.basis is None
@@ -78,7 +78,7 @@ def test_problem_that_cannot_be_smaller_stays(names, changed, at_least):
 
 
 def test_inputs_that_are_not_finite_are_left_to_the_solver():
-    """Which tells of it by name; here nothing fails."""
+    """The solver reports the layer by name; the reduction does not fail."""
     objective = make_objective("conv1")
     broken = tuple(batch.at[0, 0, 0, 0, 0].set(jnp.nan) for batch in objective.shards.batches)
     shards = devices.Shards(broken, objective.shards.weights)
@@ -88,14 +88,14 @@ def test_inputs_that_are_not_finite_are_left_to_the_solver():
 
 
 def test_directions_of_several_processes_are_not_reduced(monkeypatch):
-    """Each holds a part of the inputs only."""
+    """Each process holds only a part of the inputs."""
     monkeypatch.setattr(devices, "is_single_process", lambda: False)
     objective = make_objective("conv1")
     assert reduction.reduce_inputs(objective, at_least=1).objective is objective
 
 
 def test_inputs_that_are_all_zero_leave_one_row():
-    """Division by their size is not met."""
+    """Nothing divides by their size."""
     objective = make_objective("conv1")
     zero = tuple(jax.tree.map(jnp.zeros_like, batch) for batch in objective.shards.batches)
     shards = devices.Shards(zero, objective.shards.weights)

@@ -235,7 +235,7 @@ def test_option_that_a_dcgan_lacks_is_told_by_the_key(
         assert inputs.read_set_generator(config)[0] != generator
         return
     reason = (
-        f"{key}: expected an option of a dcgan, as .*; got .* only stylegan2 has; allowed: prec"
+        f"{key}: expected an option of dcgan, .*; got .* option of stylegan2 only; allowed: prec"
     )
     with pytest.raises(InputError, match=rf"^config\.synthesis\.{reason}"):
         inputs.read_set_generator(config)

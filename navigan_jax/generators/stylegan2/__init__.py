@@ -1,1 +1,1 @@
-"""StyleGAN2: `network` puts the parts together."""
+"""StyleGAN2: `network` assembles the parts."""

@@ -1,4 +1,4 @@
-"""Layers of StyleGAN2: dense ones, and convolutions whose kernels a style scales."""
+"""Layers of StyleGAN2: dense layers, and convolutions whose kernels a style scales."""
 
 import functools
 import math
@@ -31,7 +31,7 @@ _ACTIVATION_GAIN = math.sqrt(2)  # keeps the variance
 
 
 def activate(x: Array, gain: float = 1.0, clamp: float | None = None) -> Array:
-    """Returns the leaky ReLU times √2 · gain, within ± clamp · gain if there is a clamp."""
+    """Returns the leaky ReLU times √2 · gain, clipped to ± clamp · gain if there is a clamp."""
     x = nn.leaky_relu(x, _SLOPE) * (_ACTIVATION_GAIN * gain)
     return x if clamp is None else jnp.clip(x, -clamp * gain, clamp * gain)
 
@@ -51,13 +51,13 @@ def modulated(
     change: Change | None = None,
     own: Linear | None = None,
 ) -> Images:
-    """Returns x convolved with a kernel that each sample's style scales, input by input.
+    """Returns x convolved with a kernel whose input channels each sample's style scales.
 
     x may hold several windows of each sample, one after another. convolve: linear in both
-    arguments. The kernel has the equalised scale 1/√(in·side²). If
-    `demodulate`, each sample's scaled kernel is divided by its norm, output by output.
-    change: of the kernel, sample by sample; it comes before the style. own: the same map as
-    `convolve` as a matrix product, for samples with kernels of their own.
+    arguments. The kernel has the equalised scale 1/√(in·side²). If `demodulate`, each sample's
+    scaled kernel is divided by its norm, for each output channel.
+    change: added to each sample's kernel before the style scales it. own: the map of `convolve` as
+    a matrix product, for samples with their own kernels.
     Source: Karras et al. 2020, equations 1 and 3.
     """
     gain = 1 / math.sqrt(math.prod(kernel.shape[:-1]))
@@ -68,9 +68,9 @@ def modulated(
         return gain * add_change(y, styled, change, shared=convolve, own=own or convolve)
     squares = style**2 @ jnp.sum(kernel**2, axis=(0, 1))
     if change is not None:
-        added = dense_change(change)  # of which the norms are needed in any case
+        added = dense_change(change)  # its norms are needed in any case
         y = add_change(y, styled, added, shared=convolve, own=own or convolve)
-        # (W + Δ)² - W², so that the unchanged part is the same program as without a change.
+        # (W + Δ)² - W², so that the unchanged part is computed as without a change.
         more = jnp.sum(added * (2 * kernel[None] + added), axis=(1, 2))
         squares += jnp.einsum("bi,bio->bo", style**2, more)
     factors = gain * lax.rsqrt(gain**2 * squares + _EPSILON)
@@ -80,7 +80,7 @@ def modulated(
 class Dense(nn.Module):
     """Dense layer of equalised learning rate; weights `kernel` (in, out) and `bias`.
 
-    rate: factor of kernel and bias in use; they are stored divided by it.
+    rate: factor of kernel and bias when they are used; the stored weights are divided by it.
     """
 
     features: int
@@ -99,7 +99,7 @@ class Dense(nn.Module):
 
 
 class Embedding(nn.Module):
-    """The bare matrix `kernel` that the first TensorFlow program applies to labels."""
+    """A matrix `kernel` without scale or bias, as the first TensorFlow program has for labels."""
 
     features: int
 
@@ -128,7 +128,7 @@ class StyledConv(nn.Module):
     def __call__(
         self, x: Images, w: Float[Array, "batch w"], view: tuple[Window, Window] | None = None
     ) -> Images:
-        """Returns the features; view: the windows that x has and those wanted, if not whole."""
+        """Returns the features; view: the windows of x and the wanted ones, None for whole maps."""
         inputs = x.shape[-1]
         style = Dense(inputs, first_bias=1.0, name="affine")(w)
         shape = (3, 3, inputs, self.features)
@@ -143,7 +143,7 @@ class StyledConv(nn.Module):
     def _map(self, by_matmul: bool, view: tuple[Window, Window] | None) -> Linear:
         if not self.up:
             if view is None:
-                return conv3x3  # its derivatives by the kernel are cheap as well
+                return conv3x3  # its derivatives by the kernel are cheap too
             by_matmul = by_matmul or view[1].size == 1
             return functools.partial(conv_by_matmul if by_matmul else conv, padded=False)
         double = conv_transpose_by_matmul if by_matmul else conv_transpose
@@ -165,7 +165,7 @@ class StyledConv(nn.Module):
         if self.has_rng("noise"):
             noise = jax.random.normal(self.make_rng("noise"), (*x.shape[:3], 1), x.dtype)
         elif self.noise == "random":
-            # The layers of a network differ in their size or in `up`.
+            # Size and `up` together identify a layer of a network.
             layer = 2 * self.size[0] + int(self.up)
             key = jax.random.fold_in(jax.random.key(self.noise_seed), layer)
             noise = jax.random.normal(key, noise.shape, x.dtype)
@@ -187,10 +187,10 @@ class ToRGB(nn.Module):
         style = Dense(inputs, first_bias=1.0, name="affine")(w)
         shape = (1, 1, inputs, self.features)
         kernel = self.param("kernel", nn.initializers.normal(1), shape)
-        # With three outputs it is cheaper to scale a kernel for each sample than its input.
+        # With three outputs it is cheaper to scale each sample's kernel than its input.
         gain = 1 / math.sqrt(inputs)
         kernels = kernel[0, 0][None] * (gain * style)[:, :, None]
-        per_sample = x.reshape(len(w), -1, inputs)  # it may be in windows
+        per_sample = x.reshape(len(w), -1, inputs)  # x may consist of windows
         y = jnp.einsum("bpi,bio->bpo", per_sample, kernels).reshape(*x.shape[:-1], -1)
         change = read_change(self)
         if change is not None:
@@ -202,7 +202,7 @@ class ToRGB(nn.Module):
 
 
 class Skip(nn.Module):
-    """The way around a residual block: a plain 1x1 convolution, then twice the side."""
+    """The shortcut around a residual block: a plain 1x1 convolution, then upsampling by 2."""
 
     features: int
     taps: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""The mapping network of StyleGAN2: from z, and a label, to the w of each layer."""
+"""The mapping network of StyleGAN2: from z, with or without a label, to the w of each layer."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from navigan_jax.generators.stylegan2.layers import Dense, Embedding, activate, 
 
 
 class Mapping(nn.Module):
-    """From z, and a label after it, to w_plus; stage i is layer i."""
+    """From z, followed by a label if there are labels, to w_plus; stage i is layer i."""
 
     widths: tuple[int, ...]
     rows: int

@@ -1,16 +1,17 @@
 """StyleGAN2 (Karras et al. 2020) in all forms in which its weights are published.
 
-A mapping network makes w of z, and of a label where there is one; each layer of the synthesis
-takes its style from its own row of w_plus. A latent z of a generator with labels ends with the
-label: zeros and a one. Style mixing is putting together rows of two w_plus.
+A mapping network computes w from z, and from the label in a generator with labels. Each layer of
+the synthesis takes its style from its own row of w_plus. In a generator with labels, a latent is z
+followed by a one-hot label. Style mixing combines rows of two w_plus.
 
 Departures from the official programs:
 1. A modulated convolution scales its input by the style and its output by the demodulation, around
    one convolution for the whole batch; kernels of single samples are never made.
-2. Demodulation adds its 1e-8 to the squares of the scaled kernel, as the TensorFlow program does;
-   NVIDIA's PyTorch program adds it to those of the stored one, which differs by less than rounding.
+2. Demodulation adds its 1e-8 to the squares of the scaled kernel, as the TensorFlow program does.
+   NVIDIA's PyTorch program adds it to the squares of the stored kernel; the difference is less than
+   rounding.
 3. Noise is constant or absent unless a key is given for fresh noise.
-4. Truncation acts for any factor, also above 1; the rosinality program ignores those.
+4. Truncation works with any factor; the rosinality program ignores factors above 1.
 """
 
 import math
@@ -112,31 +113,31 @@ def stylegan2(
     label: int | str | None = None,
     precision: str = "float32",
 ) -> Generator:
-    """Returns the generator; its sides are those of its first features, times 2 for each further
-    one of the channels.
+    """Returns the generator; its sides are `first_size` times 2^(number of channels - 1).
 
-    label_dim: number of classes, 0 for none. label_width: of what the mapping makes of a label
-      before its first layer. labels: how; "embedded": a dense layer, normalised apart from z;
-      "concatenated": a bare matrix, normalised together with z, as in the first TensorFlow program.
+    label_dim: number of classes, 0 for none. label_width: size of the embedded label, the input of
+      the mapping's first layer beside z. labels: how a label is embedded; "embedded": by a dense
+      layer, normalised separately from z; "concatenated": by a matrix, normalised together with z,
+      as in the first TensorFlow program.
     mapping_widths: outputs of the mapping's layers; the last is the size of w. mapping_rate: their
       learning-rate multiplier.
-    channels: at 4x4 pixels, 8x8 and so on. blocks: "skip" sums images of all resolutions, "resnet"
-      features, "orig" nothing. first_size: height and width of the constant features.
-    resample_taps: of the filter along one axis, of any sum. clamp: bound of activations, if any.
-    noise: "constant": the one stored with the weights; "random": another one, of noise_seed, in
-      its place; "none". For noise that differs between samples give `synthesize` a key.
-    truncation: factor of w - w_avg; 1 leaves w as it is. truncation_cutoff: only the first so many
-      rows of w_plus are drawn to the average; None: all.
-    label_names: of the classes, in order; may be empty. label: the class of all latents that are
-      drawn, by name or index; None: a random one for each.
-    precision: of the features that go from layer to layer, "float32" or "bfloat16". Weights, what
-      a layer computes, the mapping and the image are float32 in any case. With bfloat16 images of
-      config-f at 256 pixels (random weights) and the gradient of a layer differ by 3e-3 of their
-      deviation, root mean square; the cosine of both is 1 - 5e-6. What lies before the edited
-      layers takes half the room. An edit acts as it is, but what changes an image by less than
-      that is lost in the rounding, unless it is averaged over many pixels or is a derivative.
+    channels: at 4x4 pixels, 8x8 and so on. blocks: "skip" sums the images of all resolutions,
+      "resnet" sums features, "orig" sums nothing. first_size: height and width of the constant.
+    resample_taps: the filter along one axis, with any sum. clamp: bound of activations, if any.
+    noise: "constant": stored with the weights; "random": drawn from noise_seed instead; "none". For
+      noise that differs between samples, give `synthesize` a key.
+    truncation: factor of w - w_avg; 1 leaves w unchanged. truncation_cutoff: the number of first
+      rows of w_plus that are truncated; None: all.
+    label_names: of the classes, in order; may be empty. label: the class of all sampled latents, by
+      name or index; None: a random class for each.
+    precision: of the features between layers, "float32" or "bfloat16". Weights, the computation
+      inside a layer, the mapping and the image are always float32. With bfloat16, the kept input of
+      the edited layers takes half the memory. Images of config-f at 256 pixels (random weights) and
+      the gradient of a layer differ from float32 by 3e-3 of their standard deviation, root mean
+      square; the cosine of both is 1 - 5e-6. A smaller change of an image is lost in the rounding,
+      unless it is averaged over many pixels or computed as a derivative.
 
-    Raises: InputError for sizes that are no positive whole numbers or unknown words.
+    Raises: InputError for sizes that are not positive whole numbers, or unknown words.
     """
     rows = 2 * len(channels)
     sizes: dict[str, tuple[int, ...]] = {

@@ -1,4 +1,4 @@
-"""The stages of a StyleGAN2, and the weights that can be edited, with the names they go by."""
+"""The stages of a StyleGAN2, and its editable weights with all their names."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from navigan_jax.generators.base import EditableLayer
 class Step(NamedTuple):
     """A stage of the synthesis.
 
-    block: its number, counted from 4x4 pixels. part: the layer's name there. row: of w_plus.
+    block: its number; block 0 has 4x4 pixels. part: the layer's name in it. row: of w_plus.
     """
 
     block: int
@@ -17,7 +17,7 @@ class Step(NamedTuple):
 
 
 def synthesis_steps(count: int, blocks: str) -> tuple[Step, ...]:
-    """Returns the stages of a synthesis of so many blocks, each of twice the side."""
+    """Returns the stages of a synthesis of `count` blocks; each block doubles the side."""
     steps = []
     for block in range(count):
         if block and blocks == "resnet":
@@ -33,7 +33,7 @@ def synthesis_steps(count: int, blocks: str) -> tuple[Step, ...]:
 def mapping_layers(
     z_dim: int, label_dim: int, label_width: int, widths: tuple[int, ...]
 ) -> tuple[EditableLayer, ...]:
-    """Returns the editable weights of the mapping: its layers, and what embeds labels, if any."""
+    """Returns the editable weights of the mapping: its layers, and the label embedding if any."""
     inputs = (z_dim + label_width, *widths)
     layers = [
         EditableLayer(
@@ -55,7 +55,7 @@ def mapping_layers(
 def synthesis_layers(
     mapping_widths: tuple[int, ...], channels: tuple[int, ...], image_channels: int, blocks: str
 ) -> tuple[EditableLayer, ...]:
-    """Returns the editable weights of the synthesis: of all convolutions and of their styles."""
+    """Returns the editable weights of the synthesis: all convolutions and their style layers."""
     layers = []
     for stage, (block, part, _) in enumerate(
         synthesis_steps(len(channels), blocks), len(mapping_widths)
@@ -73,7 +73,7 @@ def synthesis_layers(
                 stage=stage,
                 original_name=name,
                 aliases=(f"{name}.conv.weight", *_nvidia_names(block, part)),
-                # NaviGAN numbers the layers `convs`, which are those of 8x8 pixels and more.
+                # NaviGAN numbers the layers `convs`, which begin at 8x8 pixels.
                 number=2 * block - 2 + int(part[-1]) if block and part.startswith("conv") else None,
             )
         )
@@ -96,7 +96,7 @@ def synthesis_layers(
 
 
 def _nvidia_names(block: int, part: str) -> tuple[str, ...]:
-    """Returns what NVIDIA's PyTorch and TensorFlow programs call a layer."""
+    """Returns the names of a layer in NVIDIA's PyTorch and TensorFlow programs."""
     side = 4 << block
     tensorflow = {
         "conv0": "Conv0_up",
@@ -108,7 +108,7 @@ def _nvidia_names(block: int, part: str) -> tuple[str, ...]:
 
 
 def _original_name(block: int, part: str) -> str:
-    """Returns what NaviGAN and the rosinality program call a layer; `skip` is NVIDIA's alone."""
+    """Returns the name in NaviGAN and the rosinality program; `skip` is only in NVIDIA's."""
     if block == 0:
         return {"conv1": "conv1", "torgb": "to_rgb1"}[part]
     return {

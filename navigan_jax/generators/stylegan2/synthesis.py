@@ -1,8 +1,8 @@
 """The synthesis network of StyleGAN2: from the w of each layer to the image, stage by stage.
 
-Where not every pixel of the image is wanted, the last stages run on windows (nn.pixels).
-Features go from stage to stage in the chosen precision; a stage computes in float32, and so is the
-image. So Winograd's method, whose steps would multiply the error of short numbers, gets long ones.
+If not every pixel of the image is wanted, the last stages run on windows (nn.pixels).
+Features pass between stages in the chosen precision. Each stage computes in float32, because the
+transforms of Winograd's method would amplify the error of bfloat16; the image is float32 too.
 """
 
 import functools
@@ -29,7 +29,7 @@ from navigan_jax.nn.resampling import upsample
 
 
 class State(NamedTuple):
-    """What goes from stage to stage: latents, features, the image so far, the other summand."""
+    """What passes between stages: latents, features, the image so far, the residual."""
 
     w_plus: Float[Array, "batch rows w"]
     x: Images
@@ -37,13 +37,13 @@ class State(NamedTuple):
     residual: Images | None = None
 
     def map_features(self, function: Callable[[Images], Images]) -> "State":
-        """Returns the state with all but latents and image mapped."""
+        """Returns the state with `function` applied to the features and the residual."""
         residual = None if self.residual is None else function(self.residual)
         return self._replace(x=function(self.x), residual=residual)
 
 
 def _to_windows(state: State, view: View) -> State:
-    """Returns the windows of a whole state that the view names; without what it does not need."""
+    """Returns the windows that the view names, cut from a whole state; None where it has none."""
 
     def part(images: Images | None, window: Window | None) -> Any:
         return None if images is None or window is None else take(images, window)
@@ -60,7 +60,7 @@ Views = tuple[View, View]  # before and after a stage
 
 
 class Block(nn.Module):
-    """The layers of one resolution; a call runs the `part` of that name."""
+    """The layers of one resolution; a call runs one of the `parts`."""
 
     features: int
     size: tuple[int, int]  # height and width
@@ -104,7 +104,7 @@ class Block(nn.Module):
         return State(w_plus, jnp.broadcast_to(const[None], (len(w_plus), *const.shape)))
 
     def __call__(self, state: State, part: str, row: int, views: Views | None) -> State:
-        """Runs a part, on windows if `views` says which there are and which are wanted."""
+        """Runs a part: on whole maps, or on windows if `views` gives those before and after it."""
         state, w = state.map_features(widen), state.w_plus[:, row]
         if views is None:
             state = self._on_whole(state, part, w)
@@ -128,7 +128,7 @@ class Block(nn.Module):
         return state._replace(image=image)
 
     def _on_windows(self, state: State, part: str, w: Array, before: View, after: View) -> State:
-        """The same; what lies outside of the image is zero after every part, as it is there."""
+        """Runs a part on windows, and sets pixels outside the image to zero, like a padding."""
         inside = functools.partial(mask_outside, size=self.size)
         if part == "torgb":
             image = self.torgb(crop(state.x, before.x, after.image), w)
@@ -158,7 +158,7 @@ class Synthesis(nn.Module):
     clamp: float | None
     noise: str
     noise_seed: int
-    by_matmul: tuple[str, ...]  # like b8/conv0
+    by_matmul: tuple[str, ...]  # e.g. b8/conv0
     stride: int
     precision: str
 
@@ -184,7 +184,7 @@ class Synthesis(nn.Module):
         ]
 
     def __call__(self, carry: Array | State, start: int, stop: int) -> State | Images:
-        """Runs steps `start` to `stop` - 1; the last one of all returns images."""
+        """Runs steps `start` to `stop` - 1; the network's last step returns images."""
         steps = synthesis_steps(len(self.channels), self.blocks)
         views = plan([step[:2] for step in steps], self.blocks, self.taps, self.stride)
         state: Any = carry if isinstance(carry, State) else self.block[0].start(carry)

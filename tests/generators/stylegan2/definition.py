@@ -1,13 +1,13 @@
-"""StyleGAN2 by its definition, in NumPy: sample by sample, with a kernel of its own for each.
+"""StyleGAN2 by its definition, in NumPy: sample by sample, with one kernel per sample.
 
-Slow and plain, to compare the network and its layers with; nothing is shared, folded or cut short.
+This slow and plain reference shares, folds and skips nothing.
 """
 
 import numpy as np
 
 
 def by_definition(x, kernel, style, up, taps, demodulate, change=None):
-    """One kernel for each sample: scaled by the style, divided by its norm for each output.
+    """Convolves with one kernel per sample: scaled by the style, normalised per output.
 
     x may hold several windows of each sample. change: of the kernel, [samples, *kernel].
     """
@@ -31,7 +31,7 @@ def correlated(image, kernel):
 
 
 def doubled(image, kernel, taps):
-    """A zero after each pixel, the padded filter, then the kernel turned round: one formula."""
+    """A zero after each pixel, the padded filter and the reversed kernel, in one formula."""
     height, width, channels = image.shape
     inserted = np.zeros((2 * height, 2 * width, channels))
     inserted[::2, ::2] = image
@@ -59,9 +59,9 @@ def upsampled(image, taps):
 
 
 def image_of(config, params, latent):
-    """The image of one z, with a label behind it if there are classes.
+    """The image of one z, followed by a label if there are classes.
 
-    config: keywords of the architecture, of which noise is constant or none. params: its weights.
+    config: keywords of the architecture, with noise "constant" or "none". params: its weights.
     """
     rows = _w_plus(config, params["mapping"], latent)
     blocks, synthesis, last = config["blocks"], params["synthesis"], len(config["channels"]) - 1
@@ -86,7 +86,7 @@ def image_of(config, params, latent):
 
 
 def _w_plus(config, mapping, latent):
-    """The rows of w, drawn to the average."""
+    """The rows of w, truncated towards the average."""
     x, label = np.split(latent, [config["z_dim"]])
     if config["label_dim"]:
         made = label @ mapping["embed"]["kernel"]

@@ -1,6 +1,6 @@
 """StyleGAN2 against numbers of the original programs; the index names sizes and tolerances.
 
-Batches are filled up to one size, so that each generator is compiled once.
+Batches are padded to one size, so that each generator is compiled once.
 """
 
 import functools
@@ -35,7 +35,7 @@ def map_latent(generator, params, z):
 
 @functools.partial(jax.jit, static_argnums=0)
 def stages(generator, params, w_plus):
-    """What each stage of the synthesis gives, as a list; the last is the images."""
+    """Returns the outputs of all stages of the synthesis; the last is the images."""
     carries = [w_plus]
     for stage in range(generator.mapping_stages, generator.stages):
         variables = {"params": params}
@@ -45,7 +45,7 @@ def stages(generator, params, w_plus):
 
 
 def in_batches(function, inputs):
-    """function(batch) of all rows of the inputs, in batches of one size, the last filled up."""
+    """Returns function(batch) of all rows, in batches of one size; the last batch is padded."""
     rows = -(-len(inputs) // BATCH) * BATCH
     filled = np.resize(inputs, (rows, *inputs.shape[1:]))
     parts = [function(filled[start : start + BATCH]) for start in range(0, rows, BATCH)]
@@ -54,7 +54,7 @@ def in_batches(function, inputs):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def gradients(generator, layers, params, latent, cotangent):
-    """Of the cotangent's product with the images, by the latent and by the layers' weights."""
+    """Returns the gradients of <cotangent, images> by the latent and by the layers' weights."""
 
     def product(latent, weights):
         changed = params
@@ -68,7 +68,7 @@ def gradients(generator, layers, params, latent, cotangent):
 
 
 class Golden:
-    """A case, its arrays and the generator that its checkpoint holds."""
+    """A case, its arrays and the generator from its checkpoint."""
 
     def __init__(self, name):
         self.case = testing.golden_case(name)
@@ -83,7 +83,7 @@ class Golden:
         return make_generator("stylegan2", self.config | changes)
 
     def latent(self):
-        """z with the label, if there is one, behind it."""
+        """Returns z, followed by the label if there is one."""
         parts = [self.data[key] for key in ("in/z", "in/c") if key in self.data]
         return np.concatenate(parts, axis=1)
 
@@ -98,14 +98,14 @@ class Golden:
         return self.stages(w_plus, params)[-1]
 
     def silent(self):
-        """The parameters with noise of strength 0."""
+        """Returns the parameters with noise of strength 0."""
         flat = params_lib.flatten(self.params)
         return params_lib.unflatten(
             {k: 0 * v if k.endswith("noise_strength") else v for k, v in flat.items()}
         )
 
     def close(self, actual, key, quantity):
-        """Compares with the rows that are stored; images and features come as NCHW."""
+        """Compares with the stored rows; stored images and features are NCHW."""
         desired = self.data[key]
         actual = np.asarray(actual)
         actual = np.moveaxis(actual, -1, 1) if actual.ndim == 4 else actual
@@ -133,7 +133,7 @@ def rosinality(request):
 
 
 def test_rosinality_latents_equal_the_original(rosinality):
-    """The mapping, the average, truncation, and mixing: rows of two latents put together."""
+    """The mapping, the average, truncation, and style mixing."""
     data, z = rosinality.data, rosinality.data["in/z"]
     w_plus = rosinality.w_plus(z)
     rosinality.close(w_plus, "out/latent_noisebuf", "w")
@@ -144,7 +144,7 @@ def test_rosinality_latents_equal_the_original(rosinality):
 
 
 def test_rosinality_images_equal_the_original(rosinality):
-    """With noise from the buffers or none; truncated, mixed, of a single w and of w_plus."""
+    """With stored noise or none; truncated, mixed, from a single w and from w_plus."""
     data, z = rosinality.data, rosinality.data["in/z"]
     w_plus = rosinality.w_plus(z)
     rosinality.close(rosinality.images(w_plus), "out/image_noisebuf", "forward")
@@ -165,7 +165,7 @@ def test_rosinality_images_equal_the_original(rosinality):
 
 
 def test_rosinality_images_of_given_noise_equal_the_original(rosinality):
-    """Each sample has its own noise there: it is put in place of the constant one."""
+    """Each sample has its own noise, which replaces the constant noise."""
     paths = [path for path in params_lib.flatten(rosinality.params) if path.endswith("/noise")]
     paths.sort(key=lambda path: [int(number) for number in re.findall(r"\d+", path)])
     w_plus = rosinality.w_plus(rosinality.data["in/z"])
@@ -180,7 +180,7 @@ def test_rosinality_images_of_given_noise_equal_the_original(rosinality):
 
 
 def before_activation(x, weights):
-    """What the convolution gave, from what noise, bias and the leaky ReLU made of it."""
+    """Returns the convolution's output, from the result of noise, bias and leaky ReLU."""
     x = np.asarray(x) / np.sqrt(np.float32(2))
     x = np.where(x < 0, x / np.float32(0.2), x) - weights["bias"]
     return x - weights["noise_strength"] * weights["noise"][..., None]
@@ -208,7 +208,7 @@ def test_rosinality_layers_equal_the_original(rosinality):
 
 
 def test_rosinality_gradients_equal_the_original(rosinality):
-    """By z, and by weights through the matrix products and the demodulation."""
+    """By z, and by weights through matrix products and demodulation."""
     keys = {}
     for name in rosinality.case.info["grad_weight_keys"]:
         (layer,) = rosinality.generator.find_layers([name.removesuffix(".conv.weight")])
@@ -225,7 +225,7 @@ def ada(request):
 
 
 def variants(golden):
-    """Labels of the stored latents and how they were truncated: psi05_cut3 is 0.5 in 3 rows."""
+    """Labels of the stored latents with their truncation: psi05_cut3 is 0.5 in 3 rows."""
     for key in golden.data:
         if match := re.fullmatch(r"out/ws_(psi(\d)(\d*)(?:_cut(\d+))?)", key):
             label, whole, decimals, rows = match.groups()
@@ -252,15 +252,16 @@ def assert_latents_and_images(golden):
 
 
 def test_ada_latents_and_images_equal_the_original(ada):
-    """For all truncations, for given w_plus, with constant noise and with noise of strength 0."""
+    """For all truncations, for given w_plus, with constant noise and with noise strength 0."""
     assert_latents_and_images(ada)
     images = ada.images(ada.w_plus(ada.latent()))
     ada.close(images, "out/image_const_unfused", "forward")
 
 
 def test_ada_layers_equal_the_original(ada):
-    """Features, images and summands after each stage, as far as they go on to the next, and what
-    ToRGB and the last convolution of a residual block add to them."""
+    """Features, images and residuals after each stage that passes them on, and what ToRGB and the
+    last convolution of a residual block add to them.
+    """
     generator = ada.generator
     *states, last = ada.stages(ada.w_plus(ada.latent()))
     stages_of = {
@@ -300,7 +301,7 @@ def test_ada_layers_equal_the_original(ada):
 
 
 def test_ada_network_that_is_no_average_equals_the_original(ada):
-    """G, of other weights than G_ema, converts as well."""
+    """G, whose weights differ from those of G_ema, converts too."""
     network = read_nvidia(ada.case.path("checkpoint"))["G"]
     config, params = from_content(network, "file")
     assert config == ada.config
@@ -314,7 +315,7 @@ def tensorflow(request):
 
 
 def test_tensorflow_file_converts_to_the_same_weights(tensorflow):
-    """Bit for bit those of the PyTorch file that the official program makes of it."""
+    """Bit for bit those of the PyTorch file that the official converter makes from it."""
     twin = testing.golden_case(tensorflow.case.info["same_weights_as"])
     config, params, _ = read_stylegan2(twin.path("checkpoint"))
     assert tensorflow.config == config
@@ -322,7 +323,7 @@ def test_tensorflow_file_converts_to_the_same_weights(tensorflow):
 
 
 def test_tensorflow_images_and_gradients_equal_the_original(tensorflow):
-    """Latents and images, and gradients by z and by the weight that the formats turn round."""
+    """Latents, images, and gradients by z and by the weight that the two formats store reversed."""
     assert_latents_and_images(tensorflow)
     keys = {
         name.removesuffix("weight").replace(".", "/") + "kernel": f"grad/{name}_psi1_const"

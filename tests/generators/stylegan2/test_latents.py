@@ -1,4 +1,4 @@
-"""What a user chooses of StyleGAN2 when it runs: latents, classes, noise, sizes, layers by name."""
+"""The choices of a user of StyleGAN2: latents, classes, noise, sizes, layers by name."""
 
 import functools
 
@@ -43,7 +43,7 @@ def images_of(generator, params, latent):
 
 
 def test_class_of_all_latents_may_be_told():
-    """By index, by name, or at random; a wrong one is told with those that there are."""
+    """By index, by name, or at random; the message for a wrong class lists the classes."""
     names = ["cat", "dog", "2x"]
     key = jax.random.key(0)
     for label in ("dog", 1, "1"):
@@ -63,7 +63,7 @@ def test_class_of_all_latents_may_be_told():
 
 
 def test_latents_of_all_kinds_give_the_same_images(params):
-    """z, and the w_plus that it maps to, whose rows may be mixed; layers of the mapping need z."""
+    """z, and its w_plus, whose rows may be mixed; layers of the mapping need z."""
     generator = make()
     z = generator.sample_latents(jax.random.key(1), 2)
     w_plus = jax.jit(generator.map_latent)(params, z)
@@ -79,7 +79,7 @@ def test_latents_of_all_kinds_give_the_same_images(params):
 
     for made in cut(params, (z, w_plus)):
         testing.assert_close(made, images, 1e-5, "images")
-    message = r"expected z for layers of the mapping, .*; got w_plus and mapping/fc1/kernel; give z"
+    message = r"expected z, .*; got w_plus and layers of the mapping \(mapping/fc1/kernel\); give z"
     with pytest.raises(InputError, match=message):
         generator.prefix(params, w_plus, generator.find_layers(["style.2", "convs.1"]))
     other = w_plus[::-1]
@@ -90,8 +90,11 @@ def test_latents_of_all_kinds_give_the_same_images(params):
 
 
 def test_images_and_derivatives_are_the_same_by_layers_of_every_kind(params):
-    """Embedding, mapping, styles, convolutions and ToRGB edited at once: cut before the first of
-    them and computed by matrix products, the network is what it was, and so are derivatives."""
+    """Embedding, mapping, styles, convolutions and ToRGB edited at once.
+
+    Cut before the first of them and computed by matrix products, the network gives the same images
+    and derivatives.
+    """
     generator = make()
     names = ["mapping.embed", "style.2", "conv1.modulation", "0", "convs.1", "to_rgbs.0"]
     layers = generator.find_layers(names)
@@ -120,7 +123,7 @@ def test_images_and_derivatives_are_the_same_by_layers_of_every_kind(params):
 
 
 def test_random_noise_is_another_draw_for_all_samples(params):
-    """It depends on the seed alone; without strength it is no noise; differs between layers."""
+    """It depends only on the seed, differs between layers, and vanishes at strength 0."""
     z = np.repeat(make().sample_latents(jax.random.key(1), 1), 2, axis=0)
     first, again, second, constant = (
         np.asarray(images_of(make(**options), params, z))
@@ -147,7 +150,8 @@ def test_random_noise_is_another_draw_for_all_samples(params):
 
 def test_images_are_as_oblong_as_the_constant(params):
     """Turned weights, constant and noise give the turned image: height and width are never mixed
-    up. The sizes of all that follows double."""
+    up. All later sizes double.
+    """
     tall, wide = make(first_size=(3, 5)), make(first_size=(5, 3))
     assert tall.image_shape == (6, 10, 2) and wide.image_shape == (10, 6, 2)
     shapes = params_lib.flatten(jax.eval_shape(tall.init, jax.random.key(0)))
@@ -169,7 +173,7 @@ def test_images_are_as_oblong_as_the_constant(params):
 
 
 def test_layers_are_found_by_the_names_that_people_know():
-    """NaviGAN's index and names, NVIDIA's of both programs, with the resolution of each."""
+    """NaviGAN's index and names, and NVIDIA's names in both programs, with each resolution."""
     generator = make(channels=[5, 4, 3, 2])
     for number in range(6):
         side, part = 8 * 2 ** (number // 2), number % 2

@@ -30,7 +30,7 @@ def convolutions(up, by_matmul, taps):
 
 
 def draw_change(kind, random, kernel, samples):
-    """A change of the kernel for each sample, as the layers take it and as plain arrays."""
+    """A change of the kernel for each sample, as given to the layers and as plain arrays."""
     if kind == "none":
         return None, None
     if kind == "dense":
@@ -58,9 +58,9 @@ CHANGES = ("none", "dense", "factors")
 def test_modulated_conv_equals_its_definition(
     up, by_matmul, demodulate, side, taps, inputs, kind, seed
 ):
-    """One shared convolution between two scalings is a convolution of each sample with its own.
+    """One shared convolution between two scalings equals one with each sample's own kernel.
 
-    Where samples change the kernel, each by its own change; else two windows of each go along.
+    Each sample has its own change of the kernel, or two windows in place of a change.
     """
     random = np.random.RandomState(seed)
     windows = 2 if kind == "none" else 1
@@ -79,7 +79,7 @@ def test_modulated_conv_equals_its_definition(
 
 @pytest.mark.parametrize("up", [False, True])
 def test_modulated_conv_by_winograd_equals_its_definition(up, monkeypatch):
-    """The way that large arrays go on CPU, forced for tiny ones; with all changes of samples."""
+    """With Winograd's method, forced for tiny arrays, and with all kinds of changes."""
     monkeypatch.setattr(winograd, "is_worthwhile", lambda *shapes: True)
     random, taps = np.random.RandomState(5), (1.0, 3.0, 3.0, 1.0)
     x, kernel = random.standard_normal((2, 5, 6, 3)), random.standard_normal((3, 3, 3, 2))
@@ -111,7 +111,7 @@ def test_modulated_conv_by_winograd_equals_its_definition(up, monkeypatch):
 
 
 def test_turned_kernel_is_another_one():
-    """Control: a doubling kernel turned by 180 degrees, as TensorFlow stores it, is told."""
+    """Control: the test detects a kernel turned by 180 degrees, as TensorFlow stores it."""
     random = np.random.RandomState(0)
     x, kernel = random.standard_normal((1, 4, 4, 2)), random.standard_normal((3, 3, 2, 2))
     style = random.standard_normal((1, 2))
@@ -123,7 +123,7 @@ def test_turned_kernel_is_another_one():
 
 
 def test_no_kernel_is_made_for_a_single_sample():
-    """All intermediate arrays are smaller than a kernel for each sample of the batch."""
+    """Every intermediate array is smaller than one kernel per sample would be."""
     shapes = [(64, 4, 4, 32), (3, 3, 32, 32), (64, 32)]
     arguments = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
     program = jax.make_jaxpr(lambda *a: modulated(*a, conv, demodulate=True))(*arguments)

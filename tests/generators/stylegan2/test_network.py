@@ -1,4 +1,4 @@
-"""StyleGAN2: its layers by their definitions, and what every form of it promises."""
+"""StyleGAN2: its layers against their definitions, and the laws of all its forms."""
 
 import functools
 
@@ -34,7 +34,7 @@ def make(**changes):
 
 
 def random_params(generator, seed=0, dtype=np.float32):
-    """Parameters of which none is at its neutral start: biases, noise and average act too."""
+    """Parameters away from their initial values: biases, noise and average have an effect."""
     shapes = jax.eval_shape(generator.init, jax.random.key(0))
     return jax.tree.map(lambda leaf: np.asarray(leaf, dtype), testing.normal_like(seed, shapes))
 
@@ -72,7 +72,7 @@ def form(request):
 
 
 def test_every_kernel_is_a_layer(form):
-    """Of mapping and synthesis, of styles and images too, with its shape."""
+    """Of the mapping, the synthesis, the styles and ToRGB, each with its shape."""
     generator, params, _ = form
     kernels = {path: leaf for path, leaf in params_lib.flatten(params).items() if "kernel" in path}
     assert {layer.path: layer.shape for layer in generator.layers} == {
@@ -81,7 +81,7 @@ def test_every_kernel_is_a_layer(form):
 
 
 def test_network_can_be_cut_before_every_stage(form):
-    """Stage by stage gives what all at once gives; latents are [batch, rows, w]."""
+    """Running stage by stage equals running at once; latents are [batch, rows, w]."""
     generator, params, z = form
     run = jax.jit(
         lambda p, carry, start: generator.network.apply(
@@ -132,7 +132,7 @@ def test_matrix_products_equal_the_plain_layers(blocks):
 
 
 def test_demodulated_filters_may_be_scaled():
-    """An output filter times a number changes nothing; of ToRGB, which has no norm, it does."""
+    """Scaling an output filter has no effect, except in ToRGB, which has no demodulation."""
     generator = make(blocks="resnet")
     params, z = random_params(generator), latents(generator)
     images = images_of(generator, params, z)
@@ -152,7 +152,7 @@ def test_demodulated_filters_may_be_scaled():
 
 
 def test_truncation_draws_the_first_rows_to_the_average():
-    """w_avg + factor * (w - w_avg) in the rows asked for, the others as they are; 1 is exact."""
+    """w_avg + factor * (w - w_avg) in the first rows, others unchanged; factor 1 is exact."""
     plain = make()
     params, z = random_params(plain), latents(plain)
     w_plus = np.asarray(plain.map_latent(params, z))
@@ -168,7 +168,7 @@ def test_truncation_draws_the_first_rows_to_the_average():
 
 
 def test_noise_is_constant_absent_or_fresh():
-    """None is strength 0; a key replaces the constant noise, each key by its own, each sample's."""
+    """ "none" equals strength 0; a key draws fresh noise, which differs by key and by sample."""
     generator = make()
     params = random_params(generator)
     w_plus = np.asarray(generator.map_latent(params, latents(generator)))
@@ -193,7 +193,7 @@ def test_noise_is_constant_absent_or_fresh():
 
 @pytest.mark.parametrize("labels", ["embedded", "concatenated"])
 def test_mapping_of_labels_equals_its_definition(labels):
-    """A label is a layer normalised on its own, or a matrix normalised together with z."""
+    """A label passes a layer and its own norm, or a matrix and a norm together with z."""
     generator = make(**LABELLED, labels=labels, mapping_widths=[7])
     params, latent = random_params(generator), latents(generator)
 
@@ -215,7 +215,7 @@ def test_mapping_of_labels_equals_its_definition(labels):
 
 
 def test_clamp_bounds_features_and_images():
-    """Images of one resolution are bounded by the clamp, features by the clamp and their gain."""
+    """The clamp bounds the image of each resolution; features are bounded by clamp times gain."""
     generator = make(clamp=0.1, blocks="orig")
     params, z = random_params(generator), latents(generator)
     bounded = np.asarray(images_of(generator, params, z))
@@ -227,16 +227,16 @@ def test_clamp_bounds_features_and_images():
 
 
 def test_options_are_chosen_when_a_file_is_read(tmp_path):
-    """What the file leaves open may be given, what it settles may not; nothing else is taken."""
+    """An option that the file sets may not be given; unknown options are refused."""
     params = random_params(make())
     path = tmp_path / "generator.safetensors"
     write_generator(path, "stylegan2", CONFIG, params, {})
     assert read_generator(path)[0] == make()
     options = {"truncation": 0.5, "noise": "none"}
     assert read_generator(path, options)[0] == make(**options)
-    with pytest.raises(InputError, match="clamp: expected what the weights leave open; got"):
+    with pytest.raises(InputError, match="clamp: expected an option that the weights do not deter"):
         read_generator(path, {"clamp": 1.0})
-    with pytest.raises(InputError, match="psi: expected an option of a stylegan2"):
+    with pytest.raises(InputError, match="psi: expected an option of stylegan2"):
         read_generator(path, {"psi": 1.0})
 
 
@@ -262,6 +262,6 @@ def test_options_are_chosen_when_a_file_is_read(tmp_path):
     ],
 )
 def test_mistake_is_told(changes, message):
-    """The message says which keyword, what it may be and what it was."""
+    """The message says which keyword, which values are allowed, and which came."""
     with pytest.raises(InputError, match=message):
         make(**changes)

@@ -1,4 +1,4 @@
-"""All options of StyleGAN2 together: every way to make its images gives those of the definition."""
+"""All options of StyleGAN2 together: every computation of its images equals the definition."""
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ BATCH = 2
 
 
 def draw(generator, seed):
-    """Weights in double precision, none at a special value; latents; a change for each sample."""
+    """Weights in 64 bits without special values; latents; a change for each sample."""
     shapes = jax.eval_shape(generator.init, jax.random.key(0))
     random = np.random.RandomState(seed)
     params = jax.tree.map(lambda leaf: random.standard_normal(leaf.shape), shapes)
@@ -47,7 +47,7 @@ def draw(generator, seed):
 
 
 def edited_by_loop(config, params, z, path, changes):
-    """Each sample by itself, of a network whose weight was replaced."""
+    """Returns each sample's image from a network with that sample's weight."""
     flat = params_lib.flatten(params)
     return np.stack(
         [
@@ -61,8 +61,9 @@ def edited_by_loop(config, params, z, path, changes):
 @settings(max_examples=5, deadline=None, phases=[Phase.generate])
 @given(CONFIGS, st.integers(0, 99), st.booleans(), st.integers(0, 1000))
 def test_every_way_gives_the_images_of_the_definition(config, layer_number, by_winograd, seed):
-    """In 64 bits: plain; cut before a layer that is a matrix product, with half of the pixels;
-    with that layer changed for each sample, beside its weight and, by vmap, in it."""
+    """In 64 bits: plain; cut before a layer that is a matrix product, with half of the pixels; with
+    that layer changed for each sample, as a change and, by vmap, as a weight.
+    """
     if config["label_dim"]:
         config["label_width"] = config["z_dim"] if config["labels"] == "concatenated" else 2
     else:
