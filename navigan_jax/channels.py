@@ -47,8 +47,8 @@ def require_known(count: int, what: str) -> None:
     """
     if count not in MEANINGS:
         raise InputError(
-            f"{what}: expected images of {describe()} channels; got {count}, which nothing shows; "
-            "use a network that makes such images, or reduce its last layer to these channels"
+            f"{what}: expected images of {describe()} channels; got {count}, which cannot be "
+            "shown; use a network that makes such images, or cut its last layer to these channels"
         )
 
 

@@ -163,12 +163,13 @@ def _check_options(
                 raise OptionError(option, f"{reason} ({path})") from error
             taken[option] = value
         elif option not in OPTIONS or value != OPTIONS[option]:
-            having = ", ".join(sorted(name for name in known if option in known[name])) or "none"
+            having = " and ".join(sorted(name for name in known if option in known[name]))
             allowed = ", ".join(name for name in OPTIONS if name in known[architecture]) or "none"
             raise OptionError(
                 option,
                 f"expected an option of {architecture}, the architecture of {path}; got {value!r} "
-                f"for an option of {having} only; allowed: {allowed}; leave it out",
+                f"for an option of {f'{having} only' if having else 'no architecture'}; allowed: "
+                f"{allowed}; leave it out",
             )
     return taken
 
