@@ -1,6 +1,6 @@
-/** The state of the page: what is shown, its undo and redo, its trace in the address. */
+/** The state of the page: what is shown, undo and redo, and the copy of the state in the address. */
 
-const KEPT = ["samples", "current", "shifts", "chosen", "mix"]; // what undo brings back
+const KEPT = ["samples", "current", "shifts", "chosen", "mix"]; // fields that undo restores
 const IN_ADDRESS = [...KEPT, "combine", "compare"];
 
 const pick = (state, keys) => Object.fromEntries(keys.map((key) => [key, state[key]]));
@@ -14,7 +14,7 @@ export class Store extends EventTarget {
     this.undone = [];
   }
 
-  /** Changes the state; a drag is not settled until it ends, so that undo takes it back whole. */
+  /** Changes the state. A drag settles only at its end, so that one undo reverts the whole drag. */
   set(changes, { settle = true } = {}) {
     Object.assign(this.state, changes);
     if (settle) this.settle();
@@ -24,7 +24,7 @@ export class Store extends EventTarget {
   settle() {
     const [before, after] = [this.settled, structuredClone(pick(this.state, KEPT))];
     this.settled = after;
-    const without = ({ chosen, ...rest }) => JSON.stringify(rest); // choosing alone is no step
+    const without = ({ chosen, ...rest }) => JSON.stringify(rest); // selecting is no step of undo
     if (without(before) !== without(after)) {
       this.push(
         () => this.restore(before),
@@ -41,7 +41,7 @@ export class Store extends EventTarget {
     this.tell();
   }
 
-  /** Adds a step that can be taken back. */
+  /** Adds a step of undo. */
   push(undo, redo) {
     this.done.push({ undo, redo });
     if (this.done.length > 500) this.done.shift();
@@ -76,7 +76,7 @@ const isSample = (sample) =>
   isWhole(sample.index, 65535) &&
   (isWhole(sample.seed, 4294967295) || /^[0-9a-f]{16}$/.test(sample.own));
 
-/** Returns what the address tells of a state with `count` directions and `rows`, as far as it makes sense. */
+/** Returns the valid fields of the state in the address; count: directions; rows: of the latent. */
 export function readAddress(count, rows) {
   let told;
   try {
