@@ -18,7 +18,7 @@ _JUMP = 1e-3  # a bracket of log t this narrow holds no crossing: the distance j
 _STEPS = (2.0, 16.0)  # least and greatest factor on t in one step, until there is a bracket
 _NEAR = 1.02  # least factor of the first steps, which follow power laws to the target itself
 _GUIDED = 2  # number of these first steps
-# Exponent of t assumed for the distance until two evaluations tell it: 2 for small shifts, less for
+# Exponent of t assumed for the distance until two evaluations show it: 2 for small shifts, less for
 # visible changes (1.3 to 2 on a DCGAN of faces).
 _POWER = 1.6
 _MOST_EVALUATIONS = 40
@@ -26,7 +26,7 @@ _STRIDE = 1.5  # greatest factor on t in one step of the search for the end of t
 # The search evaluates at this factor beyond the end that it expects: one evaluation outside
 # narrows the bracket more than two inside.
 _BEYOND = 1.1
-_SLIGHT = 0.15  # share of the way from the usual score to the bound; a smaller one tells no growth
+_SLIGHT = 0.15  # share of the way from usual score to bound; below it, the growth is unclear
 _NEAREST, WIDEST = 1 / 16, 4.0  # of the scale: the search for the end stays between these
 
 # A search yields a shift t > 0 and is sent the answer: the distance, or the distance and the score.

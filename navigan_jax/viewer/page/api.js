@@ -14,7 +14,7 @@ export class Lost extends Error {}
  * "notes" (detail: the mark of the notes on the server).
  */
 export const events = new EventTarget();
-const tell = (name, detail) => events.dispatchEvent(new CustomEvent(name, { detail }));
+const notify = (name, detail) => events.dispatchEvent(new CustomEvent(name, { detail }));
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
@@ -23,17 +23,17 @@ let finding = null;
 /** Waits until the server answers again; all waiting requests share one poll. */
 function findAgain() {
   finding ??= (async () => {
-    tell("lost");
+    notify("lost");
     for (;;) {
       await pause(700);
       try {
         const response = await fetch("api/state");
         if (response.ok) {
-          tell("found", await response.json());
+          notify("found", await response.json());
           finding = null;
           return;
         }
-        if (response.status === 401) tell("lost", (await response.json()).error); // a new token
+        if (response.status === 401) notify("lost", (await response.json()).error); // a new token
       } catch {
         // Not yet.
       }
@@ -143,7 +143,7 @@ export class Place {
     try {
       const body = { client, sequence: mine, place: this.name, view, small, patient };
       const response = await send("api/image", asJson(body));
-      tell("notes", response.headers.get("x-notes"));
+      notify("notes", response.headers.get("x-notes"));
       if (response.status === 204) return; // a newer request replaced this one
       const bitmap = await createImageBitmap(await response.blob());
       if (mine <= this.shown) return;

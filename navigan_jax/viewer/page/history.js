@@ -18,7 +18,7 @@ export class Store extends EventTarget {
   set(changes, { settle = true } = {}) {
     Object.assign(this.state, changes);
     if (settle) this.settle();
-    this.tell();
+    this.notify();
   }
 
   settle() {
@@ -38,7 +38,7 @@ export class Store extends EventTarget {
     Object.assign(this.state, structuredClone(kept));
     this.settled = structuredClone(kept);
     this.settle();
-    this.tell();
+    this.notify();
   }
 
   /** Adds a step of undo. */
@@ -53,7 +53,7 @@ export class Store extends EventTarget {
     if (!step) return;
     step.undo();
     this.undone.push(step);
-    this.tell();
+    this.notify();
   }
 
   redo() {
@@ -61,10 +61,10 @@ export class Store extends EventTarget {
     if (!step) return;
     step.redo();
     this.done.push(step);
-    this.tell();
+    this.notify();
   }
 
-  tell() {
+  notify() {
     this.dispatchEvent(new Event("change"));
   }
 }
@@ -78,34 +78,34 @@ const isSample = (sample) =>
 
 /** Returns the valid fields of the state in the address; count: directions; rows: of the latent. */
 export function readAddress(count, rows) {
-  let told;
+  let saved;
   try {
-    told = JSON.parse(decodeURIComponent(location.hash.slice(1)));
+    saved = JSON.parse(decodeURIComponent(location.hash.slice(1)));
   } catch {
     return {};
   }
-  if (told === null || typeof told !== "object") return {};
+  if (saved === null || typeof saved !== "object") return {};
   const found = {};
-  if (Array.isArray(told.samples) && told.samples.length && told.samples.length <= 64 && told.samples.every(isSample)) {
-    found.samples = told.samples.map(({ seed, own, index, pinned }) =>
+  if (Array.isArray(saved.samples) && saved.samples.length && saved.samples.length <= 64 && saved.samples.every(isSample)) {
+    found.samples = saved.samples.map(({ seed, own, index, pinned }) =>
       own === undefined ? { seed, index, pinned: pinned === true } : { own, index, pinned: pinned === true },
     );
-    found.current = isWhole(told.current, found.samples.length - 1) ? told.current : 0;
+    found.current = isWhole(saved.current, found.samples.length - 1) ? saved.current : 0;
   }
-  if (isWhole(told.chosen, count - 1)) found.chosen = told.chosen;
-  if (told.shifts !== null && typeof told.shifts === "object") {
-    const shifts = Object.entries(told.shifts).filter(
+  if (isWhole(saved.chosen, count - 1)) found.chosen = saved.chosen;
+  if (saved.shifts !== null && typeof saved.shifts === "object") {
+    const shifts = Object.entries(saved.shifts).filter(
       ([key, value]) => /^\d+$/.test(key) && isWhole(Number(key), count - 1) && Number.isFinite(value),
     );
     found.shifts = Object.fromEntries(shifts);
   }
-  if (told.mix && isSample(told.mix.source) && Array.isArray(told.mix.rows) && Number.isFinite(told.mix.amount)) {
-    const known = told.mix.rows.filter((row) => isWhole(row, rows - 1));
-    const { seed, own, index } = told.mix.source;
+  if (saved.mix && isSample(saved.mix.source) && Array.isArray(saved.mix.rows) && Number.isFinite(saved.mix.amount)) {
+    const known = saved.mix.rows.filter((row) => isWhole(row, rows - 1));
+    const { seed, own, index } = saved.mix.source;
     const source = own === undefined ? { seed, index } : { own, index };
-    if (known.length) found.mix = { source, rows: known, amount: told.mix.amount };
+    if (known.length) found.mix = { source, rows: known, amount: saved.mix.amount };
   }
-  if (typeof told.combine === "boolean") found.combine = told.combine;
-  if (["edited", "original", "slide", "difference"].includes(told.compare)) found.compare = told.compare;
+  if (typeof saved.combine === "boolean") found.combine = saved.combine;
+  if (["edited", "original", "slide", "difference"].includes(saved.compare)) found.compare = saved.compare;
   return found;
 }

@@ -57,7 +57,7 @@ export class Notes extends EventTarget {
       () => this.put(index, change),
     );
     this.put(index, change);
-    this.store.tell();
+    this.store.notify();
   }
 
   put(index, change) {
