@@ -176,7 +176,7 @@ def make_look(
     @jax.jit
     def features_at(params: Params, metric: Distance, carry: Any, edit: Edit, shift: Array) -> Any:
         images = _images_of_edit(generator, params, carry, layers, edit, shift)
-        scores = jnp.zeros((len(images), 1)) if plausible is None else plausible.oddities(images)
+        scores = jnp.zeros((len(images), 1)) if plausible is None else plausible.scores(images)
         return metric.features(images), scores
 
     @jax.jit

@@ -110,7 +110,7 @@ class Plausibility:
     surprise: Float[Array, "kinds rows columns"]
     usual: Float[Array, "2"]
 
-    def oddities(self, images: Images) -> Float[Array, "batch 2"]:
+    def scores(self, images: Images) -> Float[Array, "batch 2"]:
         """Returns both scores of each image, in units of their bounds: statistics, saturation."""
         found = describe(images)
         whole = jnp.sum(((found.whole - self.mean[None]) @ self.whitening.T) ** 2, axis=1)

@@ -10,7 +10,7 @@ from navigan_jax.editing import plausibility
 from navigan_jax.errors import InputError
 
 describe = jax.jit(plausibility.describe)
-scores = jax.jit(plausibility.Plausibility.oddities)
+scores = jax.jit(plausibility.Plausibility.scores)
 UNSATURATED = np.zeros((2000, 2, 4, 4))
 
 
