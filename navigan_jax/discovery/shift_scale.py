@@ -45,7 +45,7 @@ def make_judge(plausible: Plausibility, originals: Images) -> Judge:
 
     @jax.jit
     def describe(plausible: Plausibility, images: Images) -> Any:
-        return plausible.oddities(images), jnp.std(images, axis=(1, 2, 3))
+        return plausible.scores(images), jnp.std(images, axis=(1, 2, 3))
 
     own, contrasts = (np.asarray(row, np.float64) for row in describe(plausible, originals))
     contrast, correction = np.median(contrasts), np.asarray(plausible.usual) - own.mean(axis=0)

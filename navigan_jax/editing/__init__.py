@@ -1,1 +1,1 @@
-"""Using edits: applying and combining them, images along shifts, comparable shift scales."""
+"""Using edits: apply, combine, render, calibrate, record as recipes, bake into checkpoints."""

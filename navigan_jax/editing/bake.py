@@ -1,8 +1,8 @@
-"""Writing an edit into a copy of the file that the weights are from, in the file's own format.
+"""Baking: writes an edit into a copy of the original checkpoint, in the checkpoint's own format.
 
-Only the bytes of the edited weights change, and the checksums of the parts that hold them; the size
-and all else stay. Every program that reads the original reads the copy. The file may lie in a zip
-archive, as in a Python wheel: then the copy is of the file alone.
+Only the edited weights and the checksums over them change; the size and all other bytes stay. So
+every program that reads the original reads the copy. The checkpoint may lie in a zip archive, for
+example a Python wheel; the copy is then of the checkpoint alone.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from navigan_jax.directions import Edit
 from navigan_jax.errors import InputError
 from navigan_jax.generators.source_map import Place, SourceMap
 
-# What `zipfile` raises of what is no archive, or a damaged, packed or locked one.
+# What `zipfile` raises for a file that is no archive, damaged, encrypted or of unknown compression.
 _NO_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
@@ -41,12 +41,12 @@ def bake(
 ) -> None:
     """Writes a copy of `source` to `out` in which the weights are θ + Σ t·ξ, atomically.
 
-    source: the file of the map, or a zip archive such as a wheel with that file in it.
-    params: θ, as converted from the source. edits: (ξ, t). networks: of the file, in which to
-    change them; none: the one that was converted. Each weight is rounded once, to the file's type.
+    source: the file that the map describes, or a zip archive, such as a wheel, that holds it.
+    params: θ, as converted from the source. edits: (ξ, t). networks: the networks of the file to
+    change; none: the one that was converted. Each weight is rounded once, to the file's dtype.
 
-    Raises: InputError if the source is not the file of the map, has no such network or keeps an
-      edited weight in a way that cannot be written to, or if `out` is the source.
+    Raises: InputError if the source is not the file of the map, lacks one of the networks or keeps
+      an edited weight in a form that cannot be overwritten, or if `out` is the source.
     """
     source, out = pathlib.Path(source), pathlib.Path(out)
     _check_source(source, out, source_map)
@@ -80,12 +80,15 @@ def bake(
 
 
 def original_name(source: str | os.PathLike[str], source_map: SourceMap) -> str:
-    """Returns the name of the file that is copied: of `source`, or of the one in that archive."""
+    """Returns the name of the file that is copied: `source`, or the checkpoint in the archive."""
     return pathlib.PurePosixPath(_member(pathlib.Path(source), source_map) or source).name
 
 
 def _member(source: pathlib.Path, source_map: SourceMap) -> str | None:
-    """Returns which member of an archive has the size of the map's file; None for another file."""
+    """Returns the archive's member of the size that the map states; None if `source` is no archive.
+
+    None as well if no member has that size.
+    """
     try:
         if source.stat().st_size == source_map.size:
             return None
@@ -110,12 +113,12 @@ def _open_original(source: pathlib.Path, source_map: SourceMap) -> Iterator[IO[b
 def _check_source(source: pathlib.Path, out: pathlib.Path, source_map: SourceMap) -> None:
     if not source.is_file():
         raise InputError(
-            f"{source}: expected the file that the weights are from; got nothing; "
-            "set config.source to its path"
+            f"{source}: expected the checkpoint that the generator was converted from; got "
+            "nothing; set config.source to its path"
         )
     if checkpoints.is_same_file(out, source):
         raise InputError(
-            f"{out}: expected another file than the source; got the source itself; set config.out"
+            f"{out}: expected a file other than the source; got the source itself; set config.out"
         )
     digest = hashlib.sha256()
     try:
@@ -124,20 +127,20 @@ def _check_source(source: pathlib.Path, out: pathlib.Path, source_map: SourceMap
                 digest.update(block)
     except (OSError, *_NO_ZIP) as error:
         raise InputError(
-            f"{source}: expected the file that the weights are from, or an archive with it; got "
-            f"{faults.in_words(error)}; give the file itself"
+            f"{source}: expected the checkpoint that the generator was converted from, or an "
+            f"archive with it; got {faults.in_words(error)}; give the checkpoint itself"
         ) from error
     if digest.hexdigest() != source_map.sha256:
         raise InputError(
             f"{source}: expected the file that the generator was converted from, "
             f"{source_map.file} with {source_map.size} bytes of SHA-256 {source_map.sha256}; got "
             f"{source.stat().st_size} bytes of SHA-256 {digest.hexdigest()}; give that file, or "
-            "convert this one anew"
+            "convert this one again"
         )
 
 
 def _sum(edits: Sequence[tuple[Edit, float]]) -> dict[str, np.ndarray]:
-    """Returns Σ t·ξ in float64, so that only the weights are rounded."""
+    """Returns Σ t·ξ in float64, so that rounding happens once, in the weights."""
     total: dict[str, np.ndarray] = {}
     for edit, shift in edits:
         for path, delta in edit.deltas.items():
@@ -153,8 +156,9 @@ def _places(
     if missing := [path for path in deltas if path not in known]:
         raise InputError(
             f"{source}: expected the weights of {network} as plain bytes; got {', '.join(missing)} "
-            "packed, kept as text, or made by the converter; load the file with the program that "
-            "wrote it, save it again uncompressed with a current version, and convert that"
+            "compressed, stored as text, or computed by the converter; load the file with the "
+            "program that wrote it, save it again uncompressed with a current version, and "
+            "convert that file"
         )
     return {path: known[path] for path in deltas}
 
@@ -165,7 +169,7 @@ def _check_apart(
     chosen: Mapping[str, Mapping[str, Place]],
     params: Params,
 ) -> None:
-    """Refuses to change bytes that other weights have in common with the edited ones."""
+    """Raises InputError if an edited weight shares bytes of the file with another weight."""
     shapes = {path: np.shape(leaf) for path, leaf in params_lib.flatten(params).items()}
     extents = sorted(
         (*place.bounds(shapes[path]), network, path)
@@ -173,16 +177,16 @@ def _check_apart(
         for path, place in places.items()
         if path in shapes and len(place.strides) == len(shapes[path])
     )
-    reach, holder = 0, ("", "")  # the end of the extents so far, and whose it is
+    reach, holder = 0, ("", "")  # the furthest end so far, and the network and path it belongs to
     for start, stop, network, path in extents:
         touched = any(
             path in chosen.get(network, {}) for network, path in (holder, (network, path))
         )
         if start < reach and touched:
             raise InputError(
-                f"{source}: expected weights with bytes of their own; got {' '.join(holder)} and "
-                f"{network} {path} in the same ones; load the file with the program that wrote "
-                "it, save a copy of each tensor, and convert that"
+                f"{source}: expected edited weights with bytes of their own; got "
+                f"{' '.join(holder)} and {network} {path} in the same bytes; load the file with "
+                "the program that wrote it, save a copy of each tensor, and convert that file"
             )
         if stop > reach:
             reach, holder = stop, (network, path)
@@ -191,8 +195,8 @@ def _check_apart(
 def _check_weights(source: pathlib.Path, path: str, found: np.ndarray, weights: np.ndarray) -> None:
     if not np.array_equal(np.asarray(found, np.float32), weights):
         raise InputError(
-            f"{source}: expected the generator's weights at the places of {path}; got others; "
-            "the map in the generator file is damaged: convert the source anew"
+            f"{source}: expected the generator's weights at the places of {path}; got other "
+            "values; the map in the generator file is damaged: convert the source again"
         )
 
 
@@ -204,7 +208,7 @@ def _view(
     except (TypeError, ValueError) as error:
         raise InputError(
             f"{source}: expected places inside the file; got {place} for {path}; "
-            "the map in the generator file is damaged: convert the source anew"
+            "the map in the generator file is damaged: convert the source again"
         ) from error
 
 
@@ -213,7 +217,7 @@ def _add(source: pathlib.Path, path: str, weights: np.ndarray, delta: np.ndarray
         changed = (weights.astype(np.float64) + delta).astype(weights.dtype)
     if not np.isfinite(changed.astype(np.float64)).all():
         raise InputError(
-            f"{source}: expected shifts that {weights.dtype} can hold; got an infinite weight in "
+            f"{source}: expected edited weights that {weights.dtype} can hold; got infinity in "
             f"{path}; make the shifts smaller"
         )
     weights[...] = changed

@@ -1,11 +1,11 @@
-"""Shift scales at which directions change the image by a like amount, and how far they may go.
+"""Shift scales: how far each side of a direction goes for one perceptual budget, and at most.
 
-One search along a side of a direction answers both questions, as every image that it looks at
-tells its distance to the original and how odd it is among the generator's own images:
+One search along a side of a direction finds both, as each evaluation measures the distance to the
+original and the out-of-distribution score:
 
-scale       the |t| at which E_z d(G_θ(z), G_{θ+tξ}(z)) is the target.
-plausible   the |t| at which the mean oddity of the images leaves the bound: a stated quantile of
-            the oddities of the generator's own samples (see `editing.plausibility`).
+scale       the |t| that spends the perceptual budget: E_z d(G_θ(z), G_{θ+tξ}(z)) is the target.
+plausible   the end of the effective range: the |t| at which the mean out-of-distribution score
+            of the images reaches its bound (see `editing.plausibility`).
 """
 
 import dataclasses
@@ -13,28 +13,29 @@ import math
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
-_PRECISION = 0.02  # of the distance
-_JUMP = 1e-3  # brackets this narrow, as a part of t, hold no crossing: the distance jumps there
-_STEPS = (2.0, 16.0)  # by what factors t is changed, least and most, until there is a bracket
-_NEAR = 1.02  # the least factor of the first moves, which power laws guide to the target itself
-_GUIDED = 2  # moves
-_POWER = 1.6  # of t, that a distance grows like until two evaluations say better: 2 at first, less
-# where images have changed as much as one wants to see (1.3 to 2 on a DCGAN of faces)
+_PRECISION = 0.02  # relative, of the distance
+_JUMP = 1e-3  # a bracket of log t this narrow holds no crossing: the distance jumps there
+_STEPS = (2.0, 16.0)  # least and greatest factor on t in one step, until there is a bracket
+_NEAR = 1.02  # least factor of the first steps, which follow power laws to the target itself
+_GUIDED = 2  # number of these first steps
+# Exponent of t assumed for the distance until two evaluations show it: 2 for small shifts, less for
+# visible changes (1.3 to 2 on a DCGAN of faces).
+_POWER = 1.6
 _MOST_EVALUATIONS = 40
-_STRIDE = 1.5  # most by what factor t is changed in search of the edge of what is plausible
-_BEYOND = (
-    1.1  # how far behind the edge that is expected one looks: a look there is worth two before
-)
-_SLIGHT = 0.15  # of the way from the usual oddity to the bound: below, it says little about growth
-_NEAREST, WIDEST = 1 / 16, 4.0  # of the scale: between these the edge is looked for
+_STRIDE = 1.5  # greatest factor on t in one step of the search for the end of the effective range
+# The search evaluates at this factor beyond the end that it expects: one evaluation outside
+# narrows the bracket more than two inside.
+_BEYOND = 1.1
+_SLIGHT = 0.15  # share of the way from usual score to bound; below it, the growth is unclear
+_NEAREST, WIDEST = 1 / 16, 4.0  # of the scale: the search for the end stays between these
 
-# What a search asks for, t > 0, and gets: the distance there, or the distance and the oddity.
+# A search yields a shift t > 0 and is sent the answer: the distance, or the distance and the score.
 Answer = TypeVar("Answer")
 
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """shift: |t|. distance: E_z d there. reached: whether that is the target."""
+    """shift: |t|. distance: E_z d at that shift. reached: whether the distance is the target."""
 
     shift: float
     distance: float
@@ -43,9 +44,9 @@ class Scale:
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """scale: where the target is met. plausible: the |t| up to which images stay plausible.
+    """scale: the shift of the target. plausible: the |t| at which the effective range ends.
 
-    The search for the latter ends at `WIDEST` times the scale: such a range may be wider.
+    The search for that end stops at `WIDEST` times the scale; the range may then be wider.
     """
 
     scale: Scale
@@ -57,13 +58,13 @@ def find_scale(
 ) -> Scale:
     """Returns a shift t > 0 at which distance_at(t) is the target within 2 %.
 
-    The first move goes where a distance that grows like t^1.6 would meet the target, the second
-    along the power law through both points. If that is not it, a bracket is opened, and then
-    narrowed in turn by the chord in log t and log distance, on which every power law lies, and by
-    halving it. What is not finite counts as too much.
-    first: where to begin, sqrt(2 target / λ) for a direction of eigenvalue λ. largest: no shift
-    goes beyond. Where the target is not met, the largest shift tried with too small a change, or
-    else 0, is returned with `reached` False.
+    The first step assumes a distance that grows like t^1.6; the second follows the power law
+    through both points. If neither meets the target, the search opens a bracket. It narrows the
+    bracket alternately by the chord in log t and log distance, which is exact for power laws, and
+    by bisection. A distance that is not finite counts as too large.
+    first: the shift to begin with, sqrt(2 target / λ) for a direction of eigenvalue λ. largest:
+    the greatest shift allowed. If no shift meets the target, the result is the largest shift tried
+    whose change is too small, or 0, with `reached` False.
     Cost: 2 to 6 evaluations from a good start.
     """
     search = _search_scale(target=target, first=first, largest=largest)
@@ -79,12 +80,12 @@ def find_side(
     bound: float,
     usual: float,
 ) -> Side:
-    """Returns the scale of one side of a direction, and how far it stays plausible.
+    """Returns the scale of one side of a direction, and where its effective range ends.
 
-    look: t > 0 -> (distance, oddity). target, first, largest: as for `find_scale`. bound: of the
-    oddity, infinite if it does not matter; what is not finite lies outside. usual: the oddity at
-    t = 0, above which the oddity is taken for a power of t near the edge.
-    Cost: that of `find_scale` and 1 to 3 evaluations more, seldom up to 12.
+    look: t > 0 -> (distance, score). target, first, largest: as for `find_scale`. bound: of the
+    score; infinite: no bound. A score that is not finite lies outside. usual: the score at t = 0;
+    near the end of the range, score − usual is taken for a power of t.
+    Cost: that of `find_scale` and 1 to 3 more evaluations, seldom up to 12.
     """
     search = _search_side(target=target, first=first, largest=largest, bound=bound, usual=usual)
     return _answer(search, look)
@@ -94,7 +95,7 @@ Found = TypeVar("Found")
 
 
 def _answer(search: Generator[float, Answer, Found], look: Callable[[float], Answer]) -> Found:
-    """Returns what a search found by asking `look`."""
+    """Runs a search whose questions `look` answers; returns its result."""
     try:
         shift = next(search)
         while True:
@@ -106,13 +107,13 @@ def _answer(search: Generator[float, Answer, Found], look: Callable[[float], Ans
 def _search_side(
     *, target: float, first: float, largest: float, bound: float, usual: float
 ) -> Generator[float, tuple[float, float], Side]:
-    """Searches for the scale; goes on from there, outwards or inwards, to the plausible edge."""
-    seen: dict[float, float] = {}  # share of the way from the usual oddity to the bound, by shift
+    """Searches for the scale, then outwards or inwards for the end of the effective range."""
+    seen: dict[float, float] = {}  # share of the way from the usual score to the bound, by shift
     search = _search_scale(target=target, first=first, largest=largest)
     shift = next(search)
     while True:
-        distance, oddity = yield shift
-        seen[shift] = _share(oddity, usual, bound)
+        distance, score = yield shift
+        seen[shift] = _share(score, usual, bound)
         try:
             shift = search.send(distance)
         except StopIteration as stop:
@@ -131,30 +132,28 @@ def _search_side(
         if math.isinf(edge):
             if inside >= farthest:
                 return Side(scale, farthest)
-            growth = _BEYOND / math.sqrt(max(share, _SLIGHT))  # the oddity grows like t² at first
+            growth = _BEYOND / math.sqrt(max(share, _SLIGHT))  # the score grows like t² at first
             shift = min(inside * min(growth, _STRIDE), farthest)
         else:
             meets = _crossing(inside, share, edge, seen[edge])
             if inside > edge / (_STRIDE * 1.01) or edge <= _NEAREST * scale.shift:
                 return Side(scale, meets)
             shift = min(max(meets / _BEYOND, edge / _STRIDE), edge / _BEYOND)
-        _, oddity = yield shift
-        seen[shift] = _share(oddity, usual, bound)
+        _, score = yield shift
+        seen[shift] = _share(score, usual, bound)
 
 
-def _share(oddity: float, usual: float, bound: float) -> float:
-    """Returns which share of the way from the usual oddity to the bound that is; inf if unknown."""
-    if not oddity <= bound:
-        return (
-            max((oddity - usual) / (bound - usual), 1.01) if usual < bound <= oddity else math.inf
-        )
-    return max(oddity - usual, 0.0) / (bound - usual) if usual < bound else 0.0
+def _share(score: float, usual: float, bound: float) -> float:
+    """Returns the score as a share of the way from the usual one to the bound; inf if unknown."""
+    if not score <= bound:
+        return max((score - usual) / (bound - usual), 1.01) if usual < bound <= score else math.inf
+    return max(score - usual, 0.0) / (bound - usual) if usual < bound else 0.0
 
 
 def _crossing(low: float, inside: float, high: float, outside: float) -> float:
-    """Returns where the share, a power of t between two shifts, is 1.
+    """Returns the shift between `low` and `high` at which the share is 1.
 
-    Where it hardly grows before the first of them it is taken for linear.
+    The share is taken for a power of t, or for linear in t if it is slight at `low`.
     """
     if low <= 0 or math.isinf(outside):
         return low
@@ -165,7 +164,8 @@ def _crossing(low: float, inside: float, high: float, outside: float) -> float:
 
 def _search_scale(*, target: float, first: float, largest: float) -> Generator[float, float, Scale]:
     best = Scale(0.0, 0.0, False)
-    # log t and log(distance / target) where the change is too small, and where it is too large.
+    # log t and log(distance / target): the largest shift of too small a change, the smallest of
+    # too large a change.
     low, low_height = -math.inf, -math.inf
     high, high_height = math.inf, math.inf
     end = math.log(largest)
@@ -207,6 +207,6 @@ def _log(ratio: float) -> float:
 
 
 def _step(height: float, power: float, least: float) -> float:
-    """Returns by how much log t has to change where the distance grows like t to that power."""
-    power = power if 0.5 <= power <= 8 else 2.0  # others, and NaN, are no law to follow
+    """Returns the step in log t to the target, for a distance that grows like t^power."""
+    power = power if 0.5 <= power <= 8 else 2.0  # any other value, NaN included, is an accident
     return min(max(abs(height) / power, math.log(least)), math.log(_STEPS[1]))

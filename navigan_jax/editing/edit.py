@@ -1,4 +1,4 @@
-"""Applying edits: θ + t·ξ, several at once, one per sample, and images along shifts."""
+"""Applying edits: θ + t·ξ, several edits at once, one edit per sample, images along shifts."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,10 +18,10 @@ from navigan_jax.perceptual.base import Distance, squared_norms
 
 
 def apply_edit(params: Params, edit: Edit, shift: float | Float[Array, ""]) -> Params:
-    """Returns θ + t·ξ; leaves off the edit's paths are the same objects as in `params`.
+    """Returns θ + t·ξ; leaves that the edit does not change are the same objects as in `params`.
 
     shift: t, in units of ‖ξ‖; t = 0 gives θ back exactly.
-    Raises: ValueError if a path is unknown or shapes differ (both are named).
+    Raises: ValueError if a path is unknown or shapes differ; the message names both.
     Source: Cherepkov et al. 2021, the shifted generator G_{θ+tξ}.
     """
     for path, delta in edit.deltas.items():
@@ -30,7 +30,7 @@ def apply_edit(params: Params, edit: Edit, shift: float | Float[Array, ""]) -> P
 
 
 def on_device(edit: Edit) -> Edit:
-    """Returns the edit as JAX arrays, for one that is applied many times."""
+    """Returns the edit as JAX arrays; worth it for an edit that is applied many times."""
     return Edit({path: jnp.asarray(delta) for path, delta in edit.deltas.items()})
 
 
@@ -51,9 +51,9 @@ def _images_of_edit(
     edit: Edit,
     shift: Array,
 ) -> Images:
-    """Returns G_{θ+tξ} from the carry, which is what the first of the `layers` reads.
+    """Returns the images of G_{θ+tξ} from the carry, the input of the first of the `layers`.
 
-    Raises: ValueError if the edit changes another layer, which the carry may have left behind.
+    Raises: ValueError if the edit changes another layer, as the carry may lie behind that layer.
     """
     others = edit.deltas.keys() - {layer.path for layer in layers}
     if others:
@@ -67,7 +67,7 @@ def make_batch_editor(
     """Returns (params, z, basis, index, shift) -> images, sample b edited by its own t_b ξ_{k_b}.
 
     basis: an edit with a leading axis of directions. index: k, [batch]. shift: t, [batch].
-    Compiled; the part before the layers runs once for the batch.
+    Compiled; the part of the generator before the layers runs once for the batch.
     """
 
     @jax.jit
@@ -97,11 +97,11 @@ def render_shifts(
 ) -> Float[np.ndarray, "edits samples steps height width channels"]:
     """Returns the images of all samples at all shifts of each edit.
 
-    The part before the layers runs once in all; one compiled function renders everything, the
-    originals (t = 0) too, so that a shift of 0 gives the same bits as the original.
-    on_edit: called after each edit, for progress. microbatch: samples at once; None: all.
-    largest: longer side in pixels to which each image is shrunk, where many would not fit the
-      memory; None: as it is.
+    The part of the generator before the layers runs once for all edits. One compiled function
+    renders every image, the originals (t = 0) included, so that a shift of 0 gives the same bits
+    as the original.
+    on_edit: called after each edit, for progress. microbatch: samples per call; None: all.
+    largest: longest side in pixels to which images are shrunk, to save memory; None: full size.
     """
     carries = _carries(generator, params, layers, z, microbatch)
 
@@ -118,7 +118,7 @@ def render_shifts(
             for shift in row
         ]
         images = np.stack([np.concatenate(parts) for parts in steps], axis=1)
-        if number == 0:  # all at once: no second copy of all at the end
+        if number == 0:  # allocated whole, so that no second copy of all images is made at the end
             frames = np.empty((len(edits), *images.shape), images.dtype)
         frames[number] = images
         on_edit()
@@ -126,10 +126,11 @@ def render_shifts(
 
 
 def shrink(images: Pixels, largest: int) -> Pixels:
-    """Returns images averaged over squares until the longer side is `largest` pixels at most.
+    """Returns images averaged over squares so that the longer side is `largest` pixels at most.
 
-    images: [*batch, height, width, channels], of NumPy or JAX; the same array if they are no
-    larger. A rim that fills no square is cut. No colour of a transparent pixel spreads.
+    images: [*batch, height, width, channels], of NumPy or JAX; small enough images come back as
+    the same array. A rim that fills no square is cut off. The colour of transparent pixels does
+    not spread.
     """
     *batch, height, width, count = images.shape
     side = -(-max(height, width) // largest)
@@ -148,7 +149,7 @@ def _carries(
     z: Float[Array, "samples latent"],
     microbatch: int | None,
 ) -> list[Any]:
-    """Returns what the layers read, for so many samples at a time; the last may be fewer."""
+    """Returns the inputs of the layers, one per microbatch; the last may be smaller."""
     size = len(z) if microbatch is None else microbatch
     prefix = jax.jit(lambda params, z: generator.prefix(params, z, layers))
     return [prefix(params, z[start : start + size]) for start in range(0, len(z), size)]
@@ -163,20 +164,20 @@ def make_look(
     plausible: Plausibility | None,
     microbatch: int | None = None,
 ) -> Callable[[Edit, float], tuple[float, float]]:
-    """Returns (edit, shift) -> (E_z d(G_θ(z), G_{θ+tξ}(z)), oddity), compiled.
+    """Returns (edit, shift) -> (E_z d(G_θ(z), G_{θ+tξ}(z)), out-of-distribution score), compiled.
 
-    oddity: in units of what is plausible, see `editing.plausibility`; 0 everywhere if that is None.
-    microbatch: samples at once; None: all.
-    The originals and what the layers read are computed once, here; one program serves all edits
-    of the layers and all shifts.
+    score: in units of its bound, see `editing.plausibility`; always 0 if `plausible` is None.
+    microbatch: samples per call; None: all.
+    The originals and the inputs of the layers are computed once, here; one program serves all
+    edits of the layers and all shifts.
     """
     carries = _carries(generator, params, layers, z, microbatch)
 
     @jax.jit
     def features_at(params: Params, metric: Distance, carry: Any, edit: Edit, shift: Array) -> Any:
         images = _images_of_edit(generator, params, carry, layers, edit, shift)
-        odd = jnp.zeros((len(images), 1)) if plausible is None else plausible.oddities(images)
-        return metric.features(images), odd
+        scores = jnp.zeros((len(images), 1)) if plausible is None else plausible.scores(images)
+        return metric.features(images), scores
 
     @jax.jit
     def distances(features: Any, original: Any) -> Array:
@@ -186,15 +187,15 @@ def make_look(
     def look(edit: Edit, shift: float) -> tuple[float, float]:
         found = []
         for carry, original in zip(carries, originals, strict=True):
-            features, odd = features_at(params, metric, carry, edit, jnp.float32(shift))
-            found.append(np.column_stack([distances(features, original), odd]))
-        mean_distance, *mean_oddities = np.concatenate(found).mean(axis=0)
-        return float(mean_distance), float(np.max(mean_oddities + correction))
+            features, scores = features_at(params, metric, carry, edit, jnp.float32(shift))
+            found.append(np.column_stack([distances(features, original), scores]))
+        mean_distance, *mean_scores = np.concatenate(found).mean(axis=0)
+        return float(mean_distance), float(np.max(mean_scores + correction))
 
-    # By the same program as all others, so that a shift of 0 has a distance of exactly 0.
+    # The originals go through the same program, so that a shift of 0 has a distance of exactly 0.
     nothing = Edit({layer.path: jnp.zeros(layer.shape, z.dtype) for layer in layers})
     unchanged = [features_at(params, metric, carry, nothing, jnp.float32(0)) for carry in carries]
     originals = [features for features, _ in unchanged]
-    own = np.concatenate([odd for _, odd in unchanged]).mean(axis=0)
+    own = np.concatenate([scores for _, scores in unchanged]).mean(axis=0)
     correction = np.zeros(1) if plausible is None else np.asarray(plausible.usual) - own
     return look

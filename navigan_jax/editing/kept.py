@@ -1,4 +1,4 @@
-"""What was computed and may be asked for again, within a bound of memory."""
+"""A cache of computed values with a bound in bytes; the least recently used go first."""
 
 import collections
 import threading
@@ -11,14 +11,14 @@ Value = TypeVar("Value")
 
 
 def nbytes(tree: object) -> int:
-    """Returns the size of all arrays of a tree."""
+    """Returns the size of all arrays of a tree, in bytes."""
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
 class Kept(Generic[Value]):
-    """The last used values of at most so many bytes; any thread may use it.
+    """A least-recently-used cache, safe for threads.
 
-    most: bytes; 0 keeps nothing. size: of a value in bytes.
+    most: bytes of all values together; 0 keeps nothing. size: value -> bytes.
     """
 
     def __init__(self, most: int, size: Callable[[Value], int]) -> None:
@@ -28,16 +28,16 @@ class Kept(Generic[Value]):
         self._lock = threading.Lock()
 
     def find(self, key: Hashable) -> Value | None:
-        """Returns the value that was kept by that key, or None."""
+        """Returns the value kept under this key, or None."""
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)
             return self._values.get(key)
 
     def keep(self, key: Hashable, value: Value) -> None:
-        """Keeps a value, at the cost of those that were not used for longest.
+        """Keeps a value; drops the least recently used ones until all fit the bound.
 
-        One that is larger than the bound is not kept, and costs no other its place.
+        A value larger than the bound is not kept, and nothing is dropped for it.
         """
         size = self._size(value)
         with self._lock:

@@ -1,8 +1,8 @@
-"""Recipes: an edit written down.
+"""Recipes: an edit as data that can be saved, sent and repeated.
 
-A recipe says which generator, which samples, which directions with which shifts, and what is done
-to the latents before. It is plain JSON, so that it can be kept, sent and read; `editing.rendering`
-makes its images.
+A recipe names the generator, the samples, the directions with their shifts, and the mixing and
+truncation of the latents. `editing.recipe_files` writes it as JSON; `editing.rendering` makes its
+images.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from navigan_jax.errors import InputError
 
 EASINGS = ("sine", "smooth", "linear")
 
-_MOST_INDEX = 2**16 - 1  # a sample is drawn together with those before it
+_MOST_INDEX = 2**16 - 1  # drawing a sample also draws all samples before it
 
 
 def to_tuples(values: Any) -> Any:
@@ -29,14 +29,14 @@ def _require_int(name: str, value: Any, most: int, least: int = 0) -> None:
 
 
 def _require_number(name: str, value: Any) -> None:
-    # A whole number of JSON may be larger than any float; so no function of floats sees it.
+    # A whole number of JSON may be larger than any float, so functions of floats would fail on it.
     if type(value) not in (int, float) or not -1e30 <= value <= 1e30:
         raise misfit(name, "a finite number", value)
 
 
 def _require_text(name: str, value: Any, *, may_be_empty: bool = False) -> None:
     if not isinstance(value, str) or not (value or may_be_empty) or not value.isprintable():
-        raise misfit(name, "a text of one line", value)
+        raise misfit(name, "one line of text", value)
 
 
 def misfit(name: str, expected: str, value: Any) -> InputError:
@@ -47,7 +47,7 @@ def misfit(name: str, expected: str, value: Any) -> InputError:
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-    """The sample that row `index` of `generator.sample_latents(key(seed), ...)` is."""
+    """A sample of a seed: row `index` of `generator.sample_latents(key(seed), ...)`."""
 
     seed: int
     index: int = 0
@@ -62,9 +62,10 @@ class Drawn:
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """A latent as numbers: z, with its label where there are labels, or w_plus with all its rows.
+    """A latent as numbers.
 
-    space: "z" or "w_plus". values: [latent] or [rows, w], as nested tuples.
+    space: "z" or "w_plus". values: z as [latent], with the label appended if the generator takes
+    labels, or w_plus as [rows, w]; nested tuples.
     """
 
     space: str
@@ -75,7 +76,7 @@ class Given:
             raise misfit("latent", "z or w_plus", self.space)
         rank = 1 if self.space == "z" else 2
         try:
-            with np.errstate(over="ignore"):  # what is infinite then is refused
+            with np.errstate(over="ignore"):  # an overflow gives infinity, which is refused below
                 array = np.asarray(self.values, np.float64).astype(np.float32)
         except (ValueError, TypeError, OverflowError):
             array = np.zeros((), np.float32)
@@ -84,7 +85,7 @@ class Given:
 
     @classmethod
     def of(cls, space: str, array: Float[Array | np.ndarray, "..."]) -> "Given":
-        """Returns the latent in that array; every bit of a float32 is kept."""
+        """Returns the array as a latent; float32 values are kept to the bit."""
         return cls(space, to_tuples(np.asarray(array).tolist()))
 
     def to_json(self) -> dict[str, Any]:
@@ -96,10 +97,11 @@ Sample = Drawn | Given
 
 @dataclasses.dataclass(frozen=True)
 class Move:
-    """Direction `index` of the directions with that digest, by t = `shift`, in units of ‖ξ‖.
+    """One direction and its shift.
 
-    file: where the directions lie, seen from the recipe; name: what people call it. Both are for
-    finding it; the digest decides.
+    directions: digest of the directions; only the digest identifies them. index: of the direction
+    among them. shift: t, in units of ‖ξ‖. file: path of the directions, relative to the recipe.
+    name: the direction's name in the notes. file and name only help people.
     """
 
     directions: str
@@ -121,9 +123,9 @@ class Move:
 
 @dataclasses.dataclass(frozen=True)
 class Mix:
-    """Takes rows of w_plus from another sample: w ← w + amount · (source − w) in those rows.
+    """Style mixing: w ← w + amount · (source − w), in the chosen rows of w_plus.
 
-    rows: None takes the whole latent. samples: which samples of the recipe; None means all.
+    rows: None means the whole latent. samples: which samples of the recipe are mixed; None: all.
     """
 
     source: Sample
@@ -150,7 +152,7 @@ class Mix:
 
 @dataclasses.dataclass(frozen=True)
 class Video:
-    """All shifts times a factor that goes from `start` to `stop` (and back, if `returns`)."""
+    """A video: all shifts times a factor from `start` to `stop`, and back if `returns`."""
 
     start: float = -1.0
     stop: float = 1.0
@@ -176,9 +178,9 @@ class Video:
 
 @dataclasses.dataclass(frozen=True)
 class Synthesis:
-    """How the generator is set, by the keys `synthesis` of the configs; None: as it is without.
+    """Settings of the generator, named like the keys config.synthesis; None: the default.
 
-    truncation: of drawn latents, before mixing; that of the recipe comes after it.
+    truncation: of drawn latents, before mixing; the truncation of the recipe comes after mixing.
     """
 
     truncation: float | None = None
@@ -202,11 +204,11 @@ class Synthesis:
         return {name: value for name, value in table.items() if value is not None}
 
     def with_changes(self, other: "Synthesis") -> "Synthesis":
-        """Returns these settings, those that `other` makes in their place."""
+        """Returns these settings, replaced by those that `other` sets."""
         return Synthesis(**(self.to_json() | other.to_json()))
 
     def options(self) -> dict[str, Any]:
-        """Returns the options that make a generator so: keywords of its constructor."""
+        """Returns the settings as keyword arguments of the generator's constructor."""
         return self.to_json()
 
 
@@ -217,9 +219,9 @@ AS_IT_IS = Synthesis()
 class Recipe:
     """An edit of some samples of one generator.
 
-    generator: the digest of its weights. truncation: ψ; 1 leaves the latents as they are. enlarge:
-    how many pixels of the written pictures a pixel of an image takes along a side. synthesis: how
-    the generator that `render` gets has to be made.
+    generator: the digest of its weights. truncation: ψ; 1 means no truncation. enlarge: integer
+    factor by which written pictures are enlarged along each side. synthesis: settings of the
+    generator that `render` is called with.
     """
 
     generator: str
@@ -243,16 +245,16 @@ class Recipe:
             raise misfit("mixes: samples", allowed, sorted(places))
 
     def scaled(self, factor: float) -> "Recipe":
-        """Returns the recipe with all shifts times that factor."""
+        """Returns the recipe with all shifts multiplied by a factor."""
         moves = tuple(dataclasses.replace(m, shift=factor * m.shift) for m in self.moves)
         return dataclasses.replace(self, moves=moves)
 
     def mixes_of(self, place: int) -> tuple[Mix, ...]:
-        """Returns the mixes of the sample at that place."""
+        """Returns the mixes that apply to sample number `place`."""
         return tuple(mix for mix in self.mixes if mix.samples is None or place in mix.samples)
 
     def original(self) -> "Recipe":
-        """Returns the recipe of the same latents with the weights left as they are."""
+        """Returns the recipe of the originals: the same latents, no shifts."""
         return dataclasses.replace(self, moves=())
 
 

@@ -1,4 +1,4 @@
-"""Recipes as JSON: readable, checked key by key, equal to the bit when read back."""
+"""Recipes as JSON: checked key by key when read; a written recipe reads back equal to the bit."""
 
 import dataclasses
 import json
@@ -25,11 +25,11 @@ from navigan_jax.errors import InputError
 FORMAT = "navigan_jax.recipe"
 VERSION = 1
 
-_HERE = "recipe: "  # begins a message where no file is named
+_NO_FILE = "recipe: "  # begins a message that names no file
 _INSPECT = "python -m tools.convert_weights inspect FILE"
 _DIGESTS = {
-    "generator": f"generator, the digest of its weights, which {_INSPECT} tells",
-    "directions": f"directions, the digest of the directions, which {_INSPECT} tells",
+    "generator": f"generator, the digest of its weights, which {_INSPECT} prints",
+    "directions": f"directions, the digest of the directions, which {_INSPECT} prints",
 }
 
 
@@ -46,22 +46,22 @@ def to_text(recipe: Recipe) -> str:
         "enlarge": recipe.enlarge,
         "video": None if recipe.video is None else recipe.video.to_json(),
     }
-    # Only where it says something: programs that do not know it have to refuse the recipe then.
+    # Written only if it is set: older programs, which do not know the key, then refuse the recipe.
     if synthesis := recipe.synthesis.to_json():
         data["synthesis"] = synthesis
     return json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
 
 
 def from_text(text: str) -> Recipe:
-    """Returns the recipe in that JSON.
+    """Returns the recipe in this JSON.
 
-    Raises: InputError telling the place of what is wrong, what it should be and what came.
+    Raises: InputError that names the wrong entry, what was expected and what came.
     """
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"recipe: expected JSON; got {faults.in_words(error)}; mend that place"
+            f"recipe: expected JSON; got {faults.in_words(error)}; correct it there"
         ) from error
     return from_json(data)
 
@@ -76,8 +76,8 @@ def from_json(data: Any) -> Recipe:
     if table.pop("format", None) != FORMAT or table.pop("version", None) != VERSION:
         raise InputError(
             f'recipe: expected "format": "{FORMAT}" and "version": {VERSION}; got '
-            f"{data.get('format')!r} and {data.get('version')!r}; it is another file, or one of a "
-            "newer navigan_jax"
+            f"{data.get('format')!r} and {data.get('version')!r}; it is not a recipe, or a newer "
+            "navigan_jax wrote it"
         )
     table["samples"] = _each("samples", table["samples"], _sample)
     table["moves"] = _each("moves", table.get("moves", []), _move)
@@ -91,8 +91,8 @@ def from_json(data: Any) -> Recipe:
 
 
 def without_place(error: InputError) -> str:
-    """Returns the message without its "recipe: ", for one that begins with the name of a file."""
-    return str(error).removeprefix(_HERE)
+    """Returns the message without "recipe: ", to be put behind the name of a file."""
+    return str(error).removeprefix(_NO_FILE)
 
 
 def _sample(place: str, data: Any) -> Sample:
@@ -126,9 +126,9 @@ def _table(
     place: str, data: Any, allowed: set[str], needed: set[str] | None = None
 ) -> dict[str, Any]:
     if not isinstance(data, dict):
-        raise misfit(place, f"a table of {', '.join(sorted(allowed))}", data)
+        raise misfit(place, f"a JSON object with the keys {', '.join(sorted(allowed))}", data)
     if unknown := sorted(data.keys() - allowed):
-        raise misfit(place, f"keys out of {', '.join(sorted(allowed))}", unknown[0])
+        raise misfit(place, f"only the keys {', '.join(sorted(allowed))}", unknown[0])
     if missing := sorted((needed or set()) - data.keys()):
         raise misfit(place, f"the key {_DIGESTS.get(missing[0], missing[0])}", sorted(data))
     return dict(data)
@@ -142,16 +142,16 @@ def _each(place: str, data: Any, read: Callable[[str, Any], Any]) -> tuple[Any, 
         try:
             found.append(read(f"{place}[{number}]", item))
         except InputError as error:
-            told = str(error)
-            told = told if told.startswith(place) else f"{place}[{number}]: {told}"
-            raise InputError(told) from error
+            message = str(error)
+            message = message if message.startswith(place) else f"{place}[{number}]: {message}"
+            raise InputError(message) from error
     return tuple(found)
 
 
 def read_recipe(path: str | os.PathLike[str]) -> Recipe:
-    """Returns the recipe of a file.
+    """Returns the recipe in a file.
 
-    Raises: InputError naming the file and the place in it.
+    Raises: InputError that names the file and the wrong entry.
     """
     try:
         return from_text(pathlib.Path(path).read_text(encoding="utf-8"))

@@ -1,13 +1,13 @@
-"""The one function that makes the images of recipes.
+"""`render`, the one function that makes the images of recipes.
 
-Equal recipes have equal images wherever `render` is called, to the bit: samples go through the
-network one at a time and stage by stage, each stage a compiled program of its own for all recipes
-of a generator. So it makes no difference to the bits at which stage one begins, and what no shift
-has changed need not be made again: while the shift of a layer is dragged, only the stages from
-that layer on run.
+Equal recipes give equal images to the bit, whoever calls `render`. Samples go through the network
+one at a time and stage by stage; each stage is a compiled program of its own, shared by all recipes
+of a generator. So the bits do not depend on the stage at which a computation begins, and stages
+before the first shifted layer need not run again: while a user drags the shift of a layer, only
+the stages from that layer on run.
 
-Latents come first: a sample's latent is drawn (or given), mapped, mixed, then drawn to the mean by
-the truncation. Weights come second: θ + Σ t_i ξ_i, for the mapping as well.
+The latent of a sample is drawn or given, mapped, mixed, and truncated towards the mean. The weights
+are θ + Σ t_i ξ_i, those of the mapping included.
 """
 
 import functools
@@ -28,29 +28,30 @@ from navigan_jax.errors import InputError
 from navigan_jax.generators.base import Generator
 
 _MEAN_LATENT = "mapping/w_avg"  # where the parameters keep the mean of w
-_SMALLEST_DRAW = 64  # so that neighbouring samples share a compiled draw
+_SMALLEST_DRAW = 64  # samples, so that neighbouring samples share one compiled draw
 
 
 def check(
     recipe: Recipe, generator: Generator, digest: str, directions: Mapping[str, Directions]
 ) -> None:
-    """Checks that `render` can make the recipe's images of these weights and directions.
+    """Checks that `render` can make the recipe's images from these weights and directions.
 
     digest: of the generator's weights. directions: by their digests.
-    Raises: InputError saying what does not belong together.
+    Raises: InputError that names what does not belong together.
     """
     if recipe.generator != digest:
         raise InputError(
-            f"recipe: expected the generator of weights {recipe.generator}; got {digest}; give the "
-            "generator that the recipe was made with"
+            f"recipe: expected the generator with weights of digest {recipe.generator}; got "
+            f"{digest}; give the generator that the recipe was made with"
         )
     for move in recipe.moves:
         _find_edit(move, directions)
         of_weights = directions[move.directions].provenance["digest"]
         if of_weights != digest:
             raise InputError(
-                f"recipe: expected directions of the weights {digest}; got {move.file or 'some'} "
-                f"of {of_weights}; give those found in this generator"
+                f"recipe: expected directions found in the weights of digest {digest}; got "
+                f"{move.file or 'directions'} found in {of_weights}; give directions that were "
+                "found in this generator"
             )
     sources = [mix.source for mix in recipe.mixes]
     for sample in (*recipe.samples, *sources):
@@ -59,7 +60,7 @@ def check(
     rows = _latent_shape(generator)[0] if len(_latent_shape(generator)) == 2 else 0
     for mix in recipe.mixes:
         if mix.rows is not None and not all(row < rows for row in mix.rows):
-            allowed = f"0 to {rows - 1}" if rows else "null, as its latent has no rows"
+            allowed = f"0 to {rows - 1}" if rows else "null (its latent has no rows)"
             raise misfit(
                 "mixes: rows", f"rows of this {generator.architecture}, {allowed}", mix.rows
             )
@@ -67,7 +68,7 @@ def check(
 
 @functools.lru_cache
 def _latent_shape(generator: Generator) -> tuple[int, ...]:
-    """Returns the shape of what `synthesize` takes for one sample: [latent] or [rows, w]."""
+    """Returns the shape of the input of `synthesize` for one sample: [latent] or [rows, w]."""
     params = jax.eval_shape(generator.init, jax.random.key(0))
     z = jax.ShapeDtypeStruct((1, generator.z_dim + generator.label_dim), jnp.float32)
     return jax.eval_shape(generator.map_latent, params, z).shape[1:]
@@ -89,15 +90,15 @@ def _find_edit(move: Move, directions: Mapping[str, Directions]) -> Edit:
         known = ", ".join(sorted(directions)) or "none"
         raise InputError(
             f"recipe: expected the directions of digest {move.directions} "
-            f"({move.file or 'no file told'}); got {known}; give their file with "
+            f"({move.file or 'no file named'}); got {known}; give their file with "
             '--config.directions=FILE, or change "directions" of the move to the digest that '
-            "python -m tools.convert_weights inspect FILE tells"
+            "python -m tools.convert_weights inspect FILE prints"
         )
     return directions[move.directions].edit(move.index)
 
 
 def draw_latent(generator: Generator, sample: Drawn) -> Float[np.ndarray, "1 latent"]:
-    """Returns z of a drawn sample; the rows of a draw do not depend on how many are drawn."""
+    """Returns z of a drawn sample; a row does not depend on how many rows are drawn."""
     count = max(_SMALLEST_DRAW, 1 << sample.index.bit_length())
     z = generator.sample_latents(jax.random.key(sample.seed), count)
     return np.asarray(z[sample.index : sample.index + 1])
@@ -114,7 +115,7 @@ def _run_stage(params: Params, carry: Any, *, generator: Generator, stage: int) 
 
 
 def edited_params(recipe: Recipe, params: Params, directions: Mapping[str, Directions]) -> Params:
-    """Returns θ + Σ t_i ξ_i; `params` itself where nothing is shifted.
+    """Returns θ + Σ t_i ξ_i, or `params` itself if no shift differs from 0.
 
     Raises: InputError for unknown directions.
     """
@@ -127,9 +128,9 @@ def edited_params(recipe: Recipe, params: Params, directions: Mapping[str, Direc
 def edited_latents(
     recipe: Recipe, generator: Generator, params: Params
 ) -> Float[np.ndarray, "samples ..."]:
-    """Returns what `synthesize` is to take for each sample, mixed and truncated.
+    """Returns the input of `synthesize` for each sample: mapped, mixed and truncated.
 
-    params: the edited ones, as an edit of the mapping changes the latents.
+    params: the edited weights, as an edit of the mapping changes the latents.
     """
     places = range(len(recipe.samples))
     return np.stack([_edited_latent(recipe, place, generator, params) for place in places])
@@ -162,13 +163,13 @@ def _latent(sample: Sample, generator: Generator, params: Params) -> np.ndarray:
 
 
 def _mean_latent(params: Params) -> np.ndarray:
-    """Returns the mean of w, or of z (zero) where there is no mapping."""
+    """Returns the mean of w, or 0, the mean of z, for a generator without a mapping."""
     flat = params_lib.flatten(params)
     return np.asarray(flat.get(_MEAN_LATENT, 0), np.float32)
 
 
 def keep_carries(most: int) -> Kept[Any]:
-    """Returns room for so many bytes of what `render` need not make again."""
+    """Returns a cache for `render` of at most that many bytes: latents and inputs of stages."""
     return Kept(most, nbytes)
 
 
@@ -179,13 +180,13 @@ def render(
     directions: Mapping[str, Directions],
     kept: Kept[Any] | None = None,
 ) -> Float[np.ndarray, "samples height width channels"]:
-    """Returns the images of the recipe, nominally in [-1, 1]; equal recipes, equal bits.
+    """Returns the images of the recipe, nominally in [-1, 1]; equal recipes give equal bits.
 
-    params: θ, the weights of the recipe's generator; on the device, if it is called often.
-    directions: by their digests. Nothing is checked here but that the directions are there: call
-    `check` first. kept: by `keep_carries`, where recipes of this generator and θ follow each
-    other: latents, and what the stages with shifted weights read, are taken from there and left
-    there. Each stage compiles once for a generator, whatever the recipe.
+    params: θ, the weights of the recipe's generator; on the device, for many calls. directions: by
+    their digests. kept: a cache from `keep_carries`, for many recipes of one generator and θ; it
+    holds latents and the inputs of stages with shifted weights. Each stage compiles once for a
+    generator, for all recipes.
+    Only missing directions are noticed here: call `check` first.
     """
     kept = keep_carries(0) if kept is None else kept
     shifted = edited_params(recipe, params, directions)
@@ -218,7 +219,7 @@ def _render_one(
     begin = generator.mapping_stages
 
     def key(stage: int) -> Any:
-        """Names all that matters before a stage."""
+        """Returns the cache key of a stage's input: everything that the input depends on."""
         before = [(m.directions, m.index, m.shift) for m, at in first.items() if at < stage]
         return stage, recipe.samples[place], mixes, recipe.truncation, *before
 

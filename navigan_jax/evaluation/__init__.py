@@ -1,1 +1,1 @@
-"""What directions do, in numbers."""
+"""Measures of what directions do to images."""

@@ -1,10 +1,10 @@
-"""Where in the image a direction acts: mean squared change of each pixel.
+"""Maps of change: the mean squared change of each pixel, which show where a direction acts.
 
-Source: Cherepkov et al. 2021, section 4.6 and figures 12 and 13: the difference to the original,
-squared, averaged over latents and over shifts spread evenly to both sides of 0. Here it is
-averaged over the colour channels too, and pixels count from 0 (black) to 1 (white), so that the
-root of a value is a share of the whole range. Of images with alpha it is the mean over black and
-over white (see `channels`).
+Source: Cherepkov et al. 2021, section 4.6 and figures 12 and 13: the squared difference to the
+original, averaged over latents and over shifts spread evenly on both sides of 0. Here the average
+is over the colour channels too, and pixels go from 0 (black) to 1 (white), so that the root of a
+value is a share of the whole range. Images with alpha are measured over black and over white, and
+both are averaged (see `channels`).
 """
 
 import functools
@@ -35,10 +35,10 @@ def change_maps(
 ) -> Float[np.ndarray, "edits height width"]:
     """Returns E_{z,t} of the squared difference between edited and original image, per pixel.
 
-    shifts: t of each edit; several edits may have several. microbatch: latents at once; the result
-    depends on it by rounding alone. on_batch: called after each edit of each batch.
-    Cost: one image for each latent, edit and shift, and one original for each latent; one program
-    serves all.
+    shifts: t, one row per edit. microbatch: latents per call; it changes the result by rounding
+    alone. on_batch: called after each edit of each batch.
+    Cost: one image for each latent, edit and shift, and one original for each latent; one compiled
+    program serves all.
     """
     z = np.asarray(z)
     size = min(microbatch, len(z))
@@ -72,7 +72,7 @@ def change_maps(
 def _begin(
     params: Params, z: Array, *, generator: Generator, layers: tuple[EditableLayer, ...]
 ) -> tuple[Any, Array]:
-    """Returns what the layers read, and the original images as they are seen."""
+    """Returns the input of the layers, and the original images composited as in `channels`."""
     carry = generator.prefix(params, z, layers)
     return carry, channels.over_black_and_white(generator.suffix(params, carry, layers))
 
@@ -89,7 +89,7 @@ def _sum_of_changes(
     generator: Generator,
     layers: tuple[EditableLayer, ...],
 ) -> Float[Array, "height width"]:
-    """Returns the changes summed over the batch, by weight, and over the shifts."""
+    """Returns the squared changes, summed over the shifts and, weighted, over the batch."""
 
     def add(total: Array, shift: Array) -> tuple[Array, None]:
         images = generator.suffix(apply_edit(params, edit, shift), carry, layers)
@@ -104,7 +104,7 @@ def change_map(
     original: Float[np.ndarray, "height width channels"],
     edited: Float[np.ndarray, "*steps height width channels"],
 ) -> Float[np.ndarray, "height width"]:
-    """Returns the squared difference of one image to its edited versions, averaged over them."""
+    """Returns the squared difference between an image and its edited versions, their mean."""
     before, after = map(channels.over_black_and_white, (original.astype(np.float64), edited))
     change = ((after - before) / 2) ** 2
     return change.reshape(-1, *before.shape).mean(axis=(0, 3))
@@ -113,7 +113,7 @@ def change_map(
 def half_area(change: Float[np.ndarray, "height width"]) -> float:
     """Returns the smallest share of the pixels that holds half of the change, at most 0.5.
 
-    0.5 for a change that is everywhere the same; near 0 for one in a single place.
+    0.5: the change is the same everywhere. Near 0: it is in a single place.
     """
     ordered = np.sort(change, axis=None)[::-1]
     reached = np.cumsum(ordered)

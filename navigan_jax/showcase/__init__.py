@@ -1,1 +1,1 @@
-"""Pictures of directions from plain arrays: a sheet, a spectrum, a page with sliders, a film."""
+"""Pictures and pages from plain arrays: sheets, spectra, galleries, figures, videos."""

@@ -1,9 +1,9 @@
 """`directions.gif` and `directions.webp`: the first directions side by side, moving.
 
-The shift follows t = s·sin(φ) once round and repeats. Only rendered steps are shown, none is
-blended: each stays for as long as the sine spends nearest to it, so the motion slows down towards
-−s and +s. The files are bounded: at most `MAX_TILES` directions of `MAX_SAMPLES` samples, and
-smaller images until a file fits `MAX_BYTES`.
+The shift follows one period of t = s·sin(φ) and repeats. Every frame is a rendered step, never a
+blend of two. A step is shown while the sine is nearest to it, so the motion slows down towards −s
+and +s. The files are bounded: at most `MAX_TILES` directions of `MAX_SAMPLES` samples, and smaller
+images until the file fits `MAX_BYTES`.
 """
 
 import io
@@ -25,21 +25,21 @@ MAX_TILES = 8
 MAX_SAMPLES = 4
 MAX_STEPS = 25
 MAX_BYTES = 8_000_000
-SECONDS = 3.2  # once round
+SECONDS = 3.2  # one period
 
 _CELLS = (96, 64, 48, 32)  # longer side of an image, pixels
 _WEBP_QUALITY = 82
-_THINNED = 4  # every fourth pixel of every fourth row chooses the palette
+_THINNED = 4  # the palette is chosen from every fourth pixel of every fourth row
 _PAPER, _INK, _MUTED, _RULE = (255, 255, 255), (24, 24, 27), (113, 113, 122), (212, 212, 216)
 _MARGIN, _GAP, _CAPTION, _FOOT = 16, 2, 60, 12
-_NARROWEST = 112  # a tile: room for a name
+_NARROWEST = 112  # pixels of a tile: room for a name
 
 
 def plan_path(fractions: Float[np.ndarray, "steps"]) -> tuple[list[int], list[int]]:
-    """Returns the steps to show, and for how many milliseconds each, once round from the original.
+    """Returns the steps of one period, from the original on, and the milliseconds of each.
 
-    A step is shown while s·sin(φ) is nearer to it than to its neighbours; the times are whole
-    hundredths of a second, as GIF has them.
+    A step is shown while s·sin(φ) is nearer to it than to its neighbours. The times are whole
+    hundredths of a second, which is the unit of GIF.
     """
     steps = len(fractions)
     middle = steps // 2
@@ -50,13 +50,13 @@ def plan_path(fractions: Float[np.ndarray, "steps"]) -> tuple[list[int], list[in
     borders = np.arcsin(np.clip((fractions[1:] + fractions[:-1]) / 2, -1, 1))
     phases = np.concatenate([[-math.pi / 2], borders, [math.pi / 2]])
     spent = np.diff(phases)
-    spent[[0, -1]] *= 2  # the turning points are met once, on both sides of the turn
+    spent[[0, -1]] *= 2  # a turning point is shown once, before and after the turn
     ticks = np.maximum(2, np.rint(spent / (2 * math.pi) * SECONDS * 100)).astype(int)
     return order, [int(ticks[step]) * 10 for step in order]
 
 
 def draw_frames(showcase: base.Showcase, cell: int) -> tuple[list[Image.Image], list[int]]:
-    """Returns the pictures and the milliseconds of each.
+    """Returns the pictures and the duration of each in milliseconds.
 
     cell: the longer side of an image in pixels.
     """
@@ -66,11 +66,11 @@ def draw_frames(showcase: base.Showcase, cell: int) -> tuple[list[Image.Image], 
     tiles, samples = min(count, MAX_TILES), min(samples, MAX_SAMPLES)
     high, wide = base.display_size(height, width, smallest=cell, largest=cell)
     pixels = base.to_rgb(showcase.frames[:tiles, :samples][:, :, columns])
-    across = 2 if samples == 4 else samples  # images of a tile
+    across = 2 if samples == 4 else samples  # images in a row of a tile
     down = math.ceil(samples / across)
     tile_width = max(_NARROWEST, across * (wide + _GAP) - _GAP)
     tile_height = down * (high + _GAP) - _GAP + _CAPTION
-    per_row = math.ceil(tiles / math.ceil(tiles / 4))  # even rows
+    per_row = math.ceil(tiles / math.ceil(tiles / 4))  # rows of equal length where possible
     rows = math.ceil(tiles / per_row)
     size = (
         per_row * (tile_width + _MARGIN) + _MARGIN,
@@ -103,7 +103,7 @@ def _draw_caption(
     top: int,
     width: int,
 ) -> None:
-    """Draws a scale from −s to +s with the present shift on it, and the direction's name."""
+    """Draws a scale from −s to +s that marks the current shift, and the direction's name."""
     y, middle, reach = top + 10, left + width / 2, width / 2 - 4
     draw.line((left, y, left + width - 1, y), fill=_RULE, width=2)
     draw.line((middle, y - 3, middle, y + 4), fill=_MUTED)
@@ -120,9 +120,10 @@ def _draw_caption(
 def encode_gif(
     pictures: Sequence[Image.Image], durations: Sequence[int], order: Sequence[int] | None = None
 ) -> bytes:
-    """Returns a GIF. All pictures share one palette, and none is dithered: colours keep still.
+    """Returns a GIF; one palette for all pictures and no dithering keep colours from flickering.
 
-    order: which picture each frame shows; by default one after the other. durations: of frames.
+    order: which picture each frame shows; None: one after the other. durations: of the frames, in
+    milliseconds.
     """
     width, height = pictures[0].size
     montage = Image.new("RGB", (width // _THINNED, height // _THINNED * len(pictures)))
@@ -154,7 +155,7 @@ _ENCODERS = {".gif": encode_gif, ".webp": _encode_webp}
 
 
 def write_animation(path: str | os.PathLike[str], showcase: base.Showcase) -> None:
-    """Writes the animation as the name says, `.gif` or `.webp`.
+    """Writes the animation in the format of the suffix, `.gif` or `.webp`.
 
     Raises: ValueError for another suffix; InputError if the file cannot be written.
     """

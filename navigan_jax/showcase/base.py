@@ -1,10 +1,10 @@
-"""What there is to show: rendered frames, one record per direction, and where they come from.
+"""The input of all pictures: rendered frames, one record per direction, and the provenance.
 
 Everything here is a plain array or a number; the other files of this package turn it into pictures.
 1. Pixels are clamped before they become bytes: a bright pixel never wraps round to a dark one.
-2. Images with alpha are shown over a checkerboard, as image editors do, so that what is transparent
-   cannot be taken for a colour. Grey images are shown as RGB.
-3. What was measured travels with its direction: eigenvalues with signs and residuals.
+2. Images with alpha are shown over a checkerboard, as in image editors, so that no one mistakes
+   transparency for a colour. Grey images are shown as RGB.
+3. Each record holds the measures of its direction: signed eigenvalue, residual and others.
 """
 
 import dataclasses
@@ -19,9 +19,9 @@ from navigan_jax.errors import InputError
 from navigan_jax.notes import Note, Notes
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_BOARD = (13 / 15, 0.6)  # squares: bytes 238 and 204, of which neither is taken for white paper
-_SQUARES = 16  # of it along the shorter side, so that it looks the same at every size
-_SAME_STEPS = 1e-6  # shifts come out of float32 arithmetic, relative to the shift scale
+_BOARD = (13 / 15, 0.6)  # the two greys: bytes 238 and 204, both unlike white paper
+_SQUARES = 16  # of the checkerboard along the shorter side, so that all sizes look alike
+_SAME_STEPS = 1e-6  # rounding of float32 shifts, relative to the shift scale
 REQUIRED_PROVENANCE = ("layer", "metric", "latents")
 
 
@@ -29,22 +29,22 @@ REQUIRED_PROVENANCE = ("layer", "metric", "latents")
 class DirectionRecord:
     """What is known about one direction; NaN stands for a number that was not measured."""
 
-    index: int  # k, the place in the spectrum
+    index: int  # k, the number in the directions file
     measures: Mapping[str, float]  # as `Directions.measures`, e.g. the eigenvalue
     shifts: tuple[float, ...]  # t of each step, in units of ‖ξ‖; ascending, 0 in the middle
     distance: float  # mean perceptual distance to the original at the shifts of equal change
     equal: tuple[float, float] = (math.nan, math.nan)  # |t| of equal change, for t < 0 and t > 0
-    plausible: tuple[float, float] = (math.nan, math.nan)  # |t| up to which images are plausible
-    note: Note = dataclasses.field(default_factory=Note)  # what a person noted of it
+    plausible: tuple[float, float] = (math.nan, math.nan)  # |t| of the ends of the effective range
+    note: Note = dataclasses.field(default_factory=Note)  # name, star, good range, text
 
     @property
     def name(self) -> str:
-        """The name that a person gave; empty if nobody did."""
+        """The name from the notes; may be empty."""
         return self.note.name
 
     @property
     def title(self) -> str:
-        """The name, or the number where there is none."""
+        """The name, or "direction K" without one."""
         return self.note.name or f"direction {self.index}"
 
     @property
@@ -54,12 +54,12 @@ class DirectionRecord:
 
     @property
     def fractions(self) -> Float[np.ndarray, "steps"]:
-        """The shifts in units of s of their side."""
+        """The shifts in units of s, the s of their side."""
         shifts = np.asarray(self.shifts)
         return shifts / np.where(shifts < 0, *self.ends)
 
     def shift_at(self, fraction: float) -> float:
-        """Returns the shift t at a fraction of s of its side."""
+        """Returns the shift t at a fraction of s, the s of that side."""
         low, high = self.ends
         return float(fraction * (low if fraction < 0 else high))
 
@@ -68,9 +68,9 @@ class DirectionRecord:
 class Showcase:
     """Frames along each direction, in [-1, 1], with the original in the middle.
 
-    provenance: names and values to print as they are; it must tell the layer, metric and latents.
-    notes: of all directions of their file, shown or not; without a digest nobody can note anything.
-    Raises: ValueError if the parts do not belong together, InputError for non-finite frames.
+    provenance: names and values, printed unchanged; layer, metric and latents are required.
+    notes: of all directions of the file, shown or not; without a digest pages hide the notes.
+    Raises: ValueError if the parts do not match, InputError for non-finite frames.
     """
 
     frames: Float[np.ndarray, "directions samples steps height width channels"]
@@ -81,8 +81,8 @@ class Showcase:
     def __post_init__(self) -> None:
         if self.frames.ndim != 6 or 0 in self.frames.shape:
             raise ValueError(
-                "frames: expected [directions, samples, steps, height, width, channels], none of "
-                f"them 0; got shape {self.frames.shape}"
+                "frames: expected [directions, samples, steps, height, width, channels], all "
+                f"above 0; got shape {self.frames.shape}"
             )
         count, _, steps, _, _, depth = self.frames.shape
         if depth not in channels.MEANINGS:
@@ -105,14 +105,14 @@ class Showcase:
         _require_finite(self.frames)
 
     def first(self, count: int) -> "Showcase":
-        """Returns the showcase of the first `count` directions alone."""
+        """Returns the showcase of the first `count` directions."""
         return dataclasses.replace(
             self, frames=self.frames[:count], directions=self.directions[:count]
         )
 
     @property
     def fractions(self) -> Float[np.ndarray, "steps"]:
-        """The shifts in units of s of their side, which all directions share."""
+        """The shifts in units of s; they are the same for all directions."""
         return self.directions[0].fractions
 
 
@@ -137,14 +137,14 @@ def _require_finite(images: np.ndarray) -> None:
         raise InputError(
             f"images: expected finite pixels; got {np.count_nonzero(~finite)} that are NaN or "
             f"infinite, the first at {first} of {images.shape}; "
-            "do: check the generator's weights, or use a smaller shift"
+            "check the generator's weights, or use a smaller shift"
         )
 
 
 def to_uint8(images: Float[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
-    """Returns pixels in [-1, 1] as bytes, rounded to the nearest; what lies outside is clamped.
+    """Returns pixels in [-1, 1] as bytes: clamped, then rounded to the nearest.
 
-    Raises: TypeError if the pixels are no floats, InputError if one is NaN or infinite.
+    Raises: TypeError if the pixels are not floats, InputError if one is NaN or infinite.
     """
     if not np.issubdtype(images.dtype, np.floating):
         raise TypeError(f"images: expected floats in [-1, 1]; got {images.dtype}")
@@ -178,9 +178,9 @@ def to_rgb(
 
 
 def spread_shifts(low: float, high: float, steps: int) -> tuple[float, ...]:
-    """Returns shifts from -low to high; evenly spaced on each side, in units of that side's end.
+    """Returns shifts from -low to high, evenly spaced on each side of 0.
 
-    low, high: above 0. steps: 2 at least; if odd, the one in the middle is exactly 0.
+    low, high: above 0. steps: at least 2; if odd, the middle shift is exactly 0.
     """
     half = (steps - 1) / 2
     places = [step - half for step in range(steps)]
@@ -188,9 +188,9 @@ def spread_shifts(low: float, high: float, steps: int) -> tuple[float, ...]:
 
 
 def thin_steps(steps: int, limit: int) -> list[int]:
-    """Returns at most `limit` of the steps, evenly spread: both ends and the middle are kept.
+    """Returns at most `limit` of the steps, evenly spread, with both ends and the middle.
 
-    steps, limit: odd, 3 at least.
+    steps, limit: odd, at least 3.
     """
     half = steps // 2
     offsets = np.rint(np.linspace(0, half, min(half, limit // 2) + 1)).astype(int).tolist()
@@ -198,10 +198,10 @@ def thin_steps(steps: int, limit: int) -> list[int]:
 
 
 def display_size(height: int, width: int, *, smallest: int, largest: int) -> tuple[int, int]:
-    """Returns the size to show an image at: a whole multiple of it, or less if it is too large.
+    """Returns height and width to show an image at: a whole multiple, or reduced if too large.
 
-    smallest: the longer side reaches this by a whole factor.
-    largest: a longer side above this is reduced to it.
+    smallest: pixels that the longer side reaches by a whole factor.
+    largest: pixels that a longer side above them is reduced to.
     """
     longest = max(height, width)
     if longest > largest:
@@ -211,7 +211,7 @@ def display_size(height: int, width: int, *, smallest: int, largest: int) -> tup
 
 
 def format_number(value: float, *, signed: bool = False) -> str:
-    """Returns three significant digits as a reader likes them, "–" for NaN.
+    """Returns the number with three significant digits, "–" for NaN.
 
     >>> [format_number(v) for v in (0.0, 0.01234, 12.0, 48123.4, -1.5e-7)]
     ['0', '0.0123', '12', '48100', '−1.5×10⁻⁷']
@@ -230,7 +230,7 @@ def format_number(value: float, *, signed: bool = False) -> str:
 
 
 def format_tick(value: float) -> str:
-    """Returns the number at a line of a logarithmic axis: as `format_number`, powers of ten alone.
+    """Returns a tick label of a logarithmic axis: as `format_number`, but 10⁻⁶, not 1×10⁻⁶.
 
     >>> [format_tick(v) for v in (0.05, 100.0, 1e-6, 2e6)]
     ['0.05', '100', '10⁻⁶', '2×10⁶']
@@ -245,7 +245,7 @@ def describe(provenance: Mapping[str, str]) -> str:
 
 
 def describe_ends(ends: tuple[float, float]) -> str:
-    """Returns both ends of a range around 0 as a reader likes them.
+    """Returns a range around 0 as text; "–" if an end is not finite.
 
     >>> [describe_ends(ends) for ends in ((1.5, 9.0), (2.0, 2.0), (math.nan, 1.0))]
     ['−1.5 … +9', '±2', '–']
@@ -257,7 +257,7 @@ def describe_ends(ends: tuple[float, float]) -> str:
 
 
 def describe_fractions(fractions: Float[np.ndarray, "steps"]) -> list[str]:
-    """Returns the names of columns: −s, −0.5 s, original, 0.5 s, s."""
+    """Returns the headings of columns: −s, −0.5 s, original, +0.5 s, +s."""
     names = []
     for fraction in fractions:
         number = format_number(round(fraction, 2), signed=True)

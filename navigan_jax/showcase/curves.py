@@ -1,4 +1,4 @@
-"""A training as a picture: loss, accuracy and shift error by step."""
+"""Training curves as a picture: loss, accuracy and shift error by step."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -18,10 +18,10 @@ _PANELS = (
 
 
 def draw_curves(rows: Iterable[Mapping[str, Any]], chance: float) -> Figure:
-    """Returns the figure of the lines of a metrics file.
+    """Returns the figure of the rows of a metrics file.
 
-    rows: with "step", and "loss", "accuracy", "shift_error", "held_out_..." where known.
-    chance: accuracy without any knowledge, a dotted line.
+    rows: with "step", and with "loss", "accuracy", "shift_error", "held_out_..." if measured.
+    chance: the accuracy of guessing, drawn as a dotted line.
     """
     rows = list(rows)
     figure = Figure(figsize=(12, 3.6), dpi=120, facecolor="white", layout="constrained")

@@ -1,7 +1,7 @@
-"""A figure for a paper, as PDF: for each direction rows of samples at −s, original and +s.
+"""`figure.pdf`, a figure for a paper: for each direction, rows of samples at −s, original, +s.
 
-As wide as the text of a two-column page, set in a serif type with all letters embedded, images at
-their own resolution, so `\\includegraphics[width=\\textwidth]{figure.pdf}` is all that LaTeX needs.
+The figure is as wide as the text of a two-column page. Its serif font is embedded, and its images
+keep their resolution. LaTeX needs only `\\includegraphics[width=\\textwidth]{figure.pdf}`.
 """
 
 import math
@@ -21,7 +21,7 @@ WIDTH = 6.875  # inches: the text of a two-column page of most conferences
 MAX_SAMPLES = 4
 
 _PER_ROW = 4  # directions side by side
-_GAP = 0.03  # between images, as a part of one
+_GAP = 0.03  # between images, as a share of an image's width
 _APART = 0.14  # between directions, inches
 _HEAD = 0.34  # inches above the images of a direction, for its name and the signs
 _SETTINGS: Any = {"font.family": "STIXGeneral", "mathtext.fontset": "stix", "pdf.fonttype": 42}
@@ -64,7 +64,7 @@ def _aspect(rows: int, columns: int, height: int, width: int) -> float:
 def _tile(
     pixels: UInt8[np.ndarray, "rows columns height width 3"],
 ) -> UInt8[np.ndarray, "tall wide 3"]:
-    """Returns one picture of all images with white between them."""
+    """Returns all images as one picture, with white gaps."""
     rows, columns, height, width, _ = pixels.shape
     gap = round(_GAP * width)
     sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)

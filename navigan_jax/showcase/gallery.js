@@ -7,14 +7,14 @@
   const steps = fractions.length;
   const original = (steps - 1) / 2;
   const gap = 3;
-  const seconds = 3.2; // once back and forth
-  const openingSeconds = 2.4; // once to both ends
-  const labels = { eigenvalue: "Eigenvalue", residual: "Residual", accuracy: "Accuracy", shift_error: "Shift error", scale: "Shown, s", equal: "Equal change", distance: "Distance", plausible: "Plausible" };
+  const seconds = 3.2; // of playing once back and forth
+  const openingSeconds = 2.4; // of moving once to both ends
+  const labels = { eigenvalue: "Eigenvalue", residual: "Residual", accuracy: "Accuracy", shift_error: "Shift error", scale: "Slider, s", equal: "Equal change", distance: "Distance", plausible: "Effective range" };
   const notes = makeNotes(data);
 
   // Pictures ----------------------------------------------------------------------------------
 
-  /** The number of columns, of all that need the fewest rows at up to `most` in a row. */
+  /** Returns the number of columns: as few rows as `most` columns need, filled evenly. */
   const columnsFor = (most) => Math.ceil(samples / Math.ceil(samples / most));
 
   /** Draws cells {sample, step} of a sheet, row by row, at a width in CSS pixels. */
@@ -52,7 +52,7 @@
 
   // Sliders -----------------------------------------------------------------------------------
 
-  /** Shows a step on a range input: its value, the coloured part of its track, its spoken text. */
+  /** Sets a range input to a step: value, coloured part of the track, text for screen readers. */
   function setSlider(input, step, text) {
     input.value = step;
     const place = `calc(0.5rem + ${step / (steps - 1)} * (100% - 1rem))`;
@@ -96,7 +96,7 @@
   let isScheduled = false;
   let isPrinting = false;
 
-  /** One picture a screen refresh at most, and only of what can be seen. */
+  /** Paints a card at the next screen refresh, once, and only while it is in view. */
   function schedule(card) {
     waiting.add(card);
     if (isScheduled) return;
@@ -122,7 +122,7 @@
     }
   }
 
-  /** Shows a step because somebody wants to see it; a card that opens goes on from there no more. */
+  /** Shows a step that the user chose; this ends the card's opening movement. */
   function setStep(card, step) {
     card.isOpened = true;
     openingCards.delete(card);
@@ -175,7 +175,7 @@
     return card;
   }
 
-  /** Shows what is noted of a card's direction. */
+  /** Shows the name and the star of a card's direction. */
   function nameCard(card) {
     const title = titleOf(card.direction);
     card.title = title;
@@ -211,7 +211,7 @@
 
   // All directions ----------------------------------------------------------------------------
 
-  let globalStep = original; // until somebody moves all
+  let globalStep = original; // the step of the slider for all directions
 
   function setAll(step) {
     globalStep = step;
@@ -268,9 +268,9 @@
   $("play").addEventListener("click", togglePlay);
   $("zoom-play").addEventListener("click", togglePlay);
 
-  // Opening: a card that first comes into sight moves to both ends once, then rests ---------------
+  // Opening: a card that first scrolls into view moves to both ends once, then rests ---------------
 
-  const openingCards = new Map(); // to when each began, null: it waits for its pictures
+  const openingCards = new Map(); // card -> start time; null: the pictures are not loaded yet
   const isStill = window.matchMedia("(prefers-reduced-motion: reduce)");
 
   function open(now) {
@@ -300,7 +300,7 @@
 
   // Order and filter --------------------------------------------------------------------------
 
-  // Ascending where small comes first, -1 where large does; unknown values always come last.
+  // 1: ascending; -1: descending. Unknown values always come last.
   const orders = { index: 1, eigenvalue: -1, accuracy: -1, scale: 1 };
   for (const measure of data.measures) {
     const option = document.createElement("option");
@@ -355,7 +355,7 @@
   function tellChanges() {
     const count = notes.changes();
     $("saving").hidden = count === 0;
-    $("saving-text").textContent = `Notes of ${count} direction${count === 1 ? "" : "s"} are in this browser alone.`;
+    $("saving-text").textContent = `Notes on ${count} direction${count === 1 ? "" : "s"} are kept in this browser only.`;
   }
 
   function fillNoting() {
@@ -411,7 +411,7 @@
 
   let zoomed = null;
 
-  /** The widest picture of all samples that leaves room for the rest of the dialog. */
+  /** Returns the layout of the largest picture of all samples that fits the dialog. */
   function stageSize() {
     const room = [$("zoom").querySelector(".stage").clientWidth, window.innerHeight * 0.36];
     let best = { columns: 1, width: 0, cell: 0 };
@@ -549,7 +549,7 @@
     return `${factor === 1 ? "" : `${factor}×`}10${superscript(power)}`;
   }
 
-  /** Powers of ten; if fewer than two are in range, their halves and fifths too. */
+  /** Returns the ticks of the axis: powers of ten, with twos and fives if there are fewer than two. */
   function ticks(low, high) {
     const all = (factors) => {
       const found = [];
@@ -599,7 +599,7 @@
     points.forEach((card, i) => {
       const dot = node("g", {});
       const place = { cx: x(indices[i]), cy: y(logs[i]) };
-      // An eigenvalue lies within λ ± residual·|λ|; bars that would be hidden by the dot are left out.
+      // An eigenvalue lies within λ ± residual·|λ|; bars that the dot would hide are left out.
       const residual = card.direction.residual;
       if (residual > 0.05) {
         const ends = [1 + residual, Math.max(1 - residual, 1e-9)].map((factor) => y(logs[i] + Math.log10(factor)));
@@ -637,7 +637,7 @@
   for (const card of cards) nameCard(card);
   arrange();
   tellChanges();
-  setSlider($("shift-all"), original, "not moved");
+  setSlider($("shift-all"), original, "not set");
   $("shift-all-text").textContent = "–";
   for (const card of cards) {
     showStep(card, card.step);

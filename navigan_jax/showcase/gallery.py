@@ -1,16 +1,16 @@
-"""`gallery.html`: one file to look through all directions, with nothing to load from elsewhere.
+"""`gallery.html`: one self-contained page with a card and a slider for each direction.
 
-Each direction's frames are one JPEG sheet (samples down, steps across) inside the page; the script
-copies cells of it to a canvas. Full colour resolution: at 64 pixels, halving it costs more than a
-lower quality does. The page holds a content security policy that admits this page's script and
-style by their digests and no network at all, so no text in it can run or load anything.
+The frames of a direction are one JPEG sheet (samples down, steps across) inside the page; the
+script copies cells of the sheet to a canvas. Colours are stored at full resolution: at 64 pixels,
+halving it costs more than a lower quality does. The page's content security policy admits only its
+own script and style, by their digests, and no network, so no text in it can run or load anything.
 
-A card that first comes into sight moves to both ends once, so that one sees at a glance that its
-images change, and how. It rests at the end where they change most; where the system asks for less
-motion, it rests there from the start.
+A card that first scrolls into view moves to both ends once, so that its change is seen at a glance,
+and then rests at the end with the larger change. If the system asks for reduced motion, it rests
+there from the start.
 
-The file stays under `MAX_BYTES`: lower quality first, then fewer steps, then smaller images; the
-foot of the page says what was chosen.
+The file stays under `MAX_BYTES`: first the quality is lowered, then steps are left out, then images
+are reduced. The foot of the page states the choice.
 """
 
 import base64
@@ -37,14 +37,14 @@ from navigan_jax.notes import notes_to_json
 from navigan_jax.showcase import base
 
 MAX_BYTES = 15_000_000
-MAX_DECODED_PIXELS = 80_000_000  # of all sheets; a browser takes 4 bytes for each
+MAX_DECODED_PIXELS = 80_000_000  # of all sheets; a browser needs 4 bytes for each
 LARGEST_CELL = 256
 _SMALLEST_CELL = 32
 _QUALITIES = (90, 80, 65)
-_SAME = 1e-6  # relative: what rounding does to the ends of shifts
-_LONGEST_SHEET = 65_500  # pixels, the limit of the format
+_SAME = 1e-6  # relative rounding error of the ends of shifts
+_LONGEST_SHEET = 65_500  # pixels, the limit of JPEG
 
-# What a template has in place of a value: {{name}}.
+# A placeholder in a template: {{name}}.
 MARK = re.compile(r"\{\{(\w+)\}\}")
 
 
@@ -54,12 +54,12 @@ class Encoding:
 
     height: int
     width: int
-    columns: tuple[int, ...]  # the steps that are kept
+    columns: tuple[int, ...]  # the steps that are stored
     quality: int
 
 
 def list_encodings(shape: tuple[int, ...]) -> Iterator[Encoding]:
-    """Yields the ways to store frames of a shape, best first."""
+    """Yields the possible encodings of frames of this shape, best first."""
     count, samples, steps, height, width, _ = shape
     longest = min(max(height, width), LARGEST_CELL)
     while True:
@@ -90,14 +90,14 @@ def encode_sheet(
     )
     size = (steps * encoding.width, samples * encoding.height)
     if sheet.size != size:
-        sheet = sheet.resize(size, Image.Resampling.BOX)  # a box never reaches into the next cell
+        sheet = sheet.resize(size, Image.Resampling.BOX)  # a box filter never mixes two cells
     buffer = io.BytesIO()
     sheet.save(buffer, format="JPEG", quality=encoding.quality, subsampling=0)
     return buffer.getvalue()
 
 
 def _encode_all(showcase: base.Showcase, encoding: Encoding) -> list[str] | None:
-    """Returns the sheets as text, or None as soon as they are too large."""
+    """Returns the sheets in base64, or None if they are too large together."""
     sheets: list[str] = []
     total = 0
     for frames in showcase.frames:
@@ -109,7 +109,7 @@ def _encode_all(showcase: base.Showcase, encoding: Encoding) -> list[str] | None
 
 
 def strongest_end(frames: Float[np.ndarray, "samples steps height width channels"]) -> int:
-    """Returns 0 or 1: whether the images differ more from the original at −s or at +s."""
+    """Returns 0 if the images differ more from the original at −s, 1 if at +s."""
     low, middle, high = (
         base.to_rgb(frames[:, step]).astype(np.int16)
         for step in (0, frames.shape[1] // 2, frames.shape[1] - 1)
@@ -122,7 +122,7 @@ def _known(value: float) -> float | None:
 
 
 def _data(showcase: base.Showcase, encoding: Encoding, sheets: list[str]) -> dict[str, Any]:
-    """Returns what the script reads; numbers come twice, to sort by and to show."""
+    """Returns the data of the page's script; numbers come twice, as values and as texts."""
     columns = list(encoding.columns)
     fractions = showcase.fractions[columns]
     return {
@@ -165,14 +165,14 @@ def _data(showcase: base.Showcase, encoding: Encoding, sheets: list[str]) -> dic
 
 
 def _note(showcase: base.Showcase, encoding: Encoding, sheets: list[str]) -> str:
-    """Returns what the reader must know about the stored pictures."""
+    """Returns the line about the stored pictures: size, quality, and what was reduced."""
     _, _, steps, height, width, depth = showcase.frames.shape
     size = sum(len(sheet) for sheet in sheets) / 1e6
     note = (
         f"{encoding.width} × {encoding.height} pixels each, JPEG quality {encoding.quality}, "
         f"{size:.1f} MB in all"
     )
-    reduced = ["checkered where transparent"] if channels.has_alpha(depth) else []
+    reduced = ["a checkerboard shows transparency"] if channels.has_alpha(depth) else []
     if (encoding.height, encoding.width) != (height, width):
         reduced.append(f"reduced from {width} × {height} pixels")
     if len(encoding.columns) != steps:
@@ -181,7 +181,7 @@ def _note(showcase: base.Showcase, encoding: Encoding, sheets: list[str]) -> str
 
 
 def digest_of_text(text: str) -> str:
-    """Returns what a content security policy calls that style or script."""
+    """Returns the digest of a style or script, as a content security policy writes it."""
     digest = hashlib.sha256(text.encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode('ascii')}"
 
@@ -193,12 +193,16 @@ def _json(data: dict[str, Any]) -> str:
 
 
 def part(name: str) -> str:
-    """Returns a file of this package: a part of a page."""
+    """Returns the text of a file of this package, a part of a page."""
     return (importlib.resources.files(__package__) / name).read_text(encoding="utf-8")
 
 
 def _how_far(showcase: base.Showcase) -> tuple[str, str]:
-    """Returns what the help says of shifts beyond the plausible ones, and of s; "" if untrue."""
+    """Returns two clauses of the help, each "" if it does not hold.
+
+    The first: sliders reach beyond the effective range. The second: s is the smaller of equal
+    change and the end of the effective range.
+    """
     ends, equal, plausible = (
         np.array([getattr(record, name) for record in showcase.directions])
         for name in ("ends", "equal", "plausible")
@@ -206,8 +210,10 @@ def _how_far(showcase: base.Showcase) -> tuple[str, str]:
     is_beyond = (ends > plausible * (1 + _SAME)).any()
     is_smaller = np.allclose(ends, np.fmin(equal, plausible), rtol=_SAME, atol=0)
     return (
-        "; the pale ends of a slider lie beyond" if is_beyond else "",
-        ": the smaller of the two" if is_smaller else "",
+        "; the pale ends of a slider lie outside it" if is_beyond else "",
+        ": to equal change, or to the end of the effective range if that comes first"
+        if is_smaller
+        else "",
     )
 
 
@@ -241,7 +247,7 @@ def _page(showcase: base.Showcase, encoding: Encoding, sheets: list[str]) -> str
 def build_gallery(showcase: base.Showcase) -> str:
     """Returns the page; equal input gives equal text.
 
-    Raises: InputError if it is too large however it is stored.
+    Raises: InputError if the page is too large in every encoding.
     """
     for encoding in list_encodings(showcase.frames.shape):
         sheets = _encode_all(showcase, encoding)
@@ -252,7 +258,7 @@ def build_gallery(showcase: base.Showcase) -> str:
     count, samples = showcase.frames.shape[:2]
     raise InputError(
         f"gallery: expected to fit {MAX_BYTES / 1e6:g} MB; got {count} directions of {samples} "
-        "samples, too many at the lowest quality; do: show fewer directions or samples"
+        "samples, too many at the lowest quality; show fewer directions or samples"
     )
 
 

@@ -1,7 +1,7 @@
 "use strict";
 /**
- * Names, stars, good ranges and texts of directions. They come with the page, can be changed, are
- * kept by the browser, and are saved as the file that lies beside the directions.
+ * Notes on directions: names, stars, good ranges, texts. The page holds those of the notes file; the
+ * browser keeps changes; saving downloads a notes file to put beside the directions.
  */
 const makeNotes = (data) => {
   const { digest, file } = data.notes;
@@ -19,14 +19,14 @@ const makeNotes = (data) => {
       if (!isSame(whole, inFile(index))) changed[index] = whole;
     }
   } catch {
-    changed = {}; // nothing kept, or the browser keeps nothing for pages from the disk
+    changed = {}; // nothing stored, or the browser stores nothing for pages from the disk
   }
 
   function keep() {
     try {
       localStorage.setItem(key, JSON.stringify(changed));
     } catch {
-      // The notes live as long as the page; saving them as a file works all the same.
+      // The notes then last as long as the page; saving them as a file still works.
     }
   }
 
@@ -40,7 +40,7 @@ const makeNotes = (data) => {
     for (const listener of listeners) listener(index);
   }
 
-  /** What the sidecar of the directions is to hold; notes of other directions stay in it. */
+  /** Returns the new text of the notes file; notes of other directions files stay in it. */
   function text() {
     const own = { ...file.directions[digest] };
     for (const [index, note] of Object.entries(changed)) {

@@ -1,10 +1,9 @@
-"""`gallery.png`: all directions on one sheet, a row of images for each sample.
+"""`gallery.png`: all directions on one sheet, with a row of images for each sample.
 
-Left to right the shift runs from −s to +s, where s is the direction's own and that side's; the
-original stands in the middle, framed. Small images are enlarged by a whole factor, their pixels
-repeated, so nothing is invented. A sheet is bounded: large images are reduced, many steps are
-thinned, and past `MAX_HEIGHT` first samples and then directions are left out, which the foot of
-the sheet states.
+The shift runs from −s on the left to +s on the right; each side of each direction has its own s.
+The original is framed in the middle. Small images are enlarged by a whole factor with repeated
+pixels. The sheet is bounded: large images are reduced, many steps are thinned out, and past
+`MAX_HEIGHT` first samples and then directions are left out. The foot of the sheet states this.
 """
 
 import dataclasses
@@ -22,10 +21,10 @@ from navigan_jax import channels
 from navigan_jax.checkpoints import atomic_output
 from navigan_jax.showcase import base
 
-MAX_HEIGHT = 10_000  # pixels; image viewers and web pages still show that
+MAX_HEIGHT = 10_000  # pixels; image viewers and browsers still show this height
 MAX_SAMPLES = 4
 MAX_STEPS = 11
-SMALLEST_CELL = 96  # pixels; 64 become 128
+SMALLEST_CELL = 96  # pixels; images of 64 become 128
 LARGEST_CELL = 128
 
 _PAPER, _INK, _MUTED, _RULE = (255, 255, 255), (24, 24, 27), (113, 113, 122), (228, 228, 231)
@@ -39,19 +38,19 @@ _HEAD = 116
 _FOOT = 56
 _FRAME = 3
 _LABEL_HEIGHT = 100
-_SYMBOLS = {"eigenvalue": "λ"}  # other measures go by their names
-_NARROWEST = 880  # of a sheet: room for the line at its foot
+_SYMBOLS = {"eigenvalue": "λ"}  # other measures are labelled by their names
+_NARROWEST = 880  # pixels of a sheet: room for the line at its foot
 
 
 @functools.cache
 def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Returns the typeface of all pictures; it ships with matplotlib and knows Greek."""
+    """Returns the typeface of all pictures; it comes with matplotlib and has Greek letters."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(pathlib.Path(matplotlib.get_data_path(), "fonts/ttf", name), size)
 
 
 def shorten(text: str, width: float, typeface: ImageFont.FreeTypeFont) -> str:
-    """Returns the text, or as much of its beginning as fits the width and an ellipsis."""
+    """Returns the text, cut to the width with an ellipsis if it is too long."""
     text = " ".join(text.split())
     if typeface.getlength(text) <= width:
         return text
@@ -61,7 +60,7 @@ def shorten(text: str, width: float, typeface: ImageFont.FreeTypeFont) -> str:
 
 
 def resize(image: UInt8[np.ndarray, "height width 3"], height: int, width: int) -> Image.Image:
-    """Returns the image at another size: larger by repeated pixels, smaller by a Lanczos filter."""
+    """Returns the image resized: enlarged by repeating pixels, reduced by a Lanczos filter."""
     picture = Image.fromarray(np.ascontiguousarray(image))
     enlarged = height >= image.shape[0]
     return picture.resize(
@@ -71,11 +70,11 @@ def resize(image: UInt8[np.ndarray, "height width 3"], height: int, width: int) 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where things stand on a sheet, in pixels."""
+    """Positions on a sheet, in pixels."""
 
-    shown: int  # directions
-    rows: int  # samples of each
-    columns: tuple[int, ...]  # the steps that are kept
+    shown: int  # number of directions
+    rows: int  # samples of each direction
+    columns: tuple[int, ...]  # the steps that are shown
     cell_height: int
     cell_width: int
 
@@ -86,7 +85,7 @@ class Layout:
 
     @property
     def group_height(self) -> int:
-        """From one direction to the next."""
+        """The distance from one direction to the next."""
         return max(self.rows * (self.cell_height + _GAP), _LABEL_HEIGHT) + _GROUP
 
     @property
@@ -96,7 +95,7 @@ class Layout:
         return max(_NARROWEST, right + _MARGIN), self.top(self.shown, 0) + _FOOT
 
     def left(self, column: int) -> int:
-        """The left edge of a column; the original's stands apart."""
+        """The left edge of a column; the original has wider gaps on both sides."""
         apart = _MIDDLE * ((column >= self.middle) + (column > self.middle))
         return _MARGIN + _LABEL + column * (self.cell_width + _GAP) + apart
 
@@ -106,7 +105,7 @@ class Layout:
 
 
 def plan_sheet(shape: tuple[int, ...]) -> Layout:
-    """Returns the layout for frames of a shape: samples give way first, then directions."""
+    """Returns the layout for frames of this shape; too many samples, then directions, are cut."""
     count, samples, steps, height, width, _ = shape
     columns = tuple(base.thin_steps(steps, MAX_STEPS))
     cell = base.display_size(height, width, smallest=SMALLEST_CELL, largest=LARGEST_CELL)
@@ -157,7 +156,7 @@ def _draw_head(draw: ImageDraw.ImageDraw, showcase: base.Showcase, layout: Layou
 
 
 def _draw_frame(draw: ImageDraw.ImageDraw, layout: Layout, direction: int) -> None:
-    """Frames the original, a pixel away from it."""
+    """Frames the originals of a direction, at a distance of a pixel."""
     reach = _FRAME + 1
     left, top = layout.left(layout.middle), layout.top(direction, 0)
     right = left + layout.cell_width - 1
@@ -175,7 +174,7 @@ def _draw_foot(draw: ImageDraw.ImageDraw, showcase: base.Showcase, layout: Layou
     ]
     notes = [f"{shown} of {all_} {what}" for shown, all_, what in kept if shown < all_]
     note = f"Shown here: {', '.join(notes)}.  " if notes else ""
-    key = "s: |t| of equal change, at the distance d, or less to stay plausible."
+    key = "s: |t| of equal change, at distance d, or the end of the effective range if nearer."
     if "eigenvalue" in showcase.directions[0].measures:
         key = f"λ: eigenvalue.  {key}"
     if channels.has_alpha(showcase.frames.shape[-1]):

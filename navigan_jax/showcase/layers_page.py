@@ -1,6 +1,6 @@
-"""`layers.html`: the leading directions of every layer of a generator on one page, to compare.
+"""`layers.html`: one page that compares the leading directions of all layers of a generator.
 
-One file with nothing to load from elsewhere and no script; its policy admits its own style alone.
+The page is self-contained and has no script; its security policy admits only its own style.
 """
 
 import base64
@@ -22,7 +22,7 @@ from navigan_jax.showcase.grid import resize
 from navigan_jax.showcase.maps import colour
 
 _QUALITY = 88
-_SMALLEST_SIDE = 96  # pixels of a cell; smaller images are enlarged by a whole factor
+_SMALLEST_SIDE = 96  # pixels; smaller images are enlarged by a whole factor
 _GAP = 2
 _WIDTH, _HEIGHT = 960, 260  # of the chart
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 12, 28
@@ -30,12 +30,12 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 12, 28
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LayerRecord:
-    """What there is to show of one layer.
+    """The content of one layer's section and its row in the table.
 
-    share: s as a share of the weights' norm, the median over directions and their sides.
-    half_areas: of each direction, the share of the pixels that holds half its change. ends: s, the
-    |t| that pictures go to, for t < 0 and t > 0. frames: of the leading directions at −s, original
-    and +s. changes: their maps of mean squared change.
+    share: s as a share of the weights' norm, the median over directions and sides. half_areas: for
+    each direction, the share of the pixels that holds half of the change. ends: s, the |t| of the
+    outermost pictures, for t < 0 and t > 0. frames: of the leading directions at −s, original and
+    +s. changes: their maps of mean squared change.
     """
 
     path: str
@@ -52,12 +52,12 @@ class LayerRecord:
 
 
 def _hue(number: int, count: int) -> str:
-    """Returns a colour for the layer: from blue, early, to orange, late; equally light."""
+    """Returns the layer's colour, from blue (early) to orange (late), of equal lightness."""
     return f"hsl({220 - 195 * number / max(1, count - 1):.0f} 62% 52%)"
 
 
 def _chart(layers: Sequence[LayerRecord]) -> str:
-    """Returns the eigenvalues of all layers as SVG, each a line."""
+    """Returns the eigenvalues as SVG, one line for each layer."""
     logs = [
         np.log10(np.maximum(np.abs(layer.eigenvalues.astype(np.float64)), 1e-30))
         for layer in layers
@@ -127,7 +127,7 @@ def _table(layers: Sequence[LayerRecord]) -> str:
 
 
 def _sheet(frames: UInt8[np.ndarray, "rows columns height width 3"]) -> UInt8[np.ndarray, "..."]:
-    """Returns the images as one picture; between them lies a line of the page's middle grey."""
+    """Returns the images as one picture, with grey lines between them."""
     rows, columns, height, width, _ = frames.shape
     shape = (rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 3)
     sheet = np.full(shape, 128, np.uint8)
@@ -156,7 +156,8 @@ def _enlarged(pixels: UInt8[np.ndarray, "... height width 3"]) -> UInt8[np.ndarr
 def _section(layer: LayerRecord, number: int) -> str:
     cards = []
     for k, name in enumerate(layer.names):
-        frames = _picture(_sheet(_enlarged(base.to_rgb(layer.frames[k]))), f"{name} at −s, 0, +s")
+        sheet = _sheet(_enlarged(base.to_rgb(layer.frames[k])))
+        frames = _picture(sheet, f"{name} at −s, original, +s")
         change = _picture(_enlarged(colour(layer.changes[k])), f"where {name} acts")
         cards.append(
             f'<article class="card"><header><h3><span class="name">{html.escape(name)}</span></h3>'
@@ -176,7 +177,7 @@ def _section(layer: LayerRecord, number: int) -> str:
 
 
 def build_page(generator: str, layers: Sequence[LayerRecord], provenance: Mapping[str, str]) -> str:
-    """Returns the page; equal input gives equal text. generator: what to call it."""
+    """Returns the page; equal input gives equal text. generator: its name on the page."""
     style = part("gallery.css") + part("layers_page.css")
     count = len(layers)
     values = {

@@ -1,8 +1,8 @@
-"""`maps.png`: where directions act, a row for each.
+"""`maps.png`: where directions act, one row for each direction.
 
-On the left the map, averaged over latents and shifts, in colours from black (no change) to pale
-yellow (the most of this direction, told beside it); then the same laid over samples; on the right
-one sample at −s, as it is and at +s, and where these two differ from it.
+From left to right: the map of change, averaged over latents and shifts, from black (no change) to
+pale yellow (the largest change of this direction, stated beside it); the map laid over samples; one
+sample at −s, the original and +s; the map of change of that sample.
 """
 
 import dataclasses
@@ -29,11 +29,11 @@ _COLOURS = "inferno"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MapRow:
-    """What there is to show of one direction.
+    """The content of one row.
 
     change: mean squared change of each pixel, pixels from 0 to 1. half_area: the share of pixels
-    that holds half of it. samples: originals. triple: one sample at −s, original, +s. difference:
-    mean squared change of that sample. Images in [-1, 1].
+    that holds half of the change. samples: originals. triple: one sample at −s, original, +s.
+    difference: mean squared change of that sample. Images are in [-1, 1].
     """
 
     name: str
@@ -45,10 +45,10 @@ class MapRow:
 
 
 def colour(values: Float[np.ndarray, "height width"]) -> UInt8[np.ndarray, "height width 3"]:
-    """Returns a map as bytes, from its colour of 0 to that of its largest value."""
+    """Returns a map in colours, as bytes; the largest value is the brightest."""
     largest = float(values.max())
     share = values / largest if largest > 0 else np.zeros_like(values)
-    # Amplitudes instead of squares: what changes half as much is half as bright.
+    # The root, so that brightness is proportional to the change, not to its square.
     return colormaps[_COLOURS](np.sqrt(share), bytes=True)[..., :3]
 
 
@@ -95,8 +95,8 @@ def draw_maps(rows: Sequence[MapRow], title: str, subtitle: str) -> Image.Image:
         for left, cell in zip(lefts, cells, strict=True):
             sheet.paste(_fit(cell), (left, top))
     key = (
-        "Change is the root of the mean squared one, in % of the range of pixels; "
-        "a map is brightest at its largest."
+        "Change: root of the mean squared change, in % of the range of pixel values. "
+        "Each map is brightest where its change is largest."
     )
     draw.text((_MARGIN, size[1] - _FOOT + 6), shorten(key, room, font(13)), _MUTED, font(13))
     return sheet
@@ -113,9 +113,9 @@ def _draw_label(draw: ImageDraw.ImageDraw, row: MapRow, top: int) -> None:
     draw.text((_MARGIN, top + 8), shorten(row.name, _LABEL - 20, heading), _INK, heading)
     lines = [
         f"mean change {_percent(row.change.mean())}",
-        f"most {_percent(row.change.max())}",
-        f"half of it on {row.half_area:.0%}",
-        "of the pixels",
+        f"largest {_percent(row.change.max())}",
+        "half of the change",
+        f"on {row.half_area:.0%} of the pixels",
     ]
     for number, line in enumerate(lines):
         draw.text((_MARGIN, top + 34 + 17 * number), line, _MUTED, font(13))

@@ -13,10 +13,10 @@ from navigan_jax.showcase import base
 def encode_png(
     image: Float[np.ndarray, "height width channels"], *, longest: int | None = None
 ) -> bytes:
-    """Returns the image, nominally in [-1, 1], as a PNG of all its pixels.
+    """Returns the image, nominally in [-1, 1], as a PNG.
 
-    A PNG is RGB, also of a grey image; alpha is kept, then it is RGBA or grey with alpha.
-    longest: a longer side above this is reduced to it.
+    A grey or RGB image gives an RGB PNG; an image with alpha keeps its channels.
+    longest: in pixels; an image whose longer side exceeds it is reduced to it.
     Raises: as `base.to_rgb`.
     """
     is_kept = channels.has_alpha(image.shape[-1])

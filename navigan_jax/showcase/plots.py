@@ -1,8 +1,8 @@
 """The spectrum as a picture: |λ| and residual of each direction, on logarithmic axes.
 
 A residual r = ‖Hξ − λξ‖ / |λ| of a symmetric H means that an eigenvalue of H lies within
-λ ± r·|λ|; the bars span that interval. Negative eigenvalues are drawn hollow. What is 0 or was not
-measured has no place on a logarithmic axis and is left out.
+λ ± r·|λ|; the bars span that interval. Markers of negative eigenvalues are hollow. Values that are
+0 or were not measured are left out, as a logarithmic axis has no place for them.
 """
 
 import os
@@ -19,10 +19,10 @@ from navigan_jax.checkpoints import atomic_output
 from navigan_jax.showcase import base
 
 _INK, _MUTED, _RULE, _ACCENT = "#18181b", "#71717a", "#e4e4e7", "#d95d10"
-_ROOM = 2.0  # above and below the markers, as a factor
-_FEW_DECADES = 200.0  # of an axis: below this factor, twos and fives are labelled too
-_HIDDEN_BAR = 0.05  # of |λ|: up to this a bar hides behind its marker
-_LOWEST_BAR = 1e-3  # of |λ|: a bar that reaches 0 would reach minus infinity on this axis
+_ROOM = 2.0  # factor between the markers and the ends of the axis
+_FEW_DECADES = 200.0  # an axis that spans less than this factor has ticks at twos and fives too
+_HIDDEN_BAR = 0.05  # of |λ|: bars up to this length are hidden by their markers
+_LOWEST_BAR = 1e-3  # of |λ|: bars end here, as 0 is minus infinity on this axis
 
 
 def draw_spectrum(
@@ -32,12 +32,12 @@ def draw_spectrum(
 ) -> Figure:
     """Returns the figure. residuals: relative to |λ|.
 
-    Raises: ValueError if there is none, or the two differ in length.
+    Raises: ValueError if both are empty or differ in length.
     """
     if eigenvalues.shape != residuals.shape or eigenvalues.ndim != 1 or not eigenvalues.size:
         raise ValueError(
-            "spectrum: expected eigenvalues, and as many residuals; "
-            f"got shapes {residuals.shape} and {eigenvalues.shape}"
+            "spectrum: expected at least one eigenvalue and as many residuals; "
+            f"got shapes {eigenvalues.shape} and {residuals.shape}"
         )
     figure = Figure(figsize=(9, 5.6), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
@@ -103,7 +103,7 @@ def _style(axes: Axes, label: str, *, is_log: bool) -> None:
 
 
 def _label_log(axes: Axes, values: Float[np.ndarray, "shown"]) -> None:
-    """Sets the range by the markers, as a bar near 1 would squeeze them, and plain numbers."""
+    """Sets labels, and a range that fits the markers, as long bars would squeeze them."""
     low, high = values.min() / _ROOM, values.max() * _ROOM
     axes.set_ylim(low, high)
     if high / low < _FEW_DECADES:

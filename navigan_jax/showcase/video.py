@@ -1,8 +1,8 @@
-"""MP4 and GIF of edits along a path of shifts: a row for each edit, a tile for each sample.
+"""Videos (MP4, GIF) of edits along a path of shifts: a row for each edit, a tile for each sample.
 
-A frame shows every row at the same place of the path, with its name and its present shift. Frames
-of a path that comes back are the same there and back. Nothing is blended or made up between
-frames: every tile is a rendered image, enlarged by a whole factor or reduced.
+A frame shows every row at the same point of the path, with its name and its current shift. A path
+that returns shows the same frames on the way back. Every tile is a rendered image, enlarged by a
+whole factor or reduced; no frame is interpolated.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from navigan_jax.showcase.grid import ACCENT, font, resize, shorten
 
 SUFFIXES = (".mp4", ".gif")
 MAX_GIF_BYTES = 8_000_000
-LARGEST_GIF_CELL = 128  # pixels: a GIF of larger tiles is slow to make and to load
+LARGEST_GIF_CELL = 128  # pixels: a GIF with larger tiles is slow to make and to load
 LARGEST_SIDE = 1920  # pixels of a frame
 
 LARGEST_CELL = 192  # longer side of a tile
@@ -33,14 +33,14 @@ LARGEST_CELL = 192  # longer side of a tile
 _CELLS = (LARGEST_CELL, 128, 96, 64, 48, 32)
 _PAPER, _INK, _MUTED, _RULE = (255, 255, 255), (24, 24, 27), (113, 113, 122), (212, 212, 216)
 _MARGIN, _GAP, _HEAD, _BETWEEN, _FOOT = 20, 4, 34, 18, 30
-_NARROWEST = 380  # of a frame: room for a name and a scale
-_CONSTANT_QUALITY = "17"  # of x264: no artefact that can be seen in faces of 64 pixels
+_NARROWEST = 380  # pixels of a frame: room for a name and a scale
+_CONSTANT_QUALITY = "17"  # rate factor of x264: no visible artefact in faces of 64 pixels
 
 
 def ease(times: Float[np.ndarray, "frames"], easing: str) -> Float[np.ndarray, "frames"]:
-    """Returns how far a path has come at a share of its time, both from 0 to 1.
+    """Returns the progress along a path at each time; both go from 0 to 1.
 
-    easing: "linear"; "sine" starts and ends slowly, like a swing; "smooth" still more so.
+    easing: "linear"; "sine" starts and ends slowly; "smooth" starts and ends more slowly.
     """
     if easing == "linear":
         return times
@@ -54,10 +54,10 @@ def ease(times: Float[np.ndarray, "frames"], easing: str) -> Float[np.ndarray, "
 def plan_path(
     start: float, stop: float, *, frames: int, easing: str, returns: bool
 ) -> tuple[Float[np.ndarray, "steps"], list[int]]:
-    """Returns the factors of the shifts to render, and which of them each frame shows.
+    """Returns the factors of the shifts to render, and the index of the factor of each frame.
 
-    frames: of the whole path; where it `returns`, the way back shows what the way there did. 0 is
-    among the factors where the path crosses it: the original itself is seen.
+    frames: of the whole path. returns: the path goes back through the same factors. If the path
+    crosses 0, then 0 is one of the factors, so that the original is shown.
     """
     steps = max(2, frames // 2 + 1 if returns else frames)
     factors = start + (stop - start) * ease(np.linspace(0, 1, steps), easing)
@@ -68,7 +68,7 @@ def plan_path(
 
 
 def describe_factors(factors: Float[np.ndarray, "steps"]) -> list[str]:
-    """Returns what a video tells of an edit that is scaled by these factors.
+    """Returns the captions of an edit that is scaled by these factors.
 
     >>> describe_factors(np.array([-0.5, 0.0, 1.0]))
     ['−50%', 'original', '100%']
@@ -79,7 +79,7 @@ def describe_factors(factors: Float[np.ndarray, "steps"]) -> list[str]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Strip:
-    """One row of a video. images: in [-1, 1]. captions: what is told of each step."""
+    """One row of a video. images: in [-1, 1]. captions: one for each step."""
 
     name: str
     images: Float[np.ndarray, "steps samples height width channels"]
@@ -89,7 +89,7 @@ class Strip:
 def draw_frames(
     strips: Sequence[Strip], factors: Float[np.ndarray, "steps"], source: str, *, cell: int
 ) -> Iterator[Image.Image]:
-    """Yields a picture for each step; sides are even, as video needs them.
+    """Yields a picture for each step; its sides are even numbers, as H.264 requires.
 
     cell: the longer side of a tile in pixels. source: a line for the foot.
     """
@@ -117,7 +117,7 @@ def draw_frames(
 
 
 def _tile(height: int, width: int, cell: int) -> tuple[int, int]:
-    """Returns the size of a tile: a whole multiple of the image where one fits the cell."""
+    """Returns the size of a tile: the largest whole multiple of the image in the cell, or less."""
     factor = cell // max(height, width)
     if factor:
         return height * factor, width * factor
@@ -127,14 +127,14 @@ def _tile(height: int, width: int, cell: int) -> tuple[int, int]:
 def _draw_head(
     draw: ImageDraw.ImageDraw, strip: Strip, step: int, place: float, top: int, room: int
 ) -> None:
-    """Draws the name on the left, a scale with the present shift on the right."""
+    """Draws the name on the left, and on the right a scale that marks the current shift."""
     reach = min(70, room // 5)
     middle, y = _MARGIN + room - reach - 4, top + 12
     typeface, small = font(15, bold=True), font(12)
     caption = strip.captions[step]
     stop = middle - reach - 12
     edge = stop - small.getlength(caption)
-    # As long at every step, whatever the caption.
+    # The widest caption decides, so that the name is cut alike at every step.
     widest = max(small.getlength(one) for one in strip.captions)
     name = shorten(strip.name, stop - widest - _MARGIN - 8, typeface)
     draw.text((_MARGIN, top + 18), name, _INK, typeface, anchor="ls")
@@ -147,7 +147,7 @@ def _draw_head(
 
 
 def _fitting_cells(strips: Sequence[Strip]) -> list[int]:
-    """Returns the sizes of tiles with which a frame is not too large, largest first."""
+    """Returns the tile sizes with which a frame is not too large, largest first."""
     samples = strips[0].images.shape[1]
     fitting = [
         cell
@@ -167,10 +167,10 @@ def write_video(
     frames_per_second: int,
     source: str = "",
 ) -> None:
-    """Writes the video as the name says, `.mp4` (H.264) or `.gif`.
+    """Writes the video in the format of the suffix, `.mp4` (H.264) or `.gif`.
 
-    order: which step each frame shows. A GIF has times of whole hundredths of a second, and tiles
-    small enough for `MAX_GIF_BYTES`.
+    order: the step that each frame shows. In a GIF, times are whole hundredths of a second, and
+    tiles shrink until the file fits `MAX_GIF_BYTES`.
     Raises: ValueError for another suffix; InputError if the file cannot be written.
     """
     suffix = pathlib.Path(path).suffix
@@ -195,10 +195,10 @@ def write_video(
 def _encode_mp4(
     path: pathlib.Path, pictures: Sequence[Image.Image], frames_per_second: int
 ) -> None:
-    """Writes H.264 with the colours halved in resolution, which all players show.
+    """Writes H.264 with colours at half resolution (yuv420p), which all players show.
 
-    The program comes with imageio-ffmpeg. It is started here, not by that package, which forks:
-    a fork of a process that runs JAX may hang.
+    The ffmpeg of imageio-ffmpeg is started here and not through that package, which forks: a fork
+    of a process that runs JAX may hang.
     """
     width, height = pictures[0].size
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error"]
@@ -209,8 +209,8 @@ def _encode_mp4(
     data = b"".join(picture.tobytes() for picture in pictures)
     result = subprocess.run(command, input=data, capture_output=True, check=False)
     if result.returncode:
-        told = result.stderr.decode(errors="replace").strip()[-200:]
+        reason = result.stderr.decode(errors="replace").strip()[-200:]
         raise InputError(
-            f"{path.parent}: expected to write a video; got {told!r} from ffmpeg; check the disk, "
-            "or take .gif"
+            f"{path.parent}: expected to write a video; got {reason!r} from ffmpeg; check the "
+            "disk, or write a .gif"
         )

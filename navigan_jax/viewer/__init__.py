@@ -1,1 +1,1 @@
-"""A page on the user's own machine to look at directions, combine, name and keep them."""
+"""The viewer: a local server and its page, to explore, combine, name and export directions."""

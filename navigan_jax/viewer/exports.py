@@ -1,4 +1,4 @@
-"""Files that a view is exported as."""
+"""Exports: makes files of views, such as pictures, videos, recipes and baked checkpoints."""
 
 import asyncio
 import dataclasses
@@ -21,13 +21,13 @@ from navigan_jax.showcase import base, video
 from navigan_jax.viewer.studio import Studio, View
 from navigan_jax.viewer.worker import Worker
 
-_LARGEST_FRAME = 256  # pixels of a side: more would not be seen in a video, but fill the memory
+_LARGEST_FRAME = 256  # pixels of a side: a video shows no more, and larger frames fill the memory
 _VIDEO = Video(seconds=3.0, frames_per_second=20)
 
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """label, title: of its button. file: the name of what is saved."""
+    """A kind of file. label, title: text and tooltip of its button. file: name of the download."""
 
     label: str
     file: str
@@ -37,24 +37,25 @@ class Kind:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The user's own checkpoint, which the generator was converted from."""
+    """The checkpoint that the generator was converted from."""
 
     path: pathlib.Path
     source_map: SourceMap
 
 
 def list_kinds(source: Source | None) -> dict[str, Kind]:
-    """Returns the kinds of files that can be made."""
-    recipe = "JSON that configs/edit.py runs"
+    """Returns the kinds of files that can be made, by name."""
+    moving = "A video from the opposite shifts to these shifts and back"
+    recipe = "A JSON file that repeats this edit: --config=configs/edit.py"
     kinds = {
         "png": Kind("PNG", "edit.png", "image/png", "The edited image"),
-        "gif": Kind("GIF", "edit.gif", "image/gif", "From minus the shifts to plus and back"),
-        "mp4": Kind("MP4", "edit.mp4", "video/mp4", "From minus the shifts to plus and back"),
+        "gif": Kind("GIF", "edit.gif", "image/gif", moving),
+        "mp4": Kind("MP4", "edit.mp4", "video/mp4", moving),
         "recipe": Kind("Recipe", "recipe.json", "application/json", recipe),
     }
     if source is not None:
         original = original_name(source.path, source.source_map)
-        title = f"A copy of {original} with the shifts in its weights"
+        title = f"A copy of {original} with this edit in its weights"
         name = f"edited-{original}"
         kinds["checkpoint"] = Kind("Checkpoint", name, "application/octet-stream", title)
     return kinds
@@ -62,16 +63,16 @@ def list_kinds(source: Source | None) -> dict[str, Kind]:
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """A file that was made: its bytes, or the path of a temporary one."""
+    """A file that was made. data: its bytes, or the path of a temporary file."""
 
     kind: Kind
     data: bytes | pathlib.Path
 
 
 class Exporter:
-    """Makes files of views, their images in the worker, between those that people wait for.
+    """Makes files of views; the worker renders their images between the requests of pages.
 
-    source: for baked checkpoints; None: there are none.
+    source: the checkpoint to bake into; None: no checkpoints are exported.
     """
 
     def __init__(self, studio: Studio, worker: Worker, source: Source | None) -> None:
@@ -79,13 +80,13 @@ class Exporter:
         self._worker = worker
         self._source = source
         self._numbers = itertools.count()
-        self._turn = asyncio.Semaphore(1)  # the frames of one video at a time are held in memory
+        self._turn = asyncio.Semaphore(1)  # one export at a time, as frames and copies are large
         self.kinds: Mapping[str, Kind] = list_kinds(source)
 
     async def make(self, name: str, view: View) -> Made:
         """Returns the file of a view.
 
-        Raises: InputError for an unknown kind, or if nothing is shifted that should be.
+        Raises: InputError for an unknown kind, or for a video or checkpoint without any shift.
         """
         if name not in self.kinds:
             raise InputError(f"kind: expected one of {', '.join(self.kinds)}; got {name!r}")
@@ -96,7 +97,9 @@ class Exporter:
             work = self._worker.submit(place, 0, functools.partial(self._studio.png, view))
             return Made(self.kinds[name], await asyncio.wrap_future(work))
         if not any(move.shift for move in view.recipe.moves):
-            raise InputError(f"{name}: expected a shifted direction; got none; shift one first")
+            raise InputError(
+                f"{name}: expected at least one shifted direction; got none; shift one first"
+            )
         async with self._turn:
             if name == "checkpoint":
                 return Made(self.kinds[name], await run_in_threadpool(self._bake, view.recipe))
@@ -135,11 +138,11 @@ class Exporter:
         return await run_in_threadpool(write)
 
     def _frame(self, recipe: Recipe) -> np.ndarray:
-        """Returns an image, averaged over squares of pixels if it is large."""
+        """Returns the image of a recipe, reduced to `_LARGEST_FRAME`."""
         return shrink(self._studio.render(recipe), _LARGEST_FRAME)
 
     def _bake(self, recipe: Recipe) -> pathlib.Path:
-        """Returns the path of a copy of the source, which is to be removed once it is sent."""
+        """Returns the path of a baked copy; the caller removes the file once it is sent."""
         assert self._source is not None
         edits = [(self._studio.directions.edit(move.index), move.shift) for move in recipe.moves]
         with tempfile.NamedTemporaryFile(suffix=self._source.path.suffix, delete=False) as file:

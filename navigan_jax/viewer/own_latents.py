@@ -1,4 +1,4 @@
-"""Latents that a user brings to the viewer, read as in tasks and kept by their content."""
+"""Latents that a user uploads to the viewer; they are saved under a digest of their content."""
 
 import collections
 import dataclasses
@@ -13,18 +13,18 @@ from navigan_jax import params as params_lib
 from navigan_jax.errors import InputError
 from navigan_jax.generators.latents import Latents, Spaces, parse_latents
 
-MOST_LATENTS = 256  # taken of a file
+MOST_LATENTS = 256  # read from a file
 _MOST_FILES = 100
-_MOST_BYTES = 256 * 2**20  # unpacked
+_MOST_BYTES = 256 * 2**20  # uncompressed
 _HELD = 8  # files held in memory
-_NAME_LENGTH = 16
+_NAME_LENGTH = 16  # digits of the digest
 
 
 class OwnLatents:
-    """Own latents by name; any thread may use it.
+    """The uploaded latents by name; safe for threads.
 
-    spaces: the sizes of the generator's latents. A latent that was given once is found again after
-    a restart, as the folder keeps it.
+    folder: where they are saved, so that they survive a restart. spaces: the sizes of the
+    generator's latents.
     """
 
     def __init__(self, folder: pathlib.Path, spaces: Spaces) -> None:
@@ -34,10 +34,11 @@ class OwnLatents:
         self._lock = threading.Lock()
 
     def add(self, data: bytes, file: str = "latents") -> tuple[str, Latents]:
-        """Keeps the latents of a file, at most `MOST_LATENTS`; returns their name and the latents.
+        """Saves the latents of a file, at most `MOST_LATENTS`; returns their name and the latents.
 
-        file: what the user calls it, which may tell what an .npy is.
-        Raises: InputError if it holds none of this generator, or if there is no room.
+        file: the user's file name, which may tell the space of an .npy, such as w_plus.npy.
+        Raises: InputError if the file holds no latents of this generator, or too many files are
+          saved.
         """
         latents = self._parse(data, file)
         name = params_lib.digest({latents.space: latents.values})[:_NAME_LENGTH]
@@ -47,15 +48,15 @@ class OwnLatents:
                 folder = checkpoints.make_folder(path.parent)
                 if len(list(folder.glob("*.npz"))) >= _MOST_FILES:
                     raise InputError(
-                        f"{folder}: expected at most {_MOST_FILES} files of own latents; got "
-                        "another; remove some there"
+                        f"{folder}: expected at most {_MOST_FILES} files of latents; got one "
+                        "more; remove some from this folder"
                     )
                 with checkpoints.atomic_output(path) as temporary:
                     np.savez(temporary, allow_pickle=False, **{latents.space: latents.values})
         return name, latents
 
     def find(self, name: object) -> Latents:
-        """Returns the latents of that name.
+        """Returns the latents of this name.
 
         Raises: InputError if there are none.
         """
@@ -66,7 +67,10 @@ class OwnLatents:
             if name not in self._held:
                 path = self._path(str(name))
                 if not path.is_file():
-                    raise InputError(f"own: no latents of the name {name} here; open the file anew")
+                    raise InputError(
+                        f"own: expected the name of own latents; got {name}, which is not saved "
+                        "here; open the file of latents again"
+                    )
                 self._held[str(name)] = self._parse(path.read_bytes(), path.name)
                 if len(self._held) > _HELD:
                     self._held.popitem(last=False)
@@ -80,5 +84,5 @@ class OwnLatents:
         found = parse_latents(io.BytesIO(data), file, self._spaces, most_bytes=_MOST_BYTES)
         if len(found.values) <= MOST_LATENTS:
             return found
-        told = f"{found.told}; the first {MOST_LATENTS} are taken"
+        told = f"{found.told}; only the first {MOST_LATENTS} are used"
         return dataclasses.replace(found, values=found.values[:MOST_LATENTS], told=told)

@@ -1,4 +1,4 @@
-"""The address that a browser shows where a proxy stands between it and the viewer."""
+"""Proxies: the address that a browser shows if a proxy stands between it and the viewer."""
 
 import dataclasses
 import re
@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from navigan_jax.errors import InputError
 
 _PORTS = {"http": 80, "https": 443}
-# How proxies call the folder that they put the viewer in; the first two are Jupyter's.
+# Headers in which proxies name the folder of the viewer; the first two are Jupyter's.
 _FOLDERS = ("x-forwarded-prefix", "x-forwarded-context", "x-script-name")
 
 
 @dataclasses.dataclass(frozen=True)
 class Address:
-    """Where a proxy shows the viewer.
+    """The viewer's address behind a proxy.
 
-    origin: scheme and host as browsers write it, https://hub.example. folder: the path below which
-    the viewer lies, without a slash at its end.
+    origin: scheme and host as browsers write them, https://hub.example. folder: the path of the
+    viewer on that host, without a final slash.
     """
 
     origin: str
@@ -25,7 +25,7 @@ class Address:
 
     @property
     def host(self) -> str:
-        """Name and port, as in a Host header."""
+        """The name and port, as in a Host header."""
         return self.origin.partition("://")[2]
 
     @property
@@ -35,19 +35,19 @@ class Address:
 
     @property
     def url(self) -> str:
-        """The address of the page; the slash at its end makes the page's own links right."""
+        """The address of the page; the page's relative links need the final slash."""
         return f"{self.origin}{urllib.parse.quote(self.folder)}/"
 
     def below(self, path: str) -> str:
-        """Returns the path below the folder, which some proxies leave in their requests."""
+        """Returns the path without the folder, which some proxies leave in their requests."""
         inside = self.folder and path.startswith(f"{self.folder}/")
         return path[len(self.folder) :] if inside else path
 
 
 def read_address(text: str) -> Address:
-    """Returns the address in a browser's bar.
+    """Parses the address that a browser shows.
 
-    Raises: InputError if it is none.
+    Raises: InputError if the text is not an http or https address.
     """
     try:
         parts = urllib.parse.urlsplit(text.strip())
@@ -59,7 +59,7 @@ def read_address(text: str) -> Address:
     if parts.scheme not in _PORTS or not is_name or parts.username is not None:
         raise InputError(
             f"config.address: expected the address that the browser shows; got {text!r}; give "
-            "all of it, such as --config.address=https://hub.example/user/ann/proxy/8017/"
+            "the whole address, such as --config.address=https://hub.example/user/ann/proxy/8017/"
         )
     name = f"[{name}]" if ":" in name else name
     shown = "" if port in (None, _PORTS[parts.scheme]) else f":{port}"
@@ -68,9 +68,9 @@ def read_address(text: str) -> Address:
 
 
 def guess_address(headers: Mapping[str, str]) -> str:
-    """Returns the address to start the viewer with, as far as a request's headers tell it.
+    """Returns the address to start the viewer with, guessed from a request's headers.
 
-    They are anybody's words, so what is no plain address is left out.
+    Anybody can send headers, so parts that are not plain become HOST or FOLDER.
     """
     host = headers.get("x-forwarded-host", headers.get("host", "")).partition(",")[0].strip()
     scheme = headers.get("x-forwarded-proto", "").partition(",")[0].strip()

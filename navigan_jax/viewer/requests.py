@@ -1,4 +1,4 @@
-"""Reading requests: their bodies within bounds, their JSON key by key, mistakes as answers."""
+"""Reads requests: bodies of bounded size, JSON checked key by key; mistakes become HTTP errors."""
 
 import json
 from typing import Any
@@ -13,9 +13,9 @@ _LONGEST_NAME = 100  # characters of a file's name
 
 
 async def read_body(request: Request, kind: str, most: int) -> bytes:
-    """Returns the body, which has to be of that media type and of at most so many bytes.
+    """Returns the body. kind: the media type that is required. most: bytes.
 
-    Raises: HTTPException (413, 415).
+    Raises: HTTPException (413 too large, 415 another media type).
     """
     got = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if got != kind:
@@ -32,7 +32,7 @@ async def read_body(request: Request, kind: str, most: int) -> bytes:
 
 
 async def read_table(request: Request, needed: set[str], others: set[str]) -> dict[str, Any]:
-    """Returns the JSON table of the body, which has the keys needed and no unknown one.
+    """Returns the JSON object of the body. needed: required keys. others: optional keys.
 
     Raises: HTTPException (400, 413, 415).
     """
@@ -42,32 +42,34 @@ async def read_table(request: Request, needed: set[str], others: set[str]) -> di
     except (ValueError, RecursionError) as error:
         raise HTTPException(400, f"body: expected JSON; got {faults.in_words(error)}") from error
     if not isinstance(data, dict):
-        raise HTTPException(400, f"body: expected a JSON table; got {type(data).__name__}")
+        raise HTTPException(400, f"body: expected a JSON object; got {type(data).__name__}")
     if missing := sorted(needed - data.keys()):
         raise HTTPException(400, f"body: expected the key {missing[0]}; got {sorted(data)}")
     if unknown := sorted(data.keys() - needed - others):
         allowed = ", ".join(sorted(needed | others))
-        raise HTTPException(400, f"body: expected keys out of {allowed}; got {unknown[0][:80]!r}")
+        raise HTTPException(400, f"body: expected only the keys {allowed}; got {unknown[0][:80]!r}")
     return data
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name}, which is no number of JSON")
+    raise ValueError(f"{name}, which is not a JSON number")
 
 
 def read_word(table: dict[str, Any], key: str, default: str = "", *, most: int = 64) -> str:
-    """Returns a short text of a table.
+    """Returns the text under a key: 1 to `most` printable characters.
 
     Raises: HTTPException (400).
     """
     value = table.get(key, default)
     if not isinstance(value, str) or not 1 <= len(value) <= most or not value.isprintable():
-        raise HTTPException(400, f"{key}: expected 1 to {most} characters; got {_shown(value)}")
+        raise HTTPException(
+            400, f"{key}: expected 1 to {most} printable characters; got {_shown(value)}"
+        )
     return value
 
 
 def read_flag(table: dict[str, Any], key: str) -> bool:
-    """Returns a truth value of a table, false by default.
+    """Returns the boolean under a key; False if the key is missing.
 
     Raises: HTTPException (400).
     """
@@ -78,7 +80,7 @@ def read_flag(table: dict[str, Any], key: str) -> bool:
 
 
 def read_number(table: dict[str, Any], key: str, least: int, most: int) -> int:
-    """Returns a whole number of a table.
+    """Returns the whole number under a key, from `least` to `most`.
 
     Raises: HTTPException (400).
     """
@@ -90,9 +92,9 @@ def read_number(table: dict[str, Any], key: str, least: int, most: int) -> int:
 
 
 def read_file_name(request: Request, default: str) -> str:
-    """Returns the name of the user's file, without folders, as the query tells it under `file`."""
-    told = request.query_params.get("file", "").replace("\\", "/").rpartition("/")[2]
-    return "".join(c if c.isprintable() else "?" for c in told[-_LONGEST_NAME:]) or default
+    """Returns the name of the user's file, without folders, from the query parameter `file`."""
+    name = request.query_params.get("file", "").replace("\\", "/").rpartition("/")[2]
+    return "".join(c if c.isprintable() else "?" for c in name[-_LONGEST_NAME:]) or default
 
 
 def _shown(value: Any) -> str:

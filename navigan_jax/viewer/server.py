@@ -1,14 +1,14 @@
-"""The viewer's HTTP: a page, and JSON in, pictures and JSON out.
+"""The viewer's HTTP server: the page, and an API that takes JSON and returns pictures and JSON.
 
-GET  /                    the page; its modules and style beside it
-GET  /api/state           what there is: generator, directions, where to begin
-GET  /api/notes           names, stars and good ranges as they are on the disk now
-POST /api/notes           changes one; it is on the disk when the answer comes
-POST /api/image           the image of a view, PNG; 204 if a newer request of that view came first
-POST /api/latents         keeps own latents (an .npz or .npy file, ?file= what it is called)
-POST /api/export          a PNG, a recipe, a GIF or MP4, as a file
+GET  /                    the page; its scripts and style have paths of their own
+GET  /api/state           the generator, the directions, the first samples to show
+GET  /api/notes           names, stars and good ranges, read from the disk
+POST /api/notes           changes a note and writes it to the disk before it answers
+POST /api/image           the image of a view as PNG; 204 if a newer request of the view came first
+POST /api/latents         saves uploaded latents (an .npz or .npy file; ?file= its name)
+POST /api/export          a file of a view: PNG, recipe, GIF, MP4 or baked checkpoint
 
-Answers to mistakes have a status of 400 or above and say why, as {"error": TEXT}.
+An error has a status of 400 or above and the body {"error": REASON}.
 """
 
 import asyncio
@@ -39,8 +39,8 @@ from navigan_jax.viewer.exports import Exporter, Source
 from navigan_jax.viewer.studio import Studio
 from navigan_jax.viewer.worker import BusyError, Worker
 
-MOST_LATENTS = 32 * 2**20  # bytes of a file
-_MOST_SEQUENCE = 2**53 - 1  # the whole numbers of JavaScript
+MOST_LATENTS = 32 * 2**20  # bytes of an uploaded file
+_MOST_SEQUENCE = 2**53 - 1  # the largest exact whole number of JavaScript
 
 _KINDS = {
     ".html": "text/html; charset=utf-8",
@@ -58,9 +58,9 @@ def make_application(
     start: Mapping[str, Any],
     source: Source | None = None,
 ) -> Application:
-    """Returns the application behind its rule of access.
+    """Returns the application behind its access rules.
 
-    start: what the page shows first, handed to it as it is. source: for baked checkpoints.
+    start: what the page shows first, passed on unchanged. source: the checkpoint to bake into.
     """
     exporter = Exporter(studio, worker, source)
     exports = [{"kind": name, **dataclasses.asdict(kind)} for name, kind in exporter.kinds.items()]
@@ -124,17 +124,17 @@ def make_application(
             Route("/api/export", export, methods=["POST"]),
         ],
         exception_handlers={
-            InputError: _tell_mistake,
-            BusyError: _tell_busy,
-            HTTPException: _tell,
-            Exception: _tell_fault,
+            InputError: _answer_input_error,
+            BusyError: _answer_busy,
+            HTTPException: _answer_http_error,
+            Exception: _answer_failure,
         },
     )
     return guard(application, access)
 
 
 def _page() -> Iterator[tuple[str, Handler]]:
-    """Yields the path and the handler of each file of the page; they are read once."""
+    """Yields the path and the handler of each file of the page; each file is read once, here."""
     for file in (importlib.resources.files("navigan_jax.viewer") / "page").iterdir():
         kind = _KINDS.get(pathlib.PurePath(file.name).suffix)
         if kind is not None:
@@ -149,36 +149,36 @@ def _file(body: bytes, kind: str) -> Handler:
     return send
 
 
-async def _tell(request: Request, error: Exception) -> Response:
+async def _answer_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     reason = error.detail
     if error.status_code == 404:
-        reason = f"path: expected a part of the viewer; got {request.url.path[:80]!r}"
+        reason = f"path: expected a path of the viewer; got {request.url.path[:80]!r}"
     if error.status_code == 405:
         allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
         reason = f"method: expected {allowed}; got {request.method}"
     return JSONResponse({"error": reason}, error.status_code, error.headers)
 
 
-async def _tell_mistake(request: Request, error: Exception) -> Response:
+async def _answer_input_error(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 400)
 
 
-async def _tell_busy(request: Request, error: Exception) -> Response:
-    reason = "busy: too many pictures are waited for; try again in a moment"
+async def _answer_busy(request: Request, error: Exception) -> Response:
+    reason = "busy: too many requests are waiting; try again in a moment"
     return JSONResponse({"error": reason}, 503, {"retry-after": "1"})
 
 
-async def _tell_fault(request: Request, error: Exception) -> Response:
-    """The traceback goes to the terminal, as starlette raises the error again after this."""
-    reason = f"the viewer failed: {type(error).__name__}; its terminal says more"
+async def _answer_failure(request: Request, error: Exception) -> Response:
+    """Answers a bug; starlette then raises the error again, so the terminal shows the traceback."""
+    reason = f"the viewer failed: {type(error).__name__}; its terminal shows the details"
     return JSONResponse({"error": reason}, 500)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Returns a socket that listens; port 0 takes any that is free.
+    """Returns a listening socket; port 0 means any free port.
 
-    Raises: InputError if the address is not this machine's or in use.
+    Raises: InputError if the address is not this machine's, or is in use.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -186,12 +186,12 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise InputError(
             f"config.port: expected a free port of {host}; got {port} ({error.strerror}); "
-            "set --config.port=0 for any that is free"
+            "set --config.port=0 for any free port"
         ) from error
 
 
 def make_config(application: Application) -> uvicorn.Config:
-    """Returns how uvicorn is to run the application."""
+    """Returns uvicorn's settings for the application."""
     return uvicorn.Config(
         application,
         lifespan="off",
@@ -206,6 +206,6 @@ def make_config(application: Application) -> uvicorn.Config:
 
 
 def serve(application: Application, listening: socket.socket) -> None:
-    """Serves until the process is told to stop (Ctrl-C or SIGTERM), then returns."""
+    """Serves until Ctrl-C or SIGTERM, then returns."""
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(make_config(application)).run(sockets=[listening])

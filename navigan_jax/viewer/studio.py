@@ -1,8 +1,8 @@
-"""What the viewer can do, without any talk of HTTP: images and recipes of views, notes.
+"""The viewer without HTTP: images and recipes of views, and the notes.
 
-A view is what a page shows: one sample, the shifts of some directions, rows of w_plus taken from
-another sample. It becomes a recipe, and `editing.rendering` makes its image, as everywhere, so
-that an exported recipe gives the bits that were seen.
+A view is what a page shows: one sample, the shifts of some directions, and the rows of w_plus mixed
+in from another sample. A view becomes a recipe whose image `editing.rendering` makes, so an
+exported recipe gives the same bits as the page showed.
 """
 
 import dataclasses
@@ -34,22 +34,22 @@ from navigan_jax.viewer.own_latents import OwnLatents
 MOST_MOVES = 64  # directions shifted at once
 SMALL = 128  # longer side of a preview, pixels
 _PICTURE_BYTES = 24 * 2**20
-_CARRY_BYTES = 256 * 2**20  # of what comes before a shifted layer, so that a drag need not make it
+_CARRY_BYTES = 256 * 2**20  # of cached inputs of shifted layers, so that a drag is fast
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """key: equal for equal images, and small. recipe: of one sample."""
+    """key: a short text; equal keys, equal images. recipe: with one sample."""
 
     key: str
     recipe: Recipe
 
 
 class Studio:
-    """One generator, its directions and their notes. Images are asked for from one thread.
+    """One generator, its directions and their notes. `render` and `png` belong to one thread.
 
-    path: of the directions file, beside which the notes lie. folder: where own latents are kept.
-    synthesis: how the generator was made, for recipes.
+    path: of the directions file; the notes file lies beside it. folder: for uploaded latents.
+    synthesis: the settings of `generator`, for recipes.
     """
 
     def __init__(
@@ -72,13 +72,13 @@ class Studio:
         self._carries = rendering.keep_carries(_CARRY_BYTES)
         self._lock = threading.Lock()
         spaces = spaces_of(generator)
-        self.rows = spaces.rows  # of w_plus; 0 where the latent has none
+        self.rows = spaces.rows  # of w_plus; 0 if the latent has no rows
         self.latent_shape = spaces.shapes["w_plus" if spaces.rows else "z"]
         self.own = OwnLatents(folder / "latents", spaces)
         self._notes = self._read_notes()
 
     def describe(self) -> dict[str, Any]:
-        """Returns what a page has to know before it asks for images."""
+        """Returns what a page needs before it requests images, as JSON data."""
         provenance = self.directions.provenance
         keys = ("architecture", "method", "metric", "latents", "seed")
         chosen = self.synthesis.to_json()
@@ -110,22 +110,22 @@ class Studio:
         }
 
     def _plausible(self) -> list[list[float]] | None:
-        """Returns from which shift to which each direction stays plausible, if it was measured."""
+        """Returns the effective range of each direction, [lowest, highest] t; None if unknown."""
         if self.directions.plausible is None:
             return None
         return [[-float(low), float(high)] for low, high in self.directions.plausible]
 
     def _ends(self, index: int) -> tuple[float, float]:
-        """Returns s of each side, the |t| that pictures go to; 1 where none is known."""
+        """Returns s of each side, the |t| that pictures go to; 1 if it is unknown."""
         low, high = (float(t) if t > 1e-6 else 1.0 for t in self.directions.shown[index])
         return low, high
 
     # Views and images ------------------------------------------------------------------------
 
     def view(self, data: Any) -> View:
-        """Returns a view as pages describe it.
+        """Parses the view that a page describes in JSON.
 
-        Raises: InputError saying what is wrong.
+        Raises: InputError that names the wrong entry.
         """
         table = _table("view", data, {"sample", "moves", "mix"}, {"sample"})
         moves = table.get("moves", [])
@@ -187,7 +187,7 @@ class Studio:
         return png
 
     def recipe_text(self, recipe: Recipe) -> str:
-        """Returns a recipe as JSON, with the names that people gave to its directions."""
+        """Returns a recipe as JSON, with the names of its directions from the notes."""
         moves = tuple(
             dataclasses.replace(move, name=self._notes.get(move.index).name)
             for move in recipe.moves
@@ -201,20 +201,20 @@ class Studio:
         return notes.read_notes(self.path, digest=self.directions_digest, count=count)
 
     def notes(self) -> dict[str, Any]:
-        """Returns the notes as they are on the disk now, with a mark that changes with them."""
+        """Reads the notes from the disk; returns them with a mark that changes when they do."""
         with self._lock:
             self._notes = self._read_notes()
             return self._notes_to_json()
 
     def change_note(self, index: Any, change: Any) -> dict[str, Any]:
-        """Changes some fields of a direction's note; they are on the disk when this returns.
+        """Changes some fields of a direction's note and writes the notes to the disk.
 
-        Raises: InputError for what is no note of a direction, or if the disk refuses.
+        Raises: InputError for an invalid index or change, or if the file cannot be written.
         """
         fields = {field.name for field in dataclasses.fields(notes.Note)}
         table = _table("change", change, fields, set())
         if type(index) is not int or not 0 <= index < len(self.directions):
-            raise _misfit("index", f"a direction, 0 to {len(self.directions) - 1}", index)
+            raise _misfit("index", f"a direction from 0 to {len(self.directions) - 1}", index)
         if isinstance(table.get("good_range"), list):
             table["good_range"] = tuple(table["good_range"])
         with self._lock:
@@ -226,11 +226,11 @@ class Studio:
 
     @property
     def notes_mark(self) -> str:
-        """A text that is another one once the notes have changed."""
+        """A short text that changes when the notes do."""
         return _mark(self._notes)
 
     def name_of(self, index: int) -> str:
-        """Returns what people call a direction, or its number."""
+        """Returns the direction's name from the notes, or "direction INDEX"."""
         return self._notes.get(index).name or f"direction {index}"
 
     def _notes_to_json(self) -> dict[str, Any]:
@@ -256,11 +256,11 @@ def _misfit(name: str, expected: str, value: Any) -> InputError:
 
 
 def _table(name: str, data: Any, allowed: set[str], needed: set[str]) -> dict[str, Any]:
-    """Returns a copy of the table `data` after a check of its keys."""
+    """Checks the keys of a JSON object; returns a copy of it."""
     if not isinstance(data, dict):
-        raise _misfit(name, f"a table of {', '.join(sorted(allowed))}", data)
+        raise _misfit(name, f"a JSON object with the keys {', '.join(sorted(allowed))}", data)
     if unknown := sorted(data.keys() - allowed):
-        raise _misfit(name, f"keys out of {', '.join(sorted(allowed))}", unknown[0])
+        raise _misfit(name, f"only the keys {', '.join(sorted(allowed))}", unknown[0])
     if missing := sorted(needed - data.keys()):
         raise _misfit(name, f"the key {missing[0]}", sorted(data))
     return dict(data)

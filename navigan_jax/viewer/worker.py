@@ -1,9 +1,9 @@
-"""One thread that renders: what a person waits for comes first, and of each view only the newest.
+"""One thread that renders: urgent jobs first, and only the newest job of each view.
 
-A view is whatever shows one picture at a time, for example the large image of one browser tab. Its
-requests carry a rising sequence number: a newer one takes the place of one that waits, and one that
-comes late, after a newer one, is not rendered at all. So a person who drags never builds a queue,
-and all views together never wait for more than one image each.
+A view is a place that shows one picture at a time, such as the large image of one browser tab. The
+requests of a view carry rising sequence numbers. A newer request replaces a waiting older one, and
+a request that arrives after a newer one is not rendered. So dragging a slider builds no queue: each
+view waits for one image at most.
 """
 
 import collections
@@ -13,13 +13,13 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Any
 
-MOST_WAITING = 1024  # views, beyond which requests are refused
-_MOST_KNOWN = 8192  # views whose newest number is remembered, the last used ones
-_PATIENT_TURN = 8  # every so many jobs one that nobody waits for, so that none starves
+MOST_WAITING = 1024  # waiting views, beyond which requests are refused
+_MOST_KNOWN = 8192  # recently used views whose newest sequence number is remembered
+_PATIENT_TURN = 8  # every eighth job is a patient one, so that none starves
 
 
 class BusyError(Exception):
-    """Too many views wait already."""
+    """Too many views are waiting."""
 
 
 @dataclasses.dataclass
@@ -29,7 +29,7 @@ class _Job:
 
 
 class Worker:
-    """Runs jobs in one thread of its own; a context manager, which starts and ends the thread."""
+    """Runs jobs in a thread of its own; the context manager starts and ends the thread."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -56,10 +56,11 @@ class Worker:
     def submit(
         self, view: Hashable, sequence: int, work: Callable[[], Any], *, urgent: bool = True
     ) -> "Future[Any]":
-        """Returns the future result of `work`, or None there if a newer request of the view came.
+        """Returns a future: the result of `work`, or None if a newer request of the view came.
 
-        A request keeps the place in the queue of the one that it replaces.
-        Raises: BusyError if too many views wait; RuntimeError after the end.
+        A request takes the place in the queue of the one that it replaces. Jobs that are not
+        `urgent` wait until no urgent one does, or for every eighth turn.
+        Raises: BusyError if too many views wait; RuntimeError if the worker has ended.
         """
         future: Future[Any] = Future()
         waiting = self._urgent if urgent else self._patient
@@ -83,7 +84,7 @@ class Worker:
         return future
 
     def _next(self, turn: int) -> _Job | None:
-        """Waits for a job and takes it; None at the end."""
+        """Waits for the next job and returns it; None once the worker is closed."""
         with self._changed:
             while not (self._urgent or self._patient or self._is_closed):
                 self._changed.wait()
@@ -100,7 +101,7 @@ class Worker:
                 continue
             try:
                 result = job.work()
-            except BaseException as error:  # handed to whoever waits for it
+            except BaseException as error:  # raised again where the future's result is read
                 job.future.set_exception(error)
             else:
                 job.future.set_result(result)

@@ -100,7 +100,7 @@ def test_shift_stays_where_the_distance_is_finite(beyond, edge):
 
 
 def test_target_before_the_edge_is_met():
-    """The first step goes beyond it."""
+    """The first step goes beyond the edge."""
     scale = find_scale(
         lambda t: t**2 if t < 1.5 else math.nan, target=1.0, first=40.0, largest=LARGEST
     )
@@ -111,7 +111,7 @@ def test_target_before_the_edge_is_met():
     ("before", "after"), [(0.5, 100.0), (0.97, 1e300), (1e-300, 1.1), (0.0, 1.1), (0.9, math.inf)]
 )
 def test_jump_over_the_target_is_located(before, after):
-    """The last shift before it is taken."""
+    """The result is the last shift before the jump."""
     scale = find_scale(
         lambda t: before if t < 7.77 else after, target=1.0, first=1.0, largest=LARGEST
     )
@@ -122,14 +122,14 @@ def test_jump_over_the_target_is_located(before, after):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 5.0])
 def test_nothing_small_enough_gives_a_shift_of_zero(value):
-    """In the end the search gives up."""
+    """The search stops after 40 evaluations."""
     counted = Counted(lambda t: value)
     scale = find_scale(counted, target=1.0, first=1.0, largest=LARGEST)
     assert (scale.shift, scale.distance, scale.reached) == (0.0, 0.0, False)
     assert len(counted.shifts) <= 40
 
 
-# Oddities by t, and where they leave the bound 2; the distance is t² and the target 9, so s = 3.
+# Scores by t, and the t at which they reach the bound 2. The distance is t², the target 9: s = 3.
 EDGES = {
     "outside the scale": (lambda t: 1 + t**2 / 25, 5.0),
     "inside the scale": (lambda t: 1 + t**2 / 2, math.sqrt(2)),
@@ -141,10 +141,10 @@ EDGES = {
 
 
 @pytest.mark.parametrize("name", EDGES)
-def test_side_tells_scale_and_edge(name):
-    """The edge lies within a stride of the true one, in few more looks than the scale takes."""
-    oddity, edge = EDGES[name]
-    counted = Counted(lambda t: (t**2, oddity(t)))
+def test_side_has_scale_and_edge(name):
+    """The edge is within a stride of the true one, after few more evaluations than the scale."""
+    score, edge = EDGES[name]
+    counted = Counted(lambda t: (t**2, score(t)))
     side = find_side(counted, target=9.0, first=2.0, largest=LARGEST, bound=2.0, usual=1.0)
     alone = Counted(lambda t: t**2)
     assert side.scale == find_scale(alone, target=9.0, first=2.0, largest=LARGEST)
@@ -165,17 +165,17 @@ def test_side_of_a_direction_that_does_nothing_has_no_range():
     assert (side.scale.shift, side.plausible) == (0.0, 0.0)
 
 
-def test_side_without_a_bound_takes_no_look_more_than_its_scale():
+def test_side_without_a_bound_costs_no_more_than_its_scale():
     counted = Counted(lambda t: (t**2, 0.0))
     side = find_side(counted, target=9.0, first=3.0, largest=LARGEST, bound=math.inf, usual=0.0)
     assert len(counted.shifts) == 1
     np.testing.assert_allclose(side.plausible, WIDEST * 3.0, rtol=1e-12)
 
 
-def test_edge_of_an_oddity_that_is_a_power_above_the_usual_one_is_exact():
-    """From one look before the edge and one behind it; without the usual oddity it is not."""
+def test_edge_is_exact_if_score_minus_usual_is_a_power_of_t():
+    """One evaluation inside and one outside suffice; with a wrong usual score it is not exact."""
     look = Counted(lambda t: (t**2, 1.3 + 0.02 * t**2.5))
-    edge = (0.35 / 0.02) ** 0.4  # where that is 1.65
+    edge = (0.35 / 0.02) ** 0.4  # where the score is 1.65
     side = find_side(look, target=6.25, first=2.5, largest=LARGEST, bound=1.65, usual=1.3)
     np.testing.assert_allclose(side.plausible, edge, rtol=1e-6)
     assert len(look.shifts) == 2

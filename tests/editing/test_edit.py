@@ -1,4 +1,4 @@
-"""Edits: θ + tξ is exact, several together are their sum, and every way of rendering agrees."""
+"""Edits: θ + tξ is exact, several edits add up, and all ways of rendering agree."""
 
 import contextlib
 import types
@@ -39,7 +39,7 @@ def draw_basis(layers, dtype=np.float32):
 
 @contextlib.contextmanager
 def counted_suffixes():
-    """Counts how often the part of a generator behind the cut is traced."""
+    """Counts how often the suffix of a generator is traced."""
     counter = testing.TraceCounter(Generator.suffix)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Generator, "suffix", lambda *arguments: counter(*arguments))
@@ -52,7 +52,7 @@ def row(basis, index):
 
 @pytest.fixture(scope="module", params=[("conv1",), ("conv0", "conv2")], ids="+".join)
 def case(request):
-    """A generator with one or two edited layers, and directions there."""
+    """A generator with one or two edited layers, and directions of these layers."""
     generator = testing.tiny_generators()["dcgan"]
     layers = generator.find_layers(request.param)
     return types.SimpleNamespace(
@@ -65,7 +65,7 @@ def case(request):
 
 
 def test_shift_of_zero_gives_the_same_parameters(case):
-    """Every bit of the edited weights, and the very objects everywhere else."""
+    """Edited weights are equal to the bit; all others are the same objects."""
     edit = row(case.basis, 0)
     shifted = apply_edit(case.params, edit, 0.0)
     for path, leaf in params_lib.flatten(case.params).items():
@@ -78,7 +78,7 @@ def test_shift_of_zero_gives_the_same_parameters(case):
 
 
 def test_shifts_are_linear_and_opposite_within_rounding(case):
-    """θ + tξ - θ is tξ, and its opposite for -t, to half a unit in the last place of θ + tξ."""
+    """(θ + tξ) - θ is tξ, and -tξ for -t, to half a unit in the last place of θ + tξ."""
     edit, theta = row(case.basis, 1), case.params
     for shift in (0.25, 3.0, 100.0):
         ahead, back = apply_edit(theta, edit, shift), apply_edit(theta, edit, -shift)
@@ -93,7 +93,7 @@ def test_shifts_are_linear_and_opposite_within_rounding(case):
 
 
 def test_unknown_layer_and_other_shape_are_refused(case):
-    """Both are named."""
+    """The message names both."""
     with pytest.raises(ValueError, match="no leaf at 'conv7/kernel'; paths: conv0/kernel"):
         apply_edit(case.params, Edit({"conv7/kernel": np.zeros(1)}), 1.0)
     with pytest.raises(ValueError, match=r"'conv1/kernel' has shape \(4, 4, 6, 5\); got \(6, 5\)"):
@@ -101,7 +101,7 @@ def test_unknown_layer_and_other_shape_are_refused(case):
 
 
 def test_combined_edit_is_the_sum_of_the_edits(case):
-    """Σ t_i ξ_i at shift 1 is one after the other; a layer of one edit alone stays as it is."""
+    """Σ t_i ξ_i at shift 1 equals applying one edit after the other."""
     edits = [row(case.basis, index) for index in range(DIRECTIONS)]
     shifts = [0.5, -2.0, 0.0]
     at_once = apply_edit(case.params, combine(edits, shifts), 1.0)
@@ -121,12 +121,12 @@ def test_combined_edit_is_the_sum_of_the_edits(case):
 
 
 def shifted_images(case, edit, shift):
-    """The reference: the whole generator with other parameters, without prefix and suffix."""
+    """The reference: the whole generator with edited parameters, without prefix and suffix."""
     return case.generator.synthesize(apply_edit(case.params, edit, shift), case.z)
 
 
 def test_batch_editor_is_a_loop_of_single_edits(case):
-    """Sample b is that of direction k_b at t_b, in double precision; one trace for all k, t."""
+    """Sample b is edited by direction k_b at t_b, in double precision; one trace for all k, t."""
     with testing.x64():
         basis = draw_basis(case.layers, np.float64)
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf, np.float64), case.params)
@@ -149,7 +149,7 @@ def test_batch_editor_is_a_loop_of_single_edits(case):
 
 @pytest.fixture(scope="module")
 def rendered(case):
-    """Frames of all directions at shifts that hold 0 in the middle, and how they were made."""
+    """Frames of all directions at shifts with 0 in the middle, and the arguments of the call."""
     edits = [row(case.basis, index) for index in range(DIRECTIONS)]
     shifts = np.array([1.0, 0.5, 4.0])[:, None] * np.linspace(-1, 1, 5)[None]
     calls = []
@@ -171,7 +171,7 @@ def test_rendering_compiles_once_and_reports_each_edit(case, rendered):
 
 
 def test_column_of_shift_zero_is_the_original_bit_by_bit(case, rendered):
-    """In every direction the same; the images of the plain generator within rounding."""
+    """Equal bits in all directions; equal to the plain generator within rounding."""
     middle = rendered.frames[:, :, 2]
     for other in middle[1:]:
         np.testing.assert_array_equal(other, middle[0])
@@ -184,7 +184,7 @@ def test_column_of_shift_zero_is_the_original_bit_by_bit(case, rendered):
 
 
 def test_large_images_come_as_means_over_squares(case, rendered):
-    """Down to the side asked for or below it, whatever the microbatch; small ones as they are."""
+    """Sides are at most `largest`, for any microbatch; smaller images are unchanged."""
     side = case.generator.resolution
     for largest, factor in ((side, 1), (side // 2, 2), (side // 2 + 1, 2), (side // 4, 4)):
         frames = render_shifts(
@@ -203,7 +203,7 @@ def test_large_images_come_as_means_over_squares(case, rendered):
 
 
 def test_shrunk_images_are_means_of_squares():
-    """Of the side that fits; a rim is cut, and small images are left as they are."""
+    """The smallest squares that fit; a rim is cut off, and small images are unchanged."""
     images = np.arange(2 * 5 * 7 * 3, dtype=np.float32).reshape(2, 5, 7, 3)
     assert shrink(images, 7) is images
     shrunk = shrink(images, 4)
@@ -213,7 +213,7 @@ def test_shrunk_images_are_means_of_squares():
 
 
 def test_shrinking_spreads_no_colour_of_transparent_pixels():
-    """Two of four pixels are seen: their mean colour at half the alpha; of none, none is left."""
+    """Two opaque pixels of four give their mean colour at half the alpha; no opaque pixel, none."""
     images = np.full((2, 4, 4), 0.9, np.float32)
     images[..., -1] = -1.0
     images[0, 0], images[1, 0] = [-0.5, 0, 0, 1], [0.5, 0, 0, 1]
@@ -223,7 +223,7 @@ def test_shrinking_spreads_no_colour_of_transparent_pixels():
 
 
 def test_frames_are_those_of_the_shifted_generator(case, rendered):
-    """Each column has its own shift, and every one differs from the original."""
+    """Each column has its own shift, and all shifted columns differ from the original."""
     for index, edit in enumerate(rendered.edits):
         for step, shift in enumerate(rendered.shifts[index]):
             expected = shifted_images(case, edit, np.float32(shift))
@@ -250,7 +250,7 @@ def test_distance_along_an_edit_is_the_mean_of_the_metric(case, name):
 
 
 def test_edit_of_a_layer_left_behind_is_refused(case):
-    """The carry may hold what that layer gave, so the edit would show in part or not at all."""
+    """The carry may lie behind that layer, so the edit would have no effect or half of it."""
     edit = Edit({"norm0/scale": np.ones(6, np.float32)})
     message = r"edit: changes \['norm0/scale'\]; layers: \['conv"
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""What is kept stays within its bound, and what was used last stays longest."""
+"""The cache stays within its bound and drops the least recently used values first."""
 
 import numpy as np
 
@@ -10,11 +10,11 @@ def test_kept_values_are_the_last_used_ones_within_the_bound() -> None:
     for key in "ab":
         kept.keep(key, key.encode() * 4)
     assert kept.find("a") == b"aaaa"
-    kept.keep("c", b"cccc")  # pushes b out, which was used longest ago
+    kept.keep("c", b"cccc")  # drops b, the least recently used
     assert kept.find("b") is None and kept.find("a") == b"aaaa" and kept.find("c") == b"cccc"
-    kept.keep("d", bytes(11))  # larger than all there is: others keep their place
+    kept.keep("d", bytes(11))  # larger than the bound: nothing is dropped
     assert kept.find("d") is None and kept.find("a") == b"aaaa"
-    kept.keep("a", b"other")  # a key names what is computed, so that it stays
+    kept.keep("a", b"other")  # equal keys mean equal values, so the first one stays
     assert kept.find("a") == b"aaaa"
 
 

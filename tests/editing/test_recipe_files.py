@@ -1,4 +1,4 @@
-"""Recipes as text: what is written comes back equal, and a mistake is told with its place."""
+"""Recipes as text: a written recipe reads back equal, and a message names the wrong entry."""
 
 import json
 
@@ -27,7 +27,7 @@ WHOLE = Recipe(
 
 
 def test_recipe_comes_back_equal(tmp_path):
-    """Every bit of the numbers; defaults may be left out."""
+    """Numbers are equal to the bit; keys with default values may be missing."""
     write_recipe(tmp_path / "recipe.json", WHOLE)
     assert read_recipe(tmp_path / "recipe.json") == WHOLE
     short = {
@@ -49,12 +49,12 @@ def changed(**changes):
     [
         ("{", "recipe: expected JSON; got .*line 1"),
         ("[" * 100_000, "recipe: expected JSON; got"),
-        ("[]", "recipe: expected a table of "),
+        ("[]", "recipe: expected a JSON object with the keys "),
         (changed(version=2), 'expected "format": "navigan_jax.recipe" and "version": 1; got .* 2'),
-        (changed(smaples=[]), "recipe: expected keys out of enlarge, .*; got 'smaples'"),
+        (changed(smaples=[]), "recipe: expected only the keys enlarge, .*; got 'smaples'"),
         (changed(samples=[]), "samples: expected one or more; got"),
-        (changed(synthesis={"noise": 0}), "noise: expected a text of one line; got 0; change it"),
-        (changed(synthesis={"psi": 1}), "synthesis: expected keys out of label, .*; got 'psi'"),
+        (changed(synthesis={"noise": 0}), "noise: expected one line of text; got 0; change it"),
+        (changed(synthesis={"psi": 1}), "synthesis: expected only the keys label, .*; got 'psi'"),
         (changed(samples={}), "samples: expected a list; got {}"),
         (changed(samples=[{"seed": 1.0}]), r"samples\[0\]: seed: expected a whole number from 0"),
         (changed(samples=[{"seed": True}]), r"samples\[0\]: seed: expected a whole number from 0"),
@@ -77,7 +77,7 @@ def changed(**changes):
         (changed(samples=[{"z": [1.0], "seed": 1}]), "expected a seed .* or z, or w_plus; got"),
         (
             changed(moves=[{"index": 0}]),
-            r"moves\[0\]: expected the key directions, the digest .* tells; got \['index'\]",
+            r"moves\[0\]: expected the key directions, the digest .* prints; got \['index'\]",
         ),
         (
             changed(moves=[{"directions": "a", "index": 0, "shift": float("inf")}]),
@@ -94,10 +94,10 @@ def changed(**changes):
         (changed(enlarge=0), "enlarge: expected a whole number from 1 to 64; got 0"),
         (changed(video={"easing": "bounce"}), "easing: expected one of sine, smooth, linear; got"),
         (changed(video={"seconds": 1e6}), "seconds: expected 0.2 to 120; got 1000000.0"),
-        (changed(generator=""), "generator: expected a text of one line; got ''"),
+        (changed(generator=""), "generator: expected one line of text; got ''"),
     ],
 )
-def test_mistake_is_told_with_its_place(text, message):
+def test_message_names_the_wrong_entry(text, message):
     with pytest.raises(InputError, match=message):
         from_text(text)
 

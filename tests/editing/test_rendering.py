@@ -1,4 +1,4 @@
-"""Recipes: equal recipes make equal bits; moves add up; latents are mixed, then truncated."""
+"""Rendering: equal recipes give equal bits; moves add up; latents are mixed, then truncated."""
 
 import dataclasses
 import types
@@ -20,7 +20,7 @@ from navigan_jax.generators.base import Generator
 
 
 def make_case(name, layers):
-    """A generator, two directions in each of the layers, and a recipe's parts."""
+    """A generator, two directions in each of the layers, and the parts of a recipe."""
     generator = testing.tiny_generators()[name]
     params = testing.draw_params(generator, 0)
     digest = params_lib.digest(params)
@@ -90,7 +90,7 @@ def test_images_are_those_of_the_shifted_generator(name, request):
 
 
 def test_bits_do_not_depend_on_company_or_on_where_arrays_lie(dcgan):
-    """One sample alone, among others, from numbers instead of a seed; weights as NumPy or JAX."""
+    """A sample alone or among others, drawn or given as numbers; weights of NumPy or of JAX."""
     recipe = make_recipe(dcgan)
     images = render_of(dcgan, recipe)
     alone = render_of(dcgan, dataclasses.replace(recipe, samples=recipe.samples[1:]))
@@ -124,10 +124,10 @@ def count_stages(patch):
 
 @pytest.mark.parametrize("name", ["dcgan", "stylegan2"])
 def test_what_is_kept_changes_no_bit_and_is_not_made_again(name, request, monkeypatch):
-    """Drags in two layers, one of the mapping: only stages from the dragged layer on run.
+    """Dragging in two layers, one in the mapping, runs only the stages from the dragged layer on.
 
-    Every recipe that differs in something earlier (sample, mix, truncation, the other shift) has
-    an image of its own, which a key that left it out would not give.
+    Recipes that differ earlier (sample, mix, truncation, the other shift) have different images;
+    a cache key that left the difference out would fail here.
     """
     case = request.getfixturevalue(name)
     generator = case.generator
@@ -170,7 +170,7 @@ def test_one_compilation_of_each_stage_serves_all_recipes_of_a_generator(dcgan):
 
 @pytest.mark.parametrize(("name", "index"), [("dcgan", 63), ("stylegan2", 3), ("stylegan2", 64)])
 def test_a_sample_does_not_depend_on_how_many_are_drawn(name, index):
-    """Row `index` of any draw that is long enough, labels included."""
+    """It is row `index` of any draw that is long enough, labels included."""
     generator = testing.tiny_generators()[name]
     got = rendering.draw_latent(generator, Drawn(7, index))
     drawn = generator.sample_latents(jax.random.key(7), index + 1)
@@ -179,7 +179,7 @@ def test_a_sample_does_not_depend_on_how_many_are_drawn(name, index):
 
 
 def test_mixing_takes_rows_and_truncation_draws_to_the_mean(stylegan2):
-    """By hand: rows 1 and 2 go half way to the source, then ψ towards w_avg; Given w_plus too."""
+    """By hand: rows 1 and 2 go half way to the source, then ψ towards w_avg. w_plus too."""
     case, source = stylegan2, Drawn(8)
     recipe = make_recipe(
         case,
@@ -213,12 +213,15 @@ def test_truncation_of_a_latent_without_mapping_scales_it(dcgan):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"generator": "f00"}, "expected the generator of weights f00; got"),
+        ({"generator": "f00"}, "expected the generator with weights of digest f00; got"),
         ({"moves": (Move("b4", 0, 1.0, "x.safetensors"),)}, r"digest b4 \(x.safetensors\); got"),
         ({"moves": "number"}, "direction: expected a number from 0 to 1; got 7"),
         ({"samples": (Given("z", (1.0,)),)}, r"z: expected numbers of shape \[7\] .*; got \[1\]"),
         ({"samples": (Given("w_plus", ((1.0,),)),)}, r"w_plus: expected numbers of shape \[7\]"),
-        ({"mixes": (Mix(Drawn(0), rows=(0,)),)}, "mixes: rows: .* null, as its latent has no rows"),
+        (
+            {"mixes": (Mix(Drawn(0), rows=(0,)),)},
+            r"mixes: rows: .* null \(its latent has no rows",
+        ),
     ],
 )
 def test_parts_that_do_not_belong_together_are_one_message(dcgan, changes, message):
@@ -234,5 +237,5 @@ def test_rows_and_weights_of_others_are_refused(stylegan2, dcgan):
     with pytest.raises(InputError, match=r"rows of this stylegan2, 0 to 3; got \(3, 4\)"):
         rendering.check(recipe, stylegan2.generator, stylegan2.digest, stylegan2.directions)
     recipe = dataclasses.replace(make_recipe(dcgan), generator=stylegan2.digest)
-    with pytest.raises(InputError, match="expected directions of the weights"):
+    with pytest.raises(InputError, match="expected directions found in the weights"):
         rendering.check(recipe, stylegan2.generator, stylegan2.digest, dcgan.directions)

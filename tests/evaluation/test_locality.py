@@ -1,4 +1,4 @@
-"""Maps of change equal their definition, whatever the batches; half areas of maps known by hand."""
+"""Maps of change equal their definition for any microbatch; half areas equal those by hand."""
 
 import jax
 import numpy as np
@@ -61,7 +61,7 @@ def test_map_is_the_mean_of_squared_differences(case):
 
 
 def test_batches_change_the_map_by_rounding_alone(case):
-    """Sizes that divide the latents and sizes that do not; the calls are counted."""
+    """Microbatches that divide the latents, and others; `on_batch` counts edits times batches."""
     generator, params, layers, z, edits, shifts = case
     calls = []
     maps = [
@@ -83,7 +83,7 @@ def test_batches_change_the_map_by_rounding_alone(case):
 
 
 def test_half_area_of_known_maps():
-    """Even: half of the pixels. One pixel: half of a pixel. Nothing: as if even."""
+    """An even change: half of the pixels. A single pixel: half of it. No change: as an even one."""
     assert locality.half_area(np.full((10, 10), 3.0)) == pytest.approx(0.5)
     single = np.zeros((10, 10))
     single[3, 4] = 2.0

@@ -1,4 +1,4 @@
-"""Showcases of smooth random images, each with axes of unlike sizes."""
+"""Showcases of smooth random images; the axes of each have different sizes."""
 
 from collections.abc import Callable, Mapping
 
@@ -19,7 +19,7 @@ PROVENANCE = {
 
 
 def _smooth_images(shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """Returns images in [-1, 1] made of one wave per channel, unlike each other."""
+    """Returns different images in [-1, 1], made of one wave per channel."""
     *leading, height, width, channels = shape
     random = np.random.default_rng(seed)
     frequency = random.uniform(0.5, 3.0, (2, *leading, 1, 1, channels))

@@ -1,4 +1,4 @@
-"""The animation goes once round over the rendered steps, at the pace of a sine, within bounds."""
+"""The animation shows one period of a sine over the rendered steps, within bounds."""
 
 import pathlib
 from collections.abc import Callable
@@ -14,7 +14,7 @@ Make = Callable[..., base.Showcase]
 
 @pytest.mark.parametrize("steps", [3, 5, 9, 25])
 def test_path_goes_once_round_from_the_original(steps: int) -> None:
-    """Neighbours follow each other, also across the end; each inner step is met twice."""
+    """Consecutive steps are neighbours, across the end too; each inner step occurs twice."""
     order, durations = animation.plan_path(np.linspace(-1, 1, steps))
     assert len(order) == len(durations) == 2 * (steps - 1)
     assert order[0] == steps // 2
@@ -25,7 +25,7 @@ def test_path_goes_once_round_from_the_original(steps: int) -> None:
 
 @pytest.mark.parametrize("steps", [3, 5, 9, 25])
 def test_path_dwells_like_a_sine(steps: int) -> None:
-    """The time at a step is the time a sine of that period is nearest to it, sampled finely."""
+    """A step is shown as long as a finely sampled sine of that period is nearest to it."""
     fractions = np.linspace(-1, 1, steps)
     order, durations = animation.plan_path(fractions)
     sine = np.sin(np.linspace(0, 2 * np.pi, 200_000, endpoint=False))
@@ -68,7 +68,7 @@ def test_pictures_show_the_steps_of_the_path(make_showcase: Make) -> None:
 
 
 def test_pictures_are_bounded(make_showcase: Make) -> None:
-    """Directions, samples and steps past the limits are left out."""
+    """Directions, samples and steps beyond the limits are left out."""
     large, _ = animation.draw_frames(make_showcase(11, 7, 41, 5, 3), 96)
     limit, _ = animation.draw_frames(make_showcase(8, 4, 25, 5, 3), 96)
     assert len(large) == len(limit) == 48
@@ -78,7 +78,7 @@ def test_pictures_are_bounded(make_showcase: Make) -> None:
 def test_file_is_bounded(
     make_showcase: Make, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that is too large is made of smaller images."""
+    """A file that is too large is made again with smaller images."""
     showcase = make_showcase(2, 4, 3, 64, 64)
     animation.write_animation(tmp_path / "large.gif", showcase)
     size = (tmp_path / "large.gif").stat().st_size

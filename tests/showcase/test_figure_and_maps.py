@@ -1,4 +1,4 @@
-"""The PDF holds every image at its own resolution; maps are coloured by their own largest value."""
+"""The PDF holds every image at full resolution; each map is coloured by its largest value."""
 
 import re
 import zlib

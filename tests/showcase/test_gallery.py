@@ -1,4 +1,4 @@
-"""The page stands alone, runs nothing that a name says, shows the frames, and keeps its size."""
+"""The page is self-contained, runs no text as code, shows the frames and stays small."""
 
 import base64
 import dataclasses
@@ -63,7 +63,7 @@ def _frames(page: Page) -> np.ndarray:
     [(64, 64, 3), (23, 37, 3), (28, 28, 1), (64, 64, 2), (64, 64, 4)],
 )
 def test_sheets_decode_back(make_showcase: Make, height: int, width: int, channels: int) -> None:
-    """Every frame stands in its own cell, to a few bytes: at most what the quality costs.
+    """Every frame is in its own cell, up to the error of the JPEG quality.
 
     The frames differ by 50 or more from each other, so a swapped cell would be seen.
     """
@@ -89,7 +89,7 @@ def test_data_tells_the_records(make_showcase: Make) -> None:
 
 
 def test_cards_rest_at_the_end_where_images_change_most(make_showcase: Make) -> None:
-    """Whatever the sign of the direction; the last of the steps that are kept, or the first."""
+    """The end is the first or the last of the stored steps, for either sign of the direction."""
     showcase = make_showcase(steps=5)
     original = showcase.frames[:, :, 2:3]
     growing = np.array([-0.3, -0.2, 0, 0.05, 0.1], np.float32).reshape(5, 1, 1, 1)
@@ -105,7 +105,7 @@ def test_unknown_numbers_are_null(make_showcase: Make) -> None:
 
 
 def test_page_refers_to_nothing_outside(make_showcase: Make) -> None:
-    """No tag loads anything, the policy forbids it, and no address but a namespace is named."""
+    """No tag loads anything, the policy forbids it, and the only address is a namespace."""
     text = gallery.build_gallery(make_showcase())
     page = Page(text)
     for tag, attributes in page.tags:
@@ -131,7 +131,7 @@ def test_policy_admits_this_script_and_style_alone(make_showcase: Make) -> None:
 
 
 def test_no_text_becomes_markup(make_showcase: Make) -> None:
-    """Hostile names add no tag, and come back as they are."""
+    """Hostile names add no tag, and the page shows them unchanged."""
     plain = make_showcase(names={0: "a", 1: "b"}, provenance={"layer": "c", "note": "d"})
     name = EVIL.replace("\u2028", "")  # a name is one line
     evil = make_showcase(names={0: name, 1: name}, provenance={"layer": EVIL, "note": EVIL})
@@ -162,7 +162,7 @@ def test_provenance_is_printed(make_showcase: Make) -> None:
     ],
 )
 def test_encodings_go_from_best_to_smallest(shape: tuple[int, ...]) -> None:
-    """They fit the format and the memory, keep the original, and never grow."""
+    """All fit the format and the memory and keep the original; none is larger than the last."""
     encodings = list(gallery.list_encodings(shape))
     assert encodings and len(set(encodings)) == len(encodings)
     assert encodings[0].quality > encodings[1].quality
@@ -182,7 +182,7 @@ def test_small_showcase_is_stored_whole() -> None:
 
 
 def _noise(showcase: base.Showcase) -> base.Showcase:
-    """Returns the showcase with the images that compress worst."""
+    """Returns the showcase with noise, which compresses worst."""
     frames = np.random.default_rng(1).uniform(-1, 1, showcase.frames.shape).astype(np.float32)
     return dataclasses.replace(showcase, frames=frames)
 
@@ -229,8 +229,8 @@ def test_write_gallery_is_deterministic(make_showcase: Make, tmp_path: pathlib.P
     assert data.startswith(b"<!doctype html>") and b"{{" not in data
 
 
-def test_help_tells_of_pale_ends_where_there_are_some(make_showcase: Make) -> None:
-    """Shifts of equal change, all plausible; then shifts beyond what is plausible."""
+def test_help_explains_pale_ends_only_if_there_are_some(make_showcase: Make) -> None:
+    """Shifts of equal change inside the effective range; then outside it."""
     showcase = make_showcase()
     for plausible, is_beyond in ((50.0, False), (0.5, True)):
         records = tuple(
@@ -238,5 +238,5 @@ def test_help_tells_of_pale_ends_where_there_are_some(make_showcase: Make) -> No
             for one in showcase.directions
         )
         page = gallery.build_gallery(dataclasses.replace(showcase, directions=records))
-        assert ("the pale ends of a slider lie beyond" in page) == is_beyond
-        assert ("the smaller of the two" in page) == (not is_beyond)
+        assert ("the pale ends of a slider lie outside it" in page) == is_beyond
+        assert ("if that comes first" in page) == (not is_beyond)

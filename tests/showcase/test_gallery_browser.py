@@ -1,4 +1,4 @@
-"""The page opened from disk in Chromium: notes are kept, saved as the sidecar, and filter."""
+"""The page in Chromium, opened from disk: notes persist, are saved as a file, and filter cards."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ def browser():
 
 @pytest.fixture
 def open_file(browser):
-    """Returns a function from a path to a page; at the end nothing may have gone wrong."""
+    """Returns a function from a path to a page; fails at the end if the page had an error."""
     faults, contexts = [], []
 
     def open_file(path, *, has_clock=False, **options):
@@ -48,7 +48,7 @@ def open_file(browser):
 
 @pytest.fixture
 def path(make_showcase, tmp_path):
-    """A gallery of five directions, one of which has a note already."""
+    """A gallery of five directions; one has a note."""
     notes = Notes("a1", {2: Note("age", text="older")}, {"b2": {"0": {"name": "kept"}}})
     showcase = make_showcase(directions=5, names={2: "age"}, height=16, width=16)
     gallery.write_gallery(tmp_path / "gallery.html", dataclasses.replace(showcase, notes=notes))
@@ -56,7 +56,7 @@ def path(make_showcase, tmp_path):
 
 
 def violations(page):
-    """What axe finds wrong: rules and the first element of each."""
+    """Returns the rules that axe finds violated, with the first element of each."""
     found = Axe().run(page).response["violations"]
     return [(rule["id"], rule["nodes"][0]["html"]) for rule in found]
 
@@ -69,7 +69,7 @@ def saved_notes(page):
 
 
 def test_notes_survive_a_reload_and_are_saved_as_the_sidecar(open_file, path):
-    """A star, a name and a range by hand; notes that came with the page and others stay."""
+    """A star, a name and a range are entered; earlier notes and those of other files stay."""
     page = open_file(path)
     assert page.locator("#saving").is_hidden()
     page.locator(".card .star").nth(4).click()
@@ -88,8 +88,8 @@ def test_notes_survive_a_reload_and_are_saved_as_the_sidecar(open_file, path):
 
 
 @pytest.mark.parametrize("motion", ["no-preference", "reduce"])
-def test_cards_in_sight_move_to_both_ends_once_and_rest(open_file, path, motion):
-    """At the end where images change most; those out of sight wait; nothing moves if unwanted."""
+def test_cards_in_view_move_to_both_ends_once_and_rest(open_file, path, motion):
+    """They rest at the stronger end. Cards out of view wait; reduced motion means no movement."""
     page = open_file(
         path, has_clock=True, reduced_motion=motion, viewport={"width": 700, "height": 700}
     )
@@ -126,7 +126,7 @@ def test_stars_and_words_filter_by_keyboard(open_file, path):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_is_accessible(open_file, path, scheme):
-    """By the rules of axe, with a direction opened, on a phone's width too."""
+    """By the rules of axe, with a direction enlarged, also at a phone's width."""
     page = open_file(path, color_scheme=scheme, viewport={"width": 390, "height": 800})
     assert not violations(page)
     page.locator(".card .picture").first.click()

@@ -1,4 +1,4 @@
-"""The sheet shows the pixels it was given, the original framed in the middle, within bounds."""
+"""The sheet shows the given pixels, frames the original in the middle, and is bounded."""
 
 import pathlib
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def _cell(
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_sheet_gives_every_pixel_back(make_showcase: Make, channels: int) -> None:
-    """An enlarged cell, read at every n-th pixel, is the image; all other pixels repeat those."""
+    """Every n-th pixel of an enlarged cell is the image; all other pixels repeat these."""
     showcase = make_showcase(channels=channels)
     layout = grid.plan_sheet(showcase.frames.shape)
     sheet = np.asarray(grid.draw_grid(showcase))
@@ -33,7 +33,7 @@ def test_sheet_gives_every_pixel_back(make_showcase: Make, channels: int) -> Non
 
 
 def test_original_alone_is_framed_and_named_in_the_accent_colour(make_showcase: Make) -> None:
-    """Above and below its images stands the frame; above other columns there is paper."""
+    """The frame is above and below its images; above other columns is white paper."""
     showcase = make_showcase(steps=7)
     layout = grid.plan_sheet(showcase.frames.shape)
     sheet = np.asarray(grid.draw_grid(showcase))
@@ -73,7 +73,7 @@ def test_sheet_keeps_as_much_as_fits() -> None:
 
 
 def test_write_grid_writes_the_sheet(make_showcase: Make, tmp_path: pathlib.Path) -> None:
-    """The same file twice, and its pixels are the sheet's."""
+    """Two files are equal, and their pixels are those of the sheet."""
     showcase = make_showcase(names={0: "smile " * 20, 1: "λ–漢"})
     grid.write_grid(tmp_path / "gallery.png", showcase)
     grid.write_grid(tmp_path / "again.png", showcase)

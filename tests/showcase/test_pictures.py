@@ -1,4 +1,4 @@
-"""A PNG holds every pixel, its alpha too."""
+"""A PNG holds every pixel, with its alpha."""
 
 import io
 

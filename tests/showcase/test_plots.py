@@ -1,4 +1,4 @@
-"""The spectrum is drawn as it is: every known value, signs told apart, nothing invented."""
+"""The spectrum shows every known value and distinguishes signs."""
 
 import pathlib
 
@@ -57,7 +57,7 @@ def test_axes_have_plain_numbers_and_room_below_the_lowest_marker() -> None:
     ]
 
 
-def test_legend_tells_of_bars_where_some_can_be_seen() -> None:
+def test_legend_mentions_bars_only_if_some_are_visible() -> None:
     for residual, told in ((1e-4, ""), (0.3, "bars: ± residual")):
         axes = plots.draw_spectrum(EIGENVALUES, np.full(5, residual), PROVENANCE).axes[0]
         assert axes.get_legend().get_title().get_text() == told
@@ -75,7 +75,7 @@ def test_legend_tells_of_bars_where_some_can_be_seen() -> None:
 def test_spectrum_takes_any_values(
     eigenvalues: list[float], residuals: list[float], tmp_path: pathlib.Path
 ) -> None:
-    """Also unknown, zero and huge ones, without a warning."""
+    """Unknown, zero and huge values give no warning."""
     path = tmp_path / "spectrum.png"
     plots.write_spectrum(path, np.array(eigenvalues), np.array(residuals), PROVENANCE)
     with Image.open(path) as image:
@@ -83,9 +83,9 @@ def test_spectrum_takes_any_values(
 
 
 def test_spectrum_refuses_none_and_unequal_lengths() -> None:
-    with pytest.raises(ValueError, match=r"shapes \(4,\) and \(5,\)"):
+    with pytest.raises(ValueError, match=r"shapes \(5,\) and \(4,\)"):
         plots.draw_spectrum(EIGENVALUES, RESIDUALS[:4], PROVENANCE)
-    with pytest.raises(ValueError, match=r"expected eigenvalues, .* shapes \(0,\)"):
+    with pytest.raises(ValueError, match=r"expected at least one eigenvalue .* shapes \(0,\)"):
         plots.draw_spectrum(EIGENVALUES[:0], RESIDUALS[:0], PROVENANCE)
 
 

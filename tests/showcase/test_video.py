@@ -1,4 +1,4 @@
-"""Videos hold the images they are made of, along the path asked for; files are whole or absent."""
+"""Videos show the given images along the path; files are complete or absent."""
 
 import io
 import subprocess
@@ -48,7 +48,7 @@ def make_strips(steps=5, samples=2, side=16):
 
 
 def tile_colours(picture, strips):
-    """The colour in the middle of each tile of a frame, by finding it where it has to be."""
+    """Returns the colour in the middle of each tile of a frame."""
     pixels = np.asarray(picture).astype(int)
     found = []
     for strip in strips:
@@ -59,7 +59,7 @@ def tile_colours(picture, strips):
 
 
 def test_frames_show_the_step_of_every_sample():
-    """Each step's picture holds the tiles of that step, and of no other."""
+    """The picture of a step holds the tiles of that step only."""
     strips, factors = make_strips(), np.linspace(-1, 1, 5)
     pictures = list(video.draw_frames(strips, factors, "source", cell=64))
     assert len(pictures) == 5
@@ -112,7 +112,7 @@ def test_gif_plays_for_the_time_asked(tmp_path):
 
 
 def test_small_images_are_enlarged_in_both_files(tmp_path):
-    """By a whole factor: 64 pixels to 128 in the GIF, where text would dwarf them otherwise."""
+    """By a whole factor: 64 pixels become 128 in the GIF."""
     path = tmp_path / "video.gif"
     strips = make_strips(steps=2, samples=1, side=64)
     video.write_video(path, strips, np.linspace(0, 1, 2), [0, 1], frames_per_second=10)
@@ -122,7 +122,7 @@ def test_small_images_are_enlarged_in_both_files(tmp_path):
     assert video.LARGEST_GIF_CELL // 64 == 2
 
 
-def test_other_names_and_a_broken_program_are_told(tmp_path, monkeypatch):
+def test_other_suffixes_and_a_failing_ffmpeg_are_refused(tmp_path, monkeypatch):
     """Nothing is left behind."""
     strips, factors = make_strips(), np.linspace(-1, 1, 5)
     with pytest.raises(ValueError, match=r"expected one of .mp4, .gif; got '.avi'"):

@@ -220,7 +220,7 @@ def test_edit_tells_what_is_missing(folder, tmp_path):
     config = configure(
         "edit", folder, recipe=str(path), directions=str(folder / "directions.safetensors")
     )
-    with pytest.raises(InputError, match=r"recipe.json: expected the generator of weights f00"):
+    with pytest.raises(InputError, match=r"recipe.json: expected the generator with weights of"):
         run(config, workdir)
     move = Move("f00", 0, 1.0, "directions.safetensors")
     recipe_files.write_recipe(path, make_recipe(folder, moves=(move,)))

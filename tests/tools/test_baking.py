@@ -235,7 +235,7 @@ def test_weights_of_other_types_are_rounded_to_them(dtype: str, tmp_path: pathli
     exact = exact + 0.3 * edit.deltas[layer].astype(np.float64).transpose(3, 2, 0, 1)[None]
     np.testing.assert_array_equal(baked, exact.astype(dtype))
     if dtype == "float16":
-        with pytest.raises(InputError, match="expected shifts that float16 can hold"):
+        with pytest.raises(InputError, match="expected edited weights that float16 can hold"):
             converted.bake([(edit, 1e6)])
         assert not (tmp_path / "never.pt").exists()
 
@@ -274,7 +274,7 @@ def test_weights_that_share_bytes_are_refused(tmp_path: pathlib.Path) -> None:
     path.write_bytes(file_of_views(shared=names))
     converted = Converted(path, tmp_path)
     edit = converted.edit(layers=["synthesis/b8/conv1/bias"])
-    with pytest.raises(InputError, match="expected weights with bytes of their own"):
+    with pytest.raises(InputError, match="expected edited weights with bytes of their own"):
         converted.bake([(edit, 1.0)])
     converted.bake([(converted.edit(), 1.0)])
 
@@ -298,7 +298,7 @@ def test_bytes_kept_as_text_are_refused(tmp_path: pathlib.Path) -> None:
     path.write_bytes(crafting.tensorflow_file(networks, as_text=True))
     converted = Converted(path, tmp_path)
     assert converted.map.networks == {"Gs": {}, "G": {}}
-    with pytest.raises(InputError, match="kept as text"):
+    with pytest.raises(InputError, match="stored as text"):
         converted.bake([(converted.edit(), 1.0)])
     path.write_bytes(crafting.tensorflow_file(networks))
     assert "synthesis/b8/conv0/kernel" in Converted(path, tmp_path).map.networks["G"]

@@ -1,4 +1,4 @@
-"""The system's Chromium, and what a person does in the viewer's page."""
+"""The system's Chromium, and the actions of a user in the viewer's page."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ def launch(playwright: Playwright) -> Browser:
 
 
 def open_page(browser: Browser, url: str, faults: list[str], **options: Any) -> Page:
-    """Returns the page, ready, in a new context."""
+    """Returns the page in a new context, once it is ready."""
     context = browser.new_context(**{"viewport": {"width": 1200, "height": 820}} | options)
     context.set_default_timeout(WAIT)
     page = context.new_page()
@@ -67,7 +67,7 @@ def wait_shown(page: Page, shifts: dict[str, float]) -> None:
 
 
 def drag(page: Page, places: list[float]) -> None:
-    """Moves the shift's thumb by the mouse through places from 0 to 1, without waiting."""
+    """Drags the thumb of the shift with the mouse to places from 0 to 1, without waiting."""
     box = page.locator("#shift").bounding_box()
     assert box is not None
     y = box["y"] + box["height"] / 2
@@ -79,7 +79,7 @@ def drag(page: Page, places: list[float]) -> None:
 
 
 def shift_of_slider(page: Page) -> float:
-    """Returns the shift of direction 0, whose s is 1 and 1.5, where its slider stands."""
+    """Returns the shift of direction 0 at its slider; its s is 1 and 1.5."""
     place = int(page.locator("#shift").input_value()) / 100
     return place * (1.0 if place < 0 else 1.5)
 
@@ -89,7 +89,7 @@ def choose(page: Page, index: int) -> None:
 
 
 def wait_saved(served: Served | Process, key: str, **fields: Any) -> None:
-    """Waits until the sidecar holds this of a direction."""
+    """Waits until the notes file holds these values of a direction."""
     found: dict[str, Any] = {}
     for _ in range(WAIT // 50):
         if served.notes_path.exists():

@@ -41,7 +41,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def faults() -> Iterator[list[str]]:
-    """Collects what goes wrong in pages; there has to be nothing at the end."""
+    """Collects the errors of pages; fails at the end if there are any."""
     found: list[str] = []
     yield found
     assert not found

@@ -1,4 +1,4 @@
-"""What stands between a browser and the viewer: a tunnel, or a proxy with a folder of its own."""
+"""A tunnel, and a proxy with a folder of its own, between a browser and the viewer."""
 
 import contextlib
 import http.client
@@ -14,7 +14,7 @@ _HOP = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade"}
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:
-    """Sends on every byte until one side ends."""
+    """Passes every byte on until one side closes."""
     with contextlib.suppress(OSError):
         while data := source.recv(2**16):
             target.sendall(data)
@@ -23,7 +23,7 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 @contextlib.contextmanager
 def _running(server: socketserver.TCPServer) -> Iterator[int]:
-    """Yields the port of a server that answers."""
+    """Yields the port of the server while it runs."""
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
@@ -36,7 +36,7 @@ def _running(server: socketserver.TCPServer) -> Iterator[int]:
 
 @contextlib.contextmanager
 def tunnel(port: int) -> Iterator[int]:
-    """Yields another port from which every byte goes to that one and back, as with ssh -L."""
+    """Yields a port that is tunnelled to `port`, as with ssh -L."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -61,9 +61,9 @@ def proxy(
 ) -> Iterator[int]:
     """Yields the port of a proxy whose folder is the viewer at `port`.
 
-    keeps_folder: whether it leaves the folder in the path, as Jupyter's /proxy/absolute does.
-    host: of the Host header that it puts in place of the browser's, which it keeps if None.
-    own_port: where it listens; 0: anywhere.
+    keeps_folder: leaves the folder in the path, as Jupyter's /proxy/absolute does.
+    host: replaces the browser's Host header; None: keeps it.
+    own_port: the proxy's port; 0: any free one.
     """
 
     class Handler(http.server.BaseHTTPRequestHandler):

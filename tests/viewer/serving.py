@@ -1,4 +1,4 @@
-"""A viewer of a random generator so small that it starts in seconds: in a thread, or a process."""
+"""A viewer of a tiny random generator that starts in seconds, in a thread or in a process."""
 
 import contextlib
 import dataclasses
@@ -113,9 +113,9 @@ def serving(folder: pathlib.Path, **options: Any) -> Iterator[Served]:
 
 
 def write_files(folder: pathlib.Path, others: str = "") -> None:
-    """Writes a DCGAN and directions of it to the folder.
+    """Writes a DCGAN and its directions to the folder.
 
-    others: the name of directions of another generator, which are written too if it is given.
+    others: name of a file for directions of another generator; None: no such file.
     """
     params = testing.draw_params(testing.tiny_generators()["dcgan"], seed=1)
     write_generator(
@@ -128,7 +128,7 @@ def write_files(folder: pathlib.Path, others: str = "") -> None:
 
 
 class Process:
-    """The viewer's own command on what `write_files` wrote, once it has printed its address."""
+    """The viewer's command on the files of `write_files`; it has printed its address."""
 
     def __init__(self, folder: pathlib.Path, port: int = 0, *options: str) -> None:
         command = [

@@ -1,4 +1,4 @@
-"""No page but the viewer's own reaches the viewer: names, origins, tokens."""
+"""Only the viewer's own page reaches the viewer: host names, origins, tokens."""
 
 import pytest
 
@@ -97,7 +97,7 @@ def test_other_origins_are_refused(origin: str) -> None:
 
 
 def test_page_of_another_port_does_not_drive_a_tunnel() -> None:
-    """The near end of a tunnel is one origin; the viewer's own port, and any other, are others."""
+    """The near end of a tunnel is an origin of its own; pages of any other port are refused."""
     for origin in ("http://localhost:8000", "http://localhost:3000", "http://127.0.0.1:9000"):
         assert ask(LOCAL, host="localhost:9000", origin=origin) == 403
     assert ask(LOCAL, "GET", "/api/state", host="localhost:9000", sec_fetch_site="same-site") == 403
@@ -134,8 +134,8 @@ def test_token_does_not_open_the_server_to_other_origins() -> None:
 
 
 @pytest.mark.parametrize("host", ["hub.example", "HUB.example", "localhost:8000"])
-def test_proxy_that_is_told_is_answered(host: str) -> None:
-    """Whether it keeps the browser's Host header or puts the viewer's own in its place."""
+def test_configured_proxy_is_answered(host: str) -> None:
+    """A proxy may keep the browser's Host header or replace it by the viewer's."""
     own = {"host": host, "origin": "https://hub.example", "sec_fetch_site": "same-origin"}
     assert ask(BEHIND, **own, **COOKIE) is None
     assert ask(BEHIND, **own) == 401
@@ -146,7 +146,7 @@ def test_proxy_that_is_told_is_answered(host: str) -> None:
     assert ask(LOCAL, **own) == 403
 
 
-def test_proxy_that_is_told_opens_no_other_name() -> None:
+def test_configured_proxy_admits_no_other_name() -> None:
     for host in ("evil.example", "hub.example:8443", "hub.example.evil.example", "a.hub.example"):
         assert ask(BEHIND, host=host, **COOKIE) == 403
         assert ask(BEHIND, host=host, origin=f"https://{host}", **COOKIE) == 403
@@ -181,7 +181,7 @@ def told(access: Access, **headers: str) -> str:
     ],
 )
 def test_refusal_says_what_to_start_the_viewer_with(headers: dict[str, str], address: str) -> None:
-    """As far as headers tell it; nothing of them that a shell would obey is repeated."""
+    """The command is guessed from the headers; parts that a shell would execute are left out."""
     assert told(LOCAL, **headers).endswith(f"--config.address={address}")
 
 
@@ -194,12 +194,12 @@ def test_server_that_others_reach_needs_a_token() -> None:
 
 
 @pytest.mark.parametrize("token", ["short", "with blanks in it!", "ü" * 20, "x" * 15])
-def test_weak_token_is_told(token: str) -> None:
+def test_weak_token_is_refused(token: str) -> None:
     with pytest.raises(InputError, match=r"config\.token: expected 16 or more letters"):
         make_access("127.0.0.1", 8000, token)
 
 
-def test_name_in_place_of_an_address_is_told() -> None:
+def test_host_name_instead_of_an_address_is_refused() -> None:
     with pytest.raises(InputError, match=r"config\.host: expected an IP address .*'studio'"):
         make_access("studio", 8000, TOKEN)
 
@@ -218,7 +218,7 @@ def test_name_in_place_of_an_address_is_told() -> None:
         ("http://10.0.0.1:80", "http://10.0.0.1", "http://10.0.0.1/"),
     ],
 )
-def test_address_is_what_browsers_make_of_it(text: str, origin: str, url: str) -> None:
+def test_address_is_normalised_as_in_browsers(text: str, origin: str, url: str) -> None:
     found = read_address(text)
     assert (found.origin, found.url) == (origin, url)
     assert found.host == origin.partition("://")[2]
@@ -239,7 +239,7 @@ def test_address_is_what_browsers_make_of_it(text: str, origin: str, url: str) -
         "https://*.hub.example/",
     ],
 )
-def test_address_that_is_none_is_told(text: str) -> None:
+def test_invalid_address_is_refused(text: str) -> None:
     with pytest.raises(
         InputError, match=r"^config\.address: expected the address that the browser"
     ):

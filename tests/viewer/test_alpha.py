@@ -1,4 +1,4 @@
-"""Images with alpha in the viewer: pictures, exports and the page, where they lie over squares."""
+"""Images with alpha in the viewer: pictures, exports, and the page's checkerboard."""
 
 import io
 import json
@@ -22,7 +22,7 @@ VIEW = {"sample": {"seed": 1}, "moves": [{"index": 1, "shift": 2.0}], "mix": Non
 def transparent(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
-    """Returns a viewer of images that have as many channels."""
+    """Returns a viewer of images with this number of channels."""
     folder = tmp_path_factory.mktemp("alpha")
     with serving(folder, architecture="dcgan", image_channels=request.param) as running:
         yield running
@@ -33,7 +33,7 @@ def decode(png: bytes) -> np.ndarray:
 
 
 def test_pictures_and_exports_keep_the_alpha(transparent: Served) -> None:
-    """The PNG has all channels of the image; a video, which has no alpha, is made all the same."""
+    """The PNG has all channels of the image; a video is made without alpha."""
     studio = transparent.studio
     with httpx.Client(base_url=transparent.url, timeout=60) as http:
         assert http.get("/api/state").json()["generator"]["alpha"] is True
@@ -53,7 +53,7 @@ def test_pictures_and_exports_keep_the_alpha(transparent: Served) -> None:
 def test_page_shows_what_is_transparent_and_how_it_changes(
     transparent: Served, browser: Browser, faults: list[str]
 ) -> None:
-    """The canvas holds the alpha over squares; the difference is the mean over black and white."""
+    """The canvas keeps the alpha; the difference is the mean over black and over white."""
     page = open_page(browser, transparent.url, faults)
     page.locator("#plus-scale").click()
     wait_shown(page, {"0": 1.5})

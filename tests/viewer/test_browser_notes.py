@@ -1,4 +1,4 @@
-"""Names, stars and good ranges that people enter in the page."""
+"""Names, stars and good ranges entered in the page."""
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -16,7 +16,7 @@ def test_names_stars_and_ranges_survive_a_reload(page: Page, fresh: Served) -> N
     page.get_by_role("button", name="Star", exact=True).click()
     page.locator("#plus-scale").click()
     with page.expect_response("**/api/notes"):
-        page.get_by_role("button", name="Here").click()
+        page.get_by_role("button", name="Widen to here").click()
     wait_saved(fresh, "3", name="smile", starred=True, good_range=[0, pytest.approx(2.4)])
     page.reload()
     page.wait_for_selector(READY)
@@ -29,12 +29,12 @@ def test_names_stars_and_ranges_survive_a_reload(page: Page, fresh: Served) -> N
     page.locator("#starred-only").check()
     expect(page.locator("#cards button")).to_have_count(1)
     page.locator("#starred-only").uncheck()
-    page.get_by_label("Find by name or number").fill("SMI")
+    page.get_by_label("Find a direction by name or number").fill("SMI")
     expect(page.locator("#cards button")).to_have_count(1)
 
 
 def test_good_range_is_typed_one_bound_after_the_other(page: Page, fresh: Served) -> None:
-    """The first one stays while the other is missing; a range that is none is refused aloud."""
+    """The first bound stays while the other is missing; an invalid range gives a message."""
 
     def fill(place: str, text: str) -> None:
         page.locator(f"#good-{place}").fill(text)
@@ -47,7 +47,7 @@ def test_good_range_is_typed_one_bound_after_the_other(page: Page, fresh: Served
         fill("to", "1.5")
     wait_saved(fresh, "0", good_range=[0.5, 1.5])
     fill("to", "-2")
-    expect(page.locator("#toast")).to_contain_text("from a lower shift to a higher one")
+    expect(page.locator("#toast")).to_contain_text("must be lower than the second")
     choose(page, 1)
     expect(page.locator("#good-to")).to_have_value("")
     choose(page, 0)

@@ -88,7 +88,7 @@ def test_keyboard_alone(page: Page, fresh: Served) -> None:
     page.keyboard.press("d")
     expect(page.locator("#picture")).to_have_attribute("data-compare", "original")
     page.keyboard.press("?")
-    expect(page.get_by_role("heading", name="Keys")).to_be_visible()
+    expect(page.get_by_role("heading", name="Help and keys")).to_be_visible()
     page.keyboard.press("Escape")
     # Everything is reached by the tab key, and the strip is one stop of it.
     page.locator("#undo").focus()

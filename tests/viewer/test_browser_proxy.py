@@ -19,8 +19,8 @@ TOKEN = "abcdefgh-01234567"
 def test_page_works_below_the_folder_of_a_proxy(
     browser: Browser, faults: list[str], tmp_path: pathlib.Path
 ) -> None:
-    """All its links are relative. When the viewer is gone, the proxy's own answers are no reason to
-    give up; when it comes back with another token, that is asked for, and the page goes on.
+    """All links are relative. While the viewer is gone, the page waits, although the proxy answers.
+    If the viewer comes back with another token, the page asks for it and then continues.
     """
     served = Served(tmp_path, architecture="dcgan", token=TOKEN)
     with proxy(0, FOLDER) as port:

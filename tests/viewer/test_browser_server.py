@@ -1,4 +1,4 @@
-"""The page when its server dies, and pages of other sites beside it."""
+"""The page after its server died, and pages of other sites in the same browser."""
 
 import pathlib
 import signal
@@ -18,10 +18,10 @@ from tests.viewer.serving import Process, Served, write_files
 pytestmark = pytest.mark.browser
 
 
-def test_page_goes_on_when_the_servers_process_is_killed_and_started_again(
+def test_page_continues_after_its_server_was_killed_and_started_again(
     browser: Browser, faults: list[str], tmp_path: pathlib.Path
 ) -> None:
-    """SIGKILL while the page is open, then the same command: two starts, hence the seconds."""
+    """SIGKILL while the page is open, then the same command; two starts take seconds."""
     write_files(tmp_path)
     with Process(tmp_path) as served:
         page = open_page(browser, served.url, faults)
@@ -83,8 +83,8 @@ ATTEMPTS = """async (url) => {
 def test_another_site_cannot_drive_the_viewer(
     browser: Browser, fresh: Served, faults: list[str], site: str
 ) -> None:
-    """A page of another origin, in the same browser, tries all that pages can. Another port of
-    this machine is another origin, though browsers call it the same site.
+    """A page of another origin tries every request that it can send. Another port of this machine
+    is another origin, although browsers call it the same site.
     """
     context = browser.new_context()
     page = context.new_page()

@@ -1,4 +1,4 @@
-"""Directions in the page: their shifts by slider and mouse, together, and beside the original."""
+"""Shifts in the page: by slider and mouse, combined, and compared with the original."""
 
 import pytest
 from playwright.sync_api import Page, Route, expect
@@ -10,7 +10,7 @@ from tests.viewer.serving import Served
 pytestmark = pytest.mark.browser
 
 
-def test_page_shows_what_there_is(page: Page, fresh: Served) -> None:
+def test_page_shows_the_generator_and_its_directions(page: Page, fresh: Served) -> None:
     expect(page).to_have_title("Directions of synthesis/b8/conv0/kernel")
     expect(page.locator("#cards button")).to_have_count(6)
     expect(page.locator("#thumbs button")).to_have_count(3)
@@ -34,15 +34,15 @@ def test_drag_is_followed_and_its_end_is_shown(page: Page) -> None:
     wait_shown(page, {"0": shift_of_slider(page)})
 
 
-def test_shift_out_of_the_plausible_range_says_so(page: Page) -> None:
-    for shift, text in ((-2, "−2 s"), (-2.5, "−2.5 s, beyond plausible"), (3, "+2 s")):
+def test_shift_outside_the_effective_range_says_so(page: Page) -> None:
+    for shift, text in ((-2, "−2 s"), (-2.5, "−2.5 s, outside the effective range"), (3, "+2 s")):
         page.locator("#shift-number").fill(str(shift))
         page.locator("#shift-number").press("Enter")
         expect(page.locator("#shift-text")).to_have_text(text)
 
 
 def test_slider_and_keys_count_in_s_of_the_side_they_are_on(page: Page) -> None:
-    """Direction 1, from −1.2 to +1.8: one s on the slider is an end of what pictures show."""
+    """Direction 1, from −1.2 to +1.8: one s on the slider is an end of the pictures."""
     choose(page, 1)
     expect(page.locator("#measures")).to_contain_text("s−1.2 … +1.8")
     for steps, shift in ((-100, -1.2), (100, 1.8), (-200, -2.4)):
@@ -60,7 +60,7 @@ def test_slider_and_keys_count_in_s_of_the_side_they_are_on(page: Page) -> None:
 
 
 def test_rapid_drag_never_ends_on_a_stale_image(page: Page) -> None:
-    """Every second answer is held back until later ones are there; no picture goes back in time."""
+    """Every second answer is held back until later ones came; no older picture is shown."""
     sequences: list[int] = []
     page.expose_function("tellSequence", lambda number: sequences.append(int(number)))
     page.evaluate(
@@ -88,7 +88,7 @@ def test_rapid_drag_never_ends_on_a_stale_image(page: Page) -> None:
     page.route("**/api/image", hold)
     drag(page, [0.5 + 0.4 * ((7 * n) % 11 - 5) / 5 for n in range(60)])
     wait_shown(page, {"0": shift_of_slider(page)})
-    page.wait_for_timeout(400)  # whatever is still under way comes now
+    page.wait_for_timeout(400)  # the delayed answers arrive now
     assert shown(page) == {"0": pytest.approx(shift_of_slider(page))}
     assert sequences == sorted(sequences) and len(asked) < 60
     page.unroute_all(behavior="ignoreErrors")
@@ -104,7 +104,7 @@ def test_directions_are_combined_and_taken_out(page: Page) -> None:
     page.locator("#shift-number").fill("0.25")
     page.locator("#shift-number").press("Enter")
     wait_shown(page, {"1": 0.25, "2": -1.4})
-    page.get_by_role("button", name="Take Direction 2 out").click()
+    page.get_by_role("button", name="Remove Direction 2 from the edit").click()
     wait_shown(page, {"1": 0.25})
     page.get_by_role("button", name="Reset").click()
     wait_shown(page, {})
@@ -114,7 +114,7 @@ def test_comparisons(page: Page) -> None:
     page.locator("#plus-scale").click()
     wait_shown(page, {"0": 1.5})
     page.locator("#compare input[value=slide]").check(force=True)
-    divider = page.get_by_label("Border between original and edited")
+    divider = page.get_by_label("Divider between original and edited image")
     divider.focus()
     page.keyboard.press("End")
     expect(divider).to_have_value("100")

@@ -1,4 +1,4 @@
-"""A checkpoint exported by the viewer is the user's own file with the shifts in its weights."""
+"""A checkpoint exported by the viewer is the user's checkpoint with the edit in its weights."""
 
 import asyncio
 import pathlib

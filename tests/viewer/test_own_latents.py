@@ -1,4 +1,4 @@
-"""Own latents: what they may be, that they survive, what is told of anything else."""
+"""Uploaded latents: allowed files, persistence, messages for other files."""
 
 import io
 import pathlib
@@ -34,7 +34,7 @@ def npz(**arrays: Any) -> bytes:
 def test_latents_are_found_again_after_a_restart(
     tmp_path: pathlib.Path, arrays: Any, space: str, count: int
 ) -> None:
-    """They are those that tasks read from the same file."""
+    """They equal those that tasks read from the same file."""
     data = npz(**arrays)
     name, told = OwnLatents(tmp_path, SPACES).add(data, "mine.npz")
     assert (told.space, len(told.values)) == (space, count)
@@ -45,7 +45,7 @@ def test_latents_are_found_again_after_a_restart(
     np.testing.assert_array_equal(found.values, expected.values)
 
 
-def test_name_of_the_file_tells_what_an_array_is(tmp_path: pathlib.Path) -> None:
+def test_name_of_the_file_tells_the_space_of_an_array(tmp_path: pathlib.Path) -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.ones((2, 4)))
     own = OwnLatents(tmp_path, Spaces(z=4, rows=3, width=4))
@@ -57,21 +57,21 @@ def test_name_of_the_file_tells_what_an_array_is(tmp_path: pathlib.Path) -> None
         own.add(buffer.getvalue(), "mine.npy")
 
 
-def test_same_latents_are_kept_once_and_others_apart(tmp_path: pathlib.Path) -> None:
+def test_equal_latents_are_saved_once_and_others_apart(tmp_path: pathlib.Path) -> None:
     own = OwnLatents(tmp_path, SPACES)
     one, again, other = (own.add(npz(z=np.full((1, 5), value)))[0] for value in (1, 1, 2))
     assert one == again != other
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_only_so_many_are_taken(tmp_path: pathlib.Path) -> None:
+def test_only_the_first_latents_of_a_large_file_are_used(tmp_path: pathlib.Path) -> None:
     data = npz(z=np.ones((MOST_LATENTS + 9, 5)))
     _, latents = OwnLatents(tmp_path, SPACES).add(data)
-    assert len(latents.values) == MOST_LATENTS and latents.told.endswith("the first 256 are taken")
+    assert len(latents.values) == MOST_LATENTS and latents.told.endswith("the first 256 are used")
 
 
 def bomb() -> bytes:
-    """Returns an archive that unpacks to 300 MB of zeros."""
+    """Returns an archive that holds 300 MB of zeros, compressed."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("z.npy", bytes(300 * 2**20))
@@ -89,20 +89,22 @@ def bomb() -> bytes:
         (npz(z=np.array([None] * 5, object)), "python -m tools.convert_weights latents"),
     ],
 )
-def test_other_files_are_told_as_in_tasks(tmp_path: pathlib.Path, data: Any, message: str) -> None:
-    """What else is told is in the tests of the reader, which tasks and viewer share."""
+def test_other_files_are_refused_as_in_tasks(
+    tmp_path: pathlib.Path, data: Any, message: str
+) -> None:
+    """Tasks and the viewer share the reader, whose tests have the other messages."""
     with pytest.raises(InputError, match=f"^own.npz: .*{message}"):
         OwnLatents(tmp_path, SPACES).add(data() if callable(data) else data, "own.npz")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["0" * 16, "../../etc/passwd", "", 3, None, "A" * 16, "0" * 17])
-def test_unknown_names_are_told(tmp_path: pathlib.Path, name: Any) -> None:
+def test_unknown_names_are_refused(tmp_path: pathlib.Path, name: Any) -> None:
     with pytest.raises(InputError, match=r"^own: "):
         OwnLatents(tmp_path, SPACES).find(name)
 
 
-def test_folder_does_not_grow_without_end(
+def test_number_of_files_is_bounded(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("navigan_jax.viewer.own_latents._MOST_FILES", 1)

@@ -17,7 +17,7 @@ IMAGE = {"client": "test", "sequence": 1, "view": {"sample": {"seed": 1}}}
 
 @pytest.fixture(scope="module")
 def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Returns a viewer that was told that the hub's folder is where browsers see it."""
+    """Returns a viewer whose config.address is the folder of a hub."""
     folder = tmp_path_factory.mktemp("behind")
     address = f"https://{NAME}{FOLDER}/"
     with serving(folder, architecture="dcgan", token=TOKEN, address=address) as running:
@@ -26,13 +26,13 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Returns a viewer that knows of no proxy."""
+    """Returns a viewer without config.address."""
     with serving(tmp_path_factory.mktemp("plain"), architecture="dcgan") as running:
         yield running
 
 
 def own(name: str, scheme: str = "http") -> dict[str, str]:
-    """Returns what a browser says in a request of the page at that name."""
+    """Returns the headers of a browser that shows the page at this host."""
     return {"host": name, "origin": f"{scheme}://{name}", "sec-fetch-site": "same-origin"}
 
 
@@ -61,7 +61,7 @@ def test_tunnel_with_another_port_works(plain: Served) -> None:
 
 @pytest.mark.parametrize("keeps_folder", [False, True])
 @pytest.mark.parametrize("keeps_host", [True, False])
-def test_proxy_with_a_folder_works_once_its_address_is_told(
+def test_proxy_with_a_folder_works_if_its_address_is_configured(
     behind: Served, keeps_folder: bool, keeps_host: bool
 ) -> None:
     """The token comes with the address once; its cookie stays in the folder."""
@@ -97,8 +97,8 @@ def test_proxy_with_a_folder_works_once_its_address_is_told(
         assert http.post("api/notes", json=CHANGE, headers=headers).status_code == 200
 
 
-def test_proxy_that_is_not_told_gets_the_command(plain: Served) -> None:
-    """People read it as text, programs as JSON."""
+def test_proxy_without_an_address_gets_the_command(plain: Served) -> None:
+    """Browsers get text, programs JSON."""
     with (
         proxy(plain.port, FOLDER) as port,
         httpx.Client(base_url=f"http://127.0.0.1:{port}{FOLDER}/") as http,

@@ -1,4 +1,4 @@
-"""What the server answers over a real connection: pictures, notes, mistakes, other origins."""
+"""The answers of the server over a real connection: pictures, notes, errors, other origins."""
 
 import concurrent.futures
 import io
@@ -23,7 +23,7 @@ def ask_image(http: httpx.Client, sequence: Any, **changes: Any) -> httpx.Respon
     return http.post("/api/image", json=body)
 
 
-def test_page_and_its_parts_load_nothing_from_elsewhere(http: httpx.Client) -> None:
+def test_page_loads_nothing_from_elsewhere(http: httpx.Client) -> None:
     page = http.get("/")
     assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
     policy = page.headers["content-security-policy"]
@@ -43,7 +43,7 @@ def test_page_and_its_parts_load_nothing_from_elsewhere(http: httpx.Client) -> N
             assert "http:" not in text and "https:" not in text and "@import" not in text
 
 
-def test_state_tells_what_there_is(http: httpx.Client, fresh: Served) -> None:
+def test_state_describes_generator_and_directions(http: httpx.Client, fresh: Served) -> None:
     state = http.get("/api/state").json()
     assert state["start"] == {"seed": 5, "samples": 3}
     assert state["generator"]["rows"] == 4 and len(state["directions"]["ends"]) == 6
@@ -93,7 +93,7 @@ def test_notes_are_on_the_disk_when_the_answer_comes(http: httpx.Client, fresh: 
     assert ask_image(http, 1, client="mark").headers["x-notes"] == answer.json()["mark"]
 
 
-def test_own_latents_are_taken_and_shown(http: httpx.Client) -> None:
+def test_own_latents_are_saved_and_shown(http: httpx.Client) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, w_plus=np.ones((2, 4, 11), np.float32))
     kind = {"content-type": "application/octet-stream"}
@@ -121,7 +121,7 @@ def test_export_is_a_file(http: httpx.Client, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gif", "mp4"])
-def test_video_of_nothing_is_told(http: httpx.Client, kind: str) -> None:
+def test_video_without_a_shift_is_refused(http: httpx.Client, kind: str) -> None:
     view = {"sample": {"seed": 1}, "moves": [{"index": 1, "shift": 0}]}
     answer = http.post("/api/export", json={"kind": kind, "view": view})
     assert answer.status_code == 400 and "shift one first" in answer.json()["error"]
@@ -133,12 +133,12 @@ def test_video_of_nothing_is_told(http: httpx.Client, kind: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "options", "status", "reason"),
     [
-        ("GET", "/nothing", {}, 404, "path: expected a part of the viewer"),
+        ("GET", "/nothing", {}, 404, "path: expected a path of the viewer"),
         ("GET", "/../server.py", {}, 404, "path: "),
         ("GET", "/%2e%2e/server.py", {}, 404, "path: "),
         ("GET", "/api/image", {}, 405, "method: expected POST; got GET"),
         ("DELETE", "/api/notes", {}, 405, "method: expected GET, HEAD, POST; got DELETE"),
-        ("POST", "/api/image", {"json": []}, 400, "body: expected a JSON table"),
+        ("POST", "/api/image", {"json": []}, 400, "body: expected a JSON object"),
         ("POST", "/api/image", {"json": {}}, 400, "body: expected the key client"),
         ("POST", "/api/notes", {"json": {"index": 99, "change": {}}}, 400, "index: expected"),
         (
@@ -170,10 +170,10 @@ def test_mistake_gets_its_reason(
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"client": 1}, "client: expected 1 to 64 characters; got 1"),
-        ({"client": ""}, "client: expected 1 to 64 characters"),
-        ({"client": "a" * 65}, "client: expected 1 to 64 characters"),
-        ({"place": ""}, "place: expected 1 to 64 characters"),
+        ({"client": 1}, "client: expected 1 to 64 printable characters; got 1"),
+        ({"client": ""}, "client: expected 1 to 64 printable characters"),
+        ({"client": "a" * 65}, "client: expected 1 to 64 printable characters"),
+        ({"place": ""}, "place: expected 1 to 64 printable characters"),
         ({"sequence": -1}, "sequence: expected a whole number from 0"),
         ({"sequence": 1.0}, "sequence: expected a whole number"),
         ({"sequence": 2**53}, "sequence: expected a whole number"),
@@ -183,7 +183,7 @@ def test_mistake_gets_its_reason(
         ({"more": 1}, "got 'more'"),
     ],
 )
-def test_image_request_that_is_none_gets_its_reason(
+def test_invalid_image_request_gets_its_reason(
     http: httpx.Client, changes: Any, reason: str
 ) -> None:
     answer = ask_image(http, **{"sequence": 1} | changes)
@@ -196,21 +196,23 @@ def test_image_request_that_is_none_gets_its_reason(
         (b"{", 400, "body: expected JSON"),
         (b"\xff\xfe", 400, "body: expected JSON"),
         (b"[" * 100_000, 400, "body: expected JSON"),
-        (b'{"client": "a", "sequence": NaN}', 400, "NaN, which is no number"),
+        (b'{"client": "a", "sequence": NaN}', 400, "NaN, which is not a JSON number"),
         (b'"' + b"x" * 300_000 + b'"', 413, "body: expected at most"),
     ],
 )
-def test_body_that_is_no_json_gets_its_reason(
+def test_body_that_is_not_json_gets_its_reason(
     http: httpx.Client, body: bytes, status: int, reason: str
 ) -> None:
     kind = {"content-type": "application/json"}
     answer = http.post("/api/image", content=body, headers=kind)
     assert answer.status_code == status and reason in answer.json()["error"]
-    chunks = (body[at : at + 10_000] for at in range(0, len(body), 10_000))  # no length is told
+    chunks = (body[at : at + 10_000] for at in range(0, len(body), 10_000))  # no Content-Length
     assert http.post("/api/image", content=chunks, headers=kind).status_code == status
 
 
-def test_fault_is_told_without_its_inside(viewer: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_reported_without_its_details(
+    viewer: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(viewer.studio, "render", lambda _: 1 / 0)
     with httpx.Client(base_url=viewer.url, timeout=60) as http:
         answer = ask_image(http, 1, client="fault", view={"sample": {"seed": 12345}})
@@ -261,7 +263,7 @@ def test_token_comes_with_the_address_and_stays_in_a_cookie(
         assert http.get("/api/state").status_code == 200
 
 
-def test_port_in_use_is_told() -> None:
+def test_port_in_use_is_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=rf"config\.port: .* got {port} .*--config\.port=0"):

@@ -1,4 +1,4 @@
-"""A view's image is its recipe's, to the bit; notes are on the disk at once."""
+"""A view's image equals its recipe's to the bit; notes are written at once."""
 
 import io
 import json
@@ -26,7 +26,7 @@ MOVES = [{"index": 2, "shift": 1.5}, {"index": 0, "shift": -0.7}]
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Studio:
-    """Returns a studio whose notes nobody changes."""
+    """Returns a studio for tests that do not change notes."""
     return make_studio("stylegan2", tmp_path_factory.mktemp("studio"))
 
 
@@ -55,7 +55,7 @@ def own_latent(studio: Studio) -> tuple[dict[str, Any], np.ndarray]:
 
 @pytest.mark.parametrize("kind", ["plain", "mixed", "own"])
 def test_png_has_the_pixels_of_the_exported_recipe(shared: Studio, kind: str) -> None:
-    """Equal bytes, by the function that every task calls, from the text that is exported."""
+    """Equal bytes: the exported text is rendered by the function that every task calls."""
     view = view_of()
     if kind == "mixed":
         view["mix"] = {"source": {"seed": 9, "index": 0}, "rows": [0, 2], "amount": 0.6}
@@ -90,7 +90,7 @@ def test_own_latent_moves_the_image_and_no_shift_is_the_original(shared: Studio)
     assert len(set(png.values())) == 3
 
 
-def test_order_of_keys_makes_no_other_view(shared: Studio) -> None:
+def test_order_of_keys_does_not_matter(shared: Studio) -> None:
     view = view_of()
     assert shared.view(view).key == shared.view(dict(reversed(view.items()))).key
     assert shared.view(view).key != shared.view(view_of(moves=[])).key
@@ -130,17 +130,17 @@ def test_small_picture_is_small(studio: Studio, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("view", "message"),
     [
-        (None, "view: expected a table"),
-        ([], "view: expected a table"),
+        (None, "view: expected a JSON object"),
+        ([], "view: expected a JSON object"),
         ({}, "view: expected the key sample"),
-        (view_of(extra=1), "view: expected keys out of mix, moves, sample; got 'extra'"),
-        (view_of(sample=3), "sample: expected a table"),
+        (view_of(extra=1), "view: expected only the keys mix, moves, sample; got 'extra'"),
+        (view_of(sample=3), "sample: expected a JSON object"),
         (view_of(sample={}), "sample: expected a seed"),
         (view_of(sample={"seed": -1}), "seed: expected a whole number"),
         (view_of(sample={"seed": True}), "seed: expected a whole number"),
         (view_of(sample={"seed": 1, "index": 2**20}), "index: expected a whole number"),
         (view_of(sample={"seed": 1, "own": "0" * 16}), "not both"),
-        (view_of(sample={"own": "0" * 16}), "no latents of the name"),
+        (view_of(sample={"own": "0" * 16}), "which is not saved here"),
         (view_of(moves={}), "moves: expected a list of at most 64"),
         (view_of(moves=[{"index": 0, "shift": 1}] * 65), "moves: expected a list of at most 64"),
         (view_of(moves=[{"index": 0, "shift": 1}] * 2), "moves: expected each direction once"),
@@ -155,12 +155,12 @@ def test_small_picture_is_small(studio: Studio, monkeypatch: pytest.MonkeyPatch)
         (view_of(mix={"source": SAMPLE, "rows": [0], "amount": None}), "amount: expected a finite"),
     ],
 )
-def test_what_is_no_view_is_told(shared: Studio, view: Any, message: str) -> None:
+def test_invalid_view_is_refused(shared: Studio, view: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         shared.view(view)
 
 
-def test_own_index_beyond_the_file_is_told(shared: Studio) -> None:
+def test_own_index_beyond_the_file_is_refused(shared: Studio) -> None:
     sample, _ = own_latent(shared)
     for index in (2, -1, 0.5, "0"):
         with pytest.raises(InputError, match="index: expected a whole number from 0 to 1"):
@@ -170,9 +170,7 @@ def test_own_index_beyond_the_file_is_told(shared: Studio) -> None:
 # Description
 
 
-def test_description_is_json_and_tells_rows_where_there_are_some(
-    shared: Studio, studio: Studio
-) -> None:
+def test_description_is_json_and_has_the_rows_of_the_latent(shared: Studio, studio: Studio) -> None:
     told = json.loads(json.dumps(shared.describe(), allow_nan=False))
     assert told["generator"]["rows"] == 4 and studio.describe()["generator"]["rows"] == 0
     assert told["directions"]["layers"] == ["synthesis/b8/conv0/kernel"]
@@ -208,7 +206,7 @@ def test_note_is_on_the_disk_when_its_change_returns(studio: Studio) -> None:
 
 
 def test_changes_by_others_are_kept(studio: Studio) -> None:
-    """Another program writes between two changes of the viewer: both stay."""
+    """Another program writes between two changes by the viewer; all changes stay."""
     before = studio.change_note(0, {"name": "mine"})["mark"]
     kept = notes.read_notes(studio.path, digest=studio.directions_digest, count=COUNT)
     notes.write_notes(studio.path, kept.with_note(1, notes.Note("theirs")))
@@ -227,11 +225,11 @@ def test_recipe_carries_names(studio: Studio) -> None:
 @pytest.mark.parametrize(
     ("index", "change", "message"),
     [
-        (COUNT, {"starred": True}, "index: expected a direction, 0 to 5"),
+        (COUNT, {"starred": True}, "index: expected a direction from 0 to 5"),
         (True, {"starred": True}, "index: expected a direction"),
         ("0", {"starred": True}, "index: expected a direction"),
-        (0, [], "change: expected a table"),
-        (0, {"star": True}, "change: expected keys out of"),
+        (0, [], "change: expected a JSON object"),
+        (0, {"star": True}, "change: expected only the keys"),
         (0, {"starred": 1}, "starred: expected true or false"),
         (0, {"name": "x" * 121}, "name: expected a text of at most 120"),
         (0, {"name": "two\nlines"}, "name: expected one line"),
@@ -240,7 +238,7 @@ def test_recipe_carries_names(studio: Studio) -> None:
         (0, {"good_range": "wide"}, "good_range: expected two"),
     ],
 )
-def test_what_is_no_note_is_told_and_changes_nothing(
+def test_invalid_note_is_refused_and_changes_nothing(
     studio: Studio, index: Any, change: Any, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
@@ -248,7 +246,7 @@ def test_what_is_no_note_is_told_and_changes_nothing(
     assert studio.notes()["notes"] == {}
 
 
-def test_damaged_sidecar_is_told_and_kept(studio: Studio) -> None:
+def test_damaged_notes_file_is_refused_and_kept(studio: Studio) -> None:
     path = notes.sidecar_path(studio.path)
     path.write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match=r"directions\.notes\.json"):

@@ -1,4 +1,4 @@
-"""The newest request of a view wins, in every order of arrival, and nobody waits behind a queue."""
+"""Of each view only the newest request runs, in every order of arrival; queues stay short."""
 
 import threading
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from navigan_jax.viewer.worker import BusyError, Worker
 
 
 class Gate:
-    """A job that holds the worker until it is opened."""
+    """A job that blocks the worker until it is opened."""
 
     def __init__(self, worker: Worker) -> None:
         self.began, self._open = threading.Event(), threading.Event()
@@ -53,7 +53,7 @@ def test_request_that_comes_after_a_newer_one_is_not_run(worker: Worker) -> None
 
 
 def test_replaced_request_keeps_its_place(worker: Worker) -> None:
-    """A view that asks often is not served less often than one that asks once."""
+    """A view with many requests is served as often as a view with one."""
     gate = Gate(worker)
     order: list[str] = []
     worker.submit("a", 1, lambda: order.append("a1"))
@@ -76,7 +76,7 @@ def test_urgent_goes_first_but_patient_does_not_starve(worker: Worker) -> None:
     assert places[0] >= 5 and places[1] < 19
 
 
-def test_fault_reaches_who_asked_and_the_worker_goes_on(worker: Worker) -> None:
+def test_exception_reaches_its_future_and_the_worker_continues(worker: Worker) -> None:
     broken = worker.submit("a", 1, lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         broken.result(10)
@@ -91,7 +91,9 @@ def test_cancelled_request_is_left_out(worker: Worker) -> None:
     assert worker.submit("b", 1, lambda: "on").result(10) == "on"
 
 
-def test_what_waits_is_bounded(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_waiting_views_is_bounded(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(worker_lib, "MOST_WAITING", 2)
     gate = Gate(worker)
     kept = [worker.submit(name, 1, lambda: "kept") for name in "ab"]
@@ -103,7 +105,7 @@ def test_what_waits_is_bounded(worker: Worker, monkeypatch: pytest.MonkeyPatch) 
     assert worker.submit("c", 1, lambda: "not forgotten as newer").result(10)
 
 
-def test_end_cancels_what_waits() -> None:
+def test_end_cancels_waiting_jobs() -> None:
     with Worker() as worker:
         gate = Gate(worker)
         waiting = worker.submit("a", 1, lambda: "never")

@@ -1,39 +1,39 @@
-/** Talking to the server: requests, lost connections, and pictures of which the newest wins. */
+/** Requests to the server: JSON, pictures of which only the newest is shown, lost connections. */
 
 const client = Array.from(crypto.getRandomValues(new Uint32Array(3)), (n) => n.toString(36)).join("");
 let sequence = 0;
 
-/** A refusal by the server, with its reason. */
+/** The server refused a request; the message is its reason. */
 export class Refused extends Error {}
 
-/** The server does not answer, or is too busy: the same request may be sent again. */
+/** The server does not answer or is busy; the request can be sent again. */
 export class Lost extends Error {}
 
 /**
- * Tells "lost" (the detail is why, if the server says so), "found" and "notes" (somebody changed
- * them; the detail is their mark).
+ * Events: "lost" (detail: the server's reason, if it gave one), "found" (detail: the state) and
+ * "notes" (detail: the mark of the notes on the server).
  */
 export const events = new EventTarget();
-const tell = (name, detail) => events.dispatchEvent(new CustomEvent(name, { detail }));
+const notify = (name, detail) => events.dispatchEvent(new CustomEvent(name, { detail }));
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 let finding = null;
 
-/** Waits until the server answers again; all who wait share one question a second. */
+/** Waits until the server answers again; all waiting requests share one poll. */
 function findAgain() {
   finding ??= (async () => {
-    tell("lost");
+    notify("lost");
     for (;;) {
       await pause(700);
       try {
         const response = await fetch("api/state");
         if (response.ok) {
-          tell("found", await response.json());
+          notify("found", await response.json());
           finding = null;
           return;
         }
-        if (response.status === 401) tell("lost", (await response.json()).error); // a new token
+        if (response.status === 401) notify("lost", (await response.json()).error); // a new token
       } catch {
         // Not yet.
       }
@@ -51,11 +51,11 @@ async function send(path, options) {
   }
   if (response.status === 503) throw new Lost("busy");
   if (response.ok) return response;
-  let reason = `the viewer answered ${response.status}`;
+  let reason = `the viewer answered with HTTP status ${response.status}`;
   try {
     reason = (await response.json()).error;
   } catch {
-    // Not the viewer's words: a proxy says that it does not answer.
+    // Not the viewer's JSON: a proxy reports that the viewer does not answer.
     if (response.status >= 500) throw new Lost("no answer");
   }
   throw new Refused(reason);
@@ -93,10 +93,10 @@ export const addLatents = async (file) =>
   ).json();
 
 /**
- * One place on the page that shows one picture at a time.
+ * A place on the page that shows one picture at a time.
  *
- * At most `most` requests are under way; what is wanted meanwhile replaces what was wanted before.
- * A picture that comes after a newer one is dropped, so the last one shown is the newest.
+ * At most `most` requests are under way. Of the views wanted meanwhile only the last is requested.
+ * A picture that arrives after a newer one is dropped.
  */
 export class Place {
   constructor(name, show, { most = 2, small = false, patient = false, onRefused = () => {} } = {}) {
@@ -104,18 +104,18 @@ export class Place {
     this.under = 0;
     this.shown = 0;
     this.wanted = null;
-    this.asked = null; // the key of the newest request
+    this.asked = null; // the view wanted last, as JSON
     this.waiters = [];
   }
 
-  /** Asks for a view as `want` does; returns when nothing is under way or wanted any more. */
+  /** Requests a view like `want`; resolves when no request is under way or waiting. */
   settle(view) {
     this.want(view);
     if (this.under === 0) return Promise.resolve();
     return new Promise((resolve) => this.waiters.push(resolve));
   }
 
-  /** Asks for a view; nothing happens if it is the one asked for last. */
+  /** Requests a view, unless it is the view wanted last. */
   want(view) {
     const key = JSON.stringify(view);
     if (key === this.asked) return;
@@ -143,8 +143,8 @@ export class Place {
     try {
       const body = { client, sequence: mine, place: this.name, view, small, patient };
       const response = await send("api/image", asJson(body));
-      tell("notes", response.headers.get("x-notes"));
-      if (response.status === 204) return; // a newer one comes
+      notify("notes", response.headers.get("x-notes"));
+      if (response.status === 204) return; // a newer request replaced this one
       const bitmap = await createImageBitmap(await response.blob());
       if (mine <= this.shown) return;
       this.shown = mine;

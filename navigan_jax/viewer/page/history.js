@@ -1,6 +1,6 @@
-/** The state of the page: what is shown, its undo and redo, its trace in the address. */
+/** The state of the page: what is shown, undo and redo, and the copy of the state in the address. */
 
-const KEPT = ["samples", "current", "shifts", "chosen", "mix"]; // what undo brings back
+const KEPT = ["samples", "current", "shifts", "chosen", "mix"]; // fields that undo restores
 const IN_ADDRESS = [...KEPT, "combine", "compare"];
 
 const pick = (state, keys) => Object.fromEntries(keys.map((key) => [key, state[key]]));
@@ -14,17 +14,17 @@ export class Store extends EventTarget {
     this.undone = [];
   }
 
-  /** Changes the state; a drag is not settled until it ends, so that undo takes it back whole. */
+  /** Changes the state. A drag settles only at its end, so that one undo reverts the whole drag. */
   set(changes, { settle = true } = {}) {
     Object.assign(this.state, changes);
     if (settle) this.settle();
-    this.tell();
+    this.notify();
   }
 
   settle() {
     const [before, after] = [this.settled, structuredClone(pick(this.state, KEPT))];
     this.settled = after;
-    const without = ({ chosen, ...rest }) => JSON.stringify(rest); // choosing alone is no step
+    const without = ({ chosen, ...rest }) => JSON.stringify(rest); // selecting is no step of undo
     if (without(before) !== without(after)) {
       this.push(
         () => this.restore(before),
@@ -38,10 +38,10 @@ export class Store extends EventTarget {
     Object.assign(this.state, structuredClone(kept));
     this.settled = structuredClone(kept);
     this.settle();
-    this.tell();
+    this.notify();
   }
 
-  /** Adds a step that can be taken back. */
+  /** Adds a step of undo. */
   push(undo, redo) {
     this.done.push({ undo, redo });
     if (this.done.length > 500) this.done.shift();
@@ -53,7 +53,7 @@ export class Store extends EventTarget {
     if (!step) return;
     step.undo();
     this.undone.push(step);
-    this.tell();
+    this.notify();
   }
 
   redo() {
@@ -61,10 +61,10 @@ export class Store extends EventTarget {
     if (!step) return;
     step.redo();
     this.done.push(step);
-    this.tell();
+    this.notify();
   }
 
-  tell() {
+  notify() {
     this.dispatchEvent(new Event("change"));
   }
 }
@@ -76,36 +76,36 @@ const isSample = (sample) =>
   isWhole(sample.index, 65535) &&
   (isWhole(sample.seed, 4294967295) || /^[0-9a-f]{16}$/.test(sample.own));
 
-/** Returns what the address tells of a state with `count` directions and `rows`, as far as it makes sense. */
+/** Returns the valid fields of the state in the address; count: directions; rows: of the latent. */
 export function readAddress(count, rows) {
-  let told;
+  let saved;
   try {
-    told = JSON.parse(decodeURIComponent(location.hash.slice(1)));
+    saved = JSON.parse(decodeURIComponent(location.hash.slice(1)));
   } catch {
     return {};
   }
-  if (told === null || typeof told !== "object") return {};
+  if (saved === null || typeof saved !== "object") return {};
   const found = {};
-  if (Array.isArray(told.samples) && told.samples.length && told.samples.length <= 64 && told.samples.every(isSample)) {
-    found.samples = told.samples.map(({ seed, own, index, pinned }) =>
+  if (Array.isArray(saved.samples) && saved.samples.length && saved.samples.length <= 64 && saved.samples.every(isSample)) {
+    found.samples = saved.samples.map(({ seed, own, index, pinned }) =>
       own === undefined ? { seed, index, pinned: pinned === true } : { own, index, pinned: pinned === true },
     );
-    found.current = isWhole(told.current, found.samples.length - 1) ? told.current : 0;
+    found.current = isWhole(saved.current, found.samples.length - 1) ? saved.current : 0;
   }
-  if (isWhole(told.chosen, count - 1)) found.chosen = told.chosen;
-  if (told.shifts !== null && typeof told.shifts === "object") {
-    const shifts = Object.entries(told.shifts).filter(
+  if (isWhole(saved.chosen, count - 1)) found.chosen = saved.chosen;
+  if (saved.shifts !== null && typeof saved.shifts === "object") {
+    const shifts = Object.entries(saved.shifts).filter(
       ([key, value]) => /^\d+$/.test(key) && isWhole(Number(key), count - 1) && Number.isFinite(value),
     );
     found.shifts = Object.fromEntries(shifts);
   }
-  if (told.mix && isSample(told.mix.source) && Array.isArray(told.mix.rows) && Number.isFinite(told.mix.amount)) {
-    const known = told.mix.rows.filter((row) => isWhole(row, rows - 1));
-    const { seed, own, index } = told.mix.source;
+  if (saved.mix && isSample(saved.mix.source) && Array.isArray(saved.mix.rows) && Number.isFinite(saved.mix.amount)) {
+    const known = saved.mix.rows.filter((row) => isWhole(row, rows - 1));
+    const { seed, own, index } = saved.mix.source;
     const source = own === undefined ? { seed, index } : { own, index };
-    if (known.length) found.mix = { source, rows: known, amount: told.mix.amount };
+    if (known.length) found.mix = { source, rows: known, amount: saved.mix.amount };
   }
-  if (typeof told.combine === "boolean") found.combine = told.combine;
-  if (["edited", "original", "slide", "difference"].includes(told.compare)) found.compare = told.compare;
+  if (typeof saved.combine === "boolean") found.combine = saved.combine;
+  if (["edited", "original", "slide", "difference"].includes(saved.compare)) found.compare = saved.compare;
   return found;
 }

@@ -1,4 +1,4 @@
-/** Puts the page together: state, parts, keys, messages. */
+/** Assembles the page: state, parts, keys, messages. */
 
 import * as api from "./api.js";
 import { Store, readAddress } from "./history.js";
@@ -23,7 +23,7 @@ const refuse = (reason) => say(reason, 9);
 api.events.addEventListener("lost", ({ detail }) => {
   $("banner").textContent =
     detail ??
-    "The viewer does not answer. Start it again: this page goes on where it was, and saves what you name or star meanwhile.";
+    "The viewer does not answer. Start it again and leave this page open: it continues where it was and then saves the names and stars that you enter meanwhile.";
   $("banner").hidden = false;
 });
 api.events.addEventListener("found", () => ($("banner").hidden = true));
@@ -64,7 +64,7 @@ const store = new Store({
 });
 const notes = new Notes(store, info, { digest: directions.digest, onRefused: refuse });
 
-/** Chooses a direction; unless directions are combined, the shift of the others goes. */
+/** Selects a direction; unless directions are combined, the shifts of all others are removed. */
 function choose(index, { keep = store.state.combine } = {}) {
   const { shifts } = store.state;
   const own = shifts[index] ? { [index]: shifts[index] } : {};
@@ -144,7 +144,7 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (event.ctrlKey || event.metaKey || event.altKey || isTyped) return;
-  // Arrows belong to what moves by them already.
+  // Inputs and the strip handle the arrow keys themselves.
   if (event.key.startsWith("Arrow") && event.target.closest("input, .cards")) return;
   const act = KEYS[event.key];
   if (!act) return;

@@ -1,4 +1,4 @@
-/** Names, stars and good ranges: sent to the server at once, kept here until it has them. */
+/** Notes: names, stars and good ranges. Changes go to the server at once and are kept until saved. */
 
 import * as api from "./api.js";
 
@@ -9,11 +9,11 @@ export class Notes extends EventTarget {
     super();
     this.store = store;
     this.onRefused = onRefused;
-    this.unsaved = []; // {index, change} that the server does not have yet
+    this.unsaved = []; // changes {index, change} that the server has not saved yet
     this.saving = null;
     this.reading = false;
     this.take(kept);
-    // Tabs of this browser tell each other; other programs' changes show when the page is looked at.
+    // Tabs of this browser notify each other; changes by other programs are read on focus.
     this.channel = new BroadcastChannel(`navigan_jax ${digest}`);
     this.channel.onmessage = () => this.read();
     document.addEventListener("visibilitychange", () => document.hidden || this.read());
@@ -22,7 +22,7 @@ export class Notes extends EventTarget {
     window.addEventListener("beforeunload", (event) => this.unsaved.length && event.preventDefault());
   }
 
-  /** Takes what the server has, with what it does not have yet on top. */
+  /** Takes the notes that the server has; unsaved changes stay on top of them. */
   take({ mark, notes }) {
     this.mark = mark;
     this.kept = notes;
@@ -47,7 +47,7 @@ export class Notes extends EventTarget {
     }
   }
 
-  /** Changes a direction's note, as a step that can be taken back. */
+  /** Changes a direction's note as a step of undo. */
   change(index, change) {
     const old = this.get(index);
     const before = Object.fromEntries(Object.keys(change).map((key) => [key, old[key]]));
@@ -57,7 +57,7 @@ export class Notes extends EventTarget {
       () => this.put(index, change),
     );
     this.put(index, change);
-    this.store.tell();
+    this.store.notify();
   }
 
   put(index, change) {

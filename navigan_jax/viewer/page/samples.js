@@ -1,4 +1,4 @@
-/** The row of samples, each shown edited; and rows of the latent taken from another one. */
+/** The row of samples, each shown edited, and the mixing of latents. */
 
 import { Place, addLatents } from "./api.js";
 import { bare, describeSample, make, viewOf } from "./views.js";
@@ -58,7 +58,7 @@ export function makeSamples(store, info, { count, onRefused, onDone }) {
     timer = setTimeout(refresh, 120);
   }
 
-  /** Asks for the thumbnails one after the other, so that the large image goes first. */
+  /** Requests the thumbnails one after the other, so that the large image comes first. */
   let round = 0;
   async function refresh() {
     round += 1;
@@ -70,7 +70,7 @@ export function makeSamples(store, info, { count, onRefused, onDone }) {
     }
   }
 
-  /** Replaces all samples but the pinned ones. */
+  /** Replaces all samples except the pinned ones. */
   function replace(fresh) {
     const { samples } = store.state;
     const pinned = samples.filter((sample) => sample.pinned);
@@ -102,7 +102,7 @@ export function makeSamples(store, info, { count, onRefused, onDone }) {
   $("seed").addEventListener("change", (event) => {
     const seed = Number(event.target.value);
     if (Number.isInteger(seed) && seed >= 0 && seed < 2 ** 32) replace(drawn(seed, 0));
-    else onRefused("A seed is a whole number from 0 to 4294967295.");
+    else onRefused("The seed must be a whole number from 0 to 4294967295.");
   });
   $("new-samples").addEventListener("click", renew);
   $("pin").addEventListener("click", pin);
@@ -122,7 +122,7 @@ export function makeSamples(store, info, { count, onRefused, onDone }) {
     }
   });
 
-  // Mixing, where the latent has rows.
+  // Mixing, if the latent has rows.
   const { rows } = info.generator;
   $("mixing").hidden = rows === 0;
   const boxes = Array.from({ length: rows }, (_, row) => {

@@ -1,4 +1,4 @@
-/** The chosen direction with its shift and its note, and the list of all that are shifted. */
+/** The selected direction with its shift and its note, and the list of all shifted directions. */
 
 import { editable, formatEnds, formatNumber, make } from "./views.js";
 
@@ -6,15 +6,15 @@ const $ = (id) => document.getElementById(id);
 const REACH = 3; // a slider goes this many s to either side
 const STEPS = 100; // of a slider, per s
 
-/** Returns a shift in units of s, of the side that it lies on; ends: where −s and +s are. */
+/** Returns a shift t in units of s, the s of its side; ends: the shifts −s and +s. */
 const unitsOf = (shift, [low, high]) => (shift < 0 ? -shift / low : shift / high);
 
-/** Returns the shift of so many s. */
+/** Returns the shift t of a number of units of s. */
 const shiftAt = (units, [low, high]) => (units < 0 ? -units * low : units * high);
 
 const inUnits = (shift, ends) => `${formatNumber(unitsOf(shift, ends), { signed: true })} s`;
 
-/** Sets up a range input in units of s, so that its steps are whole whatever s is, and 0 in the middle. */
+/** Sets a range input to a shift. Its steps are whole numbers, `STEPS` per s, with 0 in the middle. */
 function setSlider(input, shift, ends, good) {
   const inSight = [shift, ...(good ?? [])].map((t) => Math.abs(unitsOf(t, ends)));
   const reach = Math.ceil(Math.max(REACH, ...inSight) * STEPS);
@@ -36,7 +36,7 @@ export function makeShifts(store, info, notes, choose, onRefused) {
   const { ends, measures, plausible } = info.directions;
   const current = (state) => state.shifts[state.chosen] ?? 0;
 
-  /** Shifts a direction; at zero it leaves the edit. */
+  /** Shifts a direction; a shift of 0 removes it from the edit. */
   function shift(index, value, settle) {
     const shifts = { ...store.state.shifts };
     const others = Object.keys(shifts).length - (index in shifts ? 1 : 0);
@@ -46,7 +46,7 @@ export function makeShifts(store, info, notes, choose, onRefused) {
     store.set({ shifts }, { settle });
   }
 
-  let unfinished = null; // the direction whose good range has one bound typed and lacks the other
+  let unfinished = null; // the direction whose good range has only one bound typed so far
 
   const nameOf = (index) => notes.get(index).name || `Direction ${index}`;
 
@@ -59,7 +59,7 @@ export function makeShifts(store, info, notes, choose, onRefused) {
     if (document.activeElement !== $("name")) $("name").value = note.name;
     setSlider($("shift"), value, ends[chosen], note.good_range);
     const [least, most] = plausible?.[chosen] ?? [-Infinity, Infinity];
-    const beyond = value < least || value > most ? ", beyond plausible" : "";
+    const beyond = value < least || value > most ? ", outside the effective range" : "";
     $("shift-text").textContent = value ? `${inUnits(value, ends[chosen])}${beyond}` : "0";
     if (document.activeElement !== $("shift-number")) $("shift-number").value = editable(value);
     if (unfinished !== chosen) {
@@ -76,7 +76,7 @@ export function makeShifts(store, info, notes, choose, onRefused) {
     $("good-here").disabled = value === 0;
     const texts = measures.map(({ name, values }) => [name, formatNumber(values[chosen])]);
     texts.push(["s", formatEnds(ends[chosen])]);
-    if (plausible) texts.push(["plausible t", formatEnds(plausible[chosen])]);
+    if (plausible) texts.push(["effective range", formatEnds(plausible[chosen])]);
     $("measures").replaceChildren(
       ...texts.map(([name, text]) =>
         make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: text })),
@@ -86,7 +86,7 @@ export function makeShifts(store, info, notes, choose, onRefused) {
     updateMoves();
   }
 
-  // The list: rows are kept while they are dragged.
+  // The list. Rows are reused, so that a row that is being dragged stays in place.
   const rows = new Map();
 
   function makeRow(index) {
@@ -115,7 +115,7 @@ export function makeShifts(store, info, notes, choose, onRefused) {
       const { name, input, number, remove } = rows.get(index);
       name.textContent = nameOf(index);
       input.setAttribute("aria-label", `Shift of ${nameOf(index)}`);
-      remove.setAttribute("aria-label", `Take ${nameOf(index)} out`);
+      remove.setAttribute("aria-label", `Remove ${nameOf(index)} from the edit`);
       setSlider(input, shifts[index], ends[index], notes.get(index).good_range);
       number.textContent = inUnits(shifts[index], ends[index]);
     }
@@ -147,7 +147,7 @@ export function makeShifts(store, info, notes, choose, onRefused) {
 
   // The note.
   const note = (change) => notes.change(store.state.chosen, change);
-  let named = 0; // the direction that the name typed is for
+  let named = 0; // the direction that was selected when typing of the name began
   $("name").addEventListener("focus", () => {
     named = store.state.chosen;
   });
@@ -167,13 +167,13 @@ export function makeShifts(store, info, notes, choose, onRefused) {
   for (const id of ["good-from", "good-to"]) {
     $(id).addEventListener("change", () => {
       const typed = [$("good-from"), $("good-to")].map((input) => input.value);
-      const bounds = typed.map(Number); // an empty one is 0
+      const bounds = typed.map(Number); // an empty bound is 0
       const isRange = bounds.every(Number.isFinite) && bounds[0] < bounds[1];
       const lacksOne = typed.filter(Boolean).length === 1;
       unfinished = lacksOne && !isRange ? store.state.chosen : null;
       if (isRange) note({ good_range: bounds });
       else if (!typed.some(Boolean)) note({ good_range: null });
-      else if (!lacksOne) onRefused("A good range goes from a lower shift to a higher one.");
+      else if (!lacksOne) onRefused("The first number of a good range must be lower than the second.");
       update();
     });
   }

@@ -1,4 +1,4 @@
-/** The large image: edited, original, both with a border to slide, or where they differ. */
+/** The large image: edited, original, both with a divider to drag, or a map of their difference. */
 
 import { Place } from "./api.js";
 import { describeSample, formatNumber, sampleOf, viewOf } from "./views.js";
@@ -6,7 +6,7 @@ import { describeSample, formatNumber, sampleOf, viewOf } from "./views.js";
 const $ = (id) => document.getElementById(id);
 const ORDER = ["edited", "original", "slide", "difference"];
 
-/** Colours from dark to bright, evenly lighter: black, violet, red, orange, pale yellow. */
+/** Colours of the difference, of evenly rising lightness: black, violet, red, orange, pale yellow. */
 const STOPS = [
   [8, 6, 20],
   [78, 18, 110],
@@ -26,7 +26,7 @@ function draw(canvas, bitmap) {
     [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
   }
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.clearRect(0, 0, canvas.width, canvas.height); // else what was shown stays behind an alpha
+  context.clearRect(0, 0, canvas.width, canvas.height); // else the last image shows through alpha
   context.drawImage(bitmap, 0, 0);
 }
 
@@ -34,8 +34,8 @@ const pixelsOf = (canvas) =>
   canvas.getContext("2d", { willReadFrequently: true }).getImageData(0, 0, canvas.width, canvas.height).data;
 
 /**
- * Paints the mean change of each pixel, brightest where it is largest; returns mean and largest.
- * Pixels with alpha are compared over black and over white, so that colour and alpha count.
+ * Paints the change of each pixel, brightest where it is largest; returns its mean and maximum.
+ * Images with alpha are compared over black and over white, so that colour and alpha both count.
  */
 function drawDifference(canvas, before, after) {
   const { width, height } = after;
@@ -67,7 +67,7 @@ function drawDifference(canvas, before, after) {
 
 export function makeStage(store, onRefused) {
   const [picture, before, after, difference] = ["picture", "before", "after", "difference"].map($);
-  const shown = { before: null, after: null }; // the sample and mix that each canvas shows
+  const shown = { before: null, after: null }; // sample and mixing that each canvas shows
 
   function update() {
     const { compare } = store.state;
@@ -76,7 +76,7 @@ export function makeStage(store, onRefused) {
     const isReady = shown.after !== null && shown.after === shown.before;
     if (compare === "difference" && isReady) {
       const { mean, largest } = drawDifference(difference, before, after);
-      const text = `Change of a pixel: ${formatNumber(100 * mean)} % on average, ${formatNumber(100 * largest)} % at most (brightest).`;
+      const text = `Change per pixel: ${formatNumber(100 * mean)} % on average, ${formatNumber(100 * largest)} % at most (where it is brightest).`;
       $("picture-note").textContent = text;
       difference.setAttribute("aria-label", `Difference. ${text}`);
     } else {
@@ -127,7 +127,7 @@ export function makeStage(store, onRefused) {
   slide();
 
   return {
-    /** Shows the next kind of comparison. */
+    /** Switches to the next kind of comparison. */
     turn() {
       store.set({ compare: ORDER[(ORDER.indexOf(store.state.compare) + 1) % ORDER.length] });
     },

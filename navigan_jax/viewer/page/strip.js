@@ -1,10 +1,10 @@
-/** The strip of all directions: a card each with the sample at −s and +s, in an order of choice. */
+/** The strip of directions: a card for each, with the sample at −s and +s, sorted and filtered. */
 
 import { Place } from "./api.js";
 import { STAR, formatEnds, formatNumber, icon, make, sampleOf, viewOf } from "./views.js";
 
 const $ = (id) => document.getElementById(id);
-const AT_ONCE = 1; // previews asked for at a time: browsers open few connections
+const AT_ONCE = 1; // cards whose previews are requested at a time: browsers open few connections
 const SMALL_IS_GOOD = ["residual", "shift_error"];
 const SYMBOLS = { eigenvalue: "λ", residual: "residual", accuracy: "accuracy", shift_error: "error" };
 
@@ -12,7 +12,7 @@ export function makeStrip(store, info, notes, choose) {
   const { ends, measures } = info.directions;
   const nearer = (index) => Math.min(...ends[index].map(Math.abs));
   const list = $("cards");
-  let waiting = []; // cards whose previews are out of date and in sight
+  let waiting = []; // cards in view whose previews are out of date
   let underWay = 0;
 
   const sides = (card) => [
@@ -49,7 +49,7 @@ export function makeStrip(store, info, notes, choose) {
     return card;
   });
 
-  // Previews: those in sight, one card after the other.
+  // Previews of the cards in view, one card after the other.
   const keyOf = () => JSON.stringify([sampleOf(store.state), store.state.mix]);
   const isOld = (card) => card.isSeen && card.key !== keyOf();
 
@@ -92,7 +92,7 @@ export function makeStrip(store, info, notes, choose) {
   $("sort").replaceChildren(
     ...measures.map(({ name }, at) => make("option", { value: `measure ${at}`, textContent: name })),
     make("option", { value: "index", textContent: "number" }),
-    make("option", { value: "scale", textContent: "s, the nearer side" }),
+    make("option", { value: "scale", textContent: "s (smaller side)" }),
     make("option", { value: "name", textContent: "name" }),
   );
 
@@ -150,7 +150,7 @@ export function makeStrip(store, info, notes, choose) {
       card.button.setAttribute("aria-label", parts.filter(Boolean).join(", "));
     }
     arrange();
-    // One stop of the tab key for the whole strip.
+    // The tab key stops once at the whole strip.
     const shown = shownCards();
     const stop = shown.find((card) => card.index === chosen) ?? shown[0];
     for (const card of cards) card.button.tabIndex = card === stop ? 0 : -1;
@@ -174,14 +174,14 @@ export function makeStrip(store, info, notes, choose) {
   notes.addEventListener("change", update);
 
   return {
-    /** Chooses the direction so many places further in the order shown. */
+    /** Selects the direction `by` places further in the order shown. */
     step(by) {
       const shown = shownCards();
       if (!shown.length) return;
       const at = shown.findIndex((card) => card.index === store.state.chosen);
       choose(shown[at < 0 ? 0 : (at + by + shown.length) % shown.length].index);
     },
-    /** Brings a direction into sight, within the strip alone. */
+    /** Scrolls the strip, and only the strip, until a direction is in view. */
     reveal(index) {
       const { item } = cards[index];
       if (!item.isConnected) return;

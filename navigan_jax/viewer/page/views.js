@@ -1,11 +1,11 @@
-/** Views as the server takes them, and how numbers and samples are written. */
+/** Views in the form that the server expects; texts of numbers and samples; small DOM helpers. */
 
-/** Returns a sample without what only the page knows of it. */
+/** Returns a sample without the fields that only the page uses. */
 export const bare = ({ seed, own, index }) => (own === undefined ? { seed, index } : { own, index });
 
 export const sampleOf = (state) => bare(state.samples[state.current]);
 
-/** Returns the view of a sample with the latents of the state and the shifts {index: t} given. */
+/** Returns the view of a sample with the given shifts {index: t} and the mixing of the state. */
 export function viewOf(state, sample, shifts = state.shifts) {
   const moves = Object.entries(shifts)
     .filter(([, shift]) => shift !== 0)
@@ -18,7 +18,7 @@ export const describeSample = ({ seed, own, index }) =>
 
 const SUPERSCRIPTS = { "-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶", 7: "⁷", 8: "⁸", 9: "⁹" };
 
-/** Returns three significant digits as a reader likes them. */
+/** Returns a number as text with three significant digits. */
 export function formatNumber(value, { signed = false } = {}) {
   if (value === null || !Number.isFinite(value)) return "–";
   const size = Math.abs(value);
@@ -29,13 +29,13 @@ export function formatNumber(value, { signed = false } = {}) {
   return `${sign}${Number(mantissa)}×10${power}`;
 }
 
-/** Returns both ends of a range around 0 as a reader likes them. */
+/** Returns a range around 0 as text. */
 export function formatEnds([low, high]) {
   const [left, right] = [low, high].map((end) => formatNumber(end, { signed: true }));
   return left.slice(1) === right.slice(1) ? `±${right.slice(1)}` : `${left} … ${right}`;
 }
 
-/** Returns a number that a person may edit: as short as four significant digits are. */
+/** Returns a number for a text field, with at most four significant digits. */
 export const editable = (value) => String(Number(value.toPrecision(4)));
 
 /** Returns an element with properties and children. */
@@ -51,7 +51,7 @@ export function make(tag, properties = {}, ...children) {
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** Returns a picture of 16 by 16 made of one path. */
+/** Returns an SVG icon of 16 by 16 made of one path. */
 export function icon(path, className = "") {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", "0 0 16 16");
