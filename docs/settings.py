@@ -34,7 +34,7 @@ CONFIGS = {
 }
 HEAD = """# Every key of every task
 
-A key is set in a copy of the config file, or on the command line as `--config.KEY=VALUE`.
+A key is set in a copy of the config file, or on the command line as `--config.key=value`.
 
 This page is made by `python -m docs.settings`: meanings and defaults are those of `configs/`, kinds
 and limits those that the tasks check.

@@ -206,7 +206,10 @@ def test_coordinator_s_port_that_is_taken_is_one_message(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     ("address", "message"),
-    [("127.0.0.1:PORT", "refused at 127.0.0.1:.* for 0.5 sec"), ("nowhere", "invalid literal")],
+    [
+        ("127.0.0.1:PORT", "got nobody at 127.0.0.1:.* for 0.5 seconds"),
+        ("nowhere", "got JAX_COORDINATOR_ADDRESS='nowhere', which is no host:port"),
+    ],
 )
 def test_coordinator_that_is_not_there_is_one_message(
     address: str, message: str, port: int, monkeypatch: pytest.MonkeyPatch

@@ -53,7 +53,14 @@ def imported(top: str) -> set[str]:
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names.add(node.module.partition(".")[0])
-    ours = {"navigan_jax", "tools", "configs", "tests"} | sys.stdlib_module_names
+    ours = {
+        "benchmarks",
+        "configs",
+        "docs",
+        "navigan_jax",
+        "tests",
+        "tools",
+    } | sys.stdlib_module_names
     distributions = importlib.metadata.packages_distributions()
     return {normal(distributions.get(name, [name])[0]) for name in names - ours}
 

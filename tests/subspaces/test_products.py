@@ -306,7 +306,9 @@ def test_what_is_needed_is_told_before_it_is_there(
     )
     programs: list[int] = []
     monkeypatch.setattr(
-        devices, "_require_memory", lambda program: programs.append(devices._working_bytes(program))
+        devices,
+        "_require_memory",
+        lambda program: programs.append(devices.bytes_of_program(program) or 0),
     )
     kept: list[int] = []
     keep = devices.map_microbatches

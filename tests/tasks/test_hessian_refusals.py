@@ -152,20 +152,23 @@ FILE_MISTAKES: dict[str, tuple[dict[str, str], str]] = {
         "expected a file of format navigan_jax.generator; got navigan_jax.perceptual; see what",
     ),
     "NaN weights": ({"generator": "nan.safetensors"}, "expected finite weights; got NaN or inf"),
-    "no latents": ({"latents__path": "none.npz"}, "expected an .npz file with a numeric array z"),
-    "no npz": ({"latents__path": "netG.pt"}, r"numeric array z \[count, 5\]; got .*; write one"),
-    "npy": ({"latents__path": "z.npy"}, r"numeric array z \[count, 5\]; got .*; write one"),
+    "no latents": ({"latents__path": "none.npz"}, r"\.npz or \.npy file of latents; got nothing"),
+    "no npz": ({"latents__path": "netG.pt"}, r"z \[count, 5\]; got one that cannot be read; write"),
+    "wrong npy": ({"latents__path": "z.npy"}, r"z \[count, 5\]; got .*\[3, 4\]; give latents that"),
     "empty file": (
         {"latents__path": "empty_file.npz"},
-        r"numeric array z \[count, 5\]; got .*; wr",
+        "expected latents .*; got an empty file; w",
     ),
-    "cut npz": ({"latents__path": "cut.npz"}, r"numeric array z \[count, 5\]; got .*; write one"),
-    "pickled z": ({"latents__path": "object.npz"}, "expected an .npz file with a numeric array z"),
-    "no z": ({"latents__path": "y.npz"}, "expected an .npz file with a numeric array z"),
-    "short z": ({"latents__path": "short.npz"}, r"expected z of shape \[count, 5\]; got \[3, 4\]"),
-    "flat z": ({"latents__path": "flat.npz"}, r"expected z of shape \[count, 5\]; got \[15\]"),
-    "empty z": ({"latents__path": "empty.npz"}, r"expected z of shape \[count, 5\]; got \[0, 5\]"),
-    "NaN z": ({"latents__path": "nan.npz"}, "expected finite z; got NaN or infinity; draw them"),
+    "cut npz": (
+        {"latents__path": "cut.npz"},
+        r"z \[count, 5\]; got one that cannot be read; write",
+    ),
+    "pickled z": ({"latents__path": "object.npz"}, "got 'z' .* of Python objects, .*: python -m"),
+    "no z": ({"latents__path": "y.npz"}, r"got 2 that can be meant: .y. .*; keep one"),
+    "short z": ({"latents__path": "short.npz"}, r"z \[count, 5\]; got 'z' \[3, 4\]; give latents"),
+    "flat z": ({"latents__path": "flat.npz"}, r"z \[count, 5\]; got 'z' \[15\]; give latents"),
+    "empty z": ({"latents__path": "empty.npz"}, r"z \[count, 5\]; got 'z' \[0, 5\]; give latents"),
+    "NaN z": ({"latents__path": "nan.npz"}, r"expected finite numbers .* in 'z' \[3, 5\]; make"),
     "no lpips": (
         {"metric__name": "lpips", "metric__weights": "none.safetensors"},
         "expected the weights of a distance; got nothing; make them with: python -m tools.convert",
@@ -200,8 +203,8 @@ def mistakes(files: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> p
         "object": np.array([None, 1]),
     }.items():
         np.savez(folder / f"{name}.npz", z=z)
-    np.savez(folder / "y.npz", y=np.ones((3, 5)))
-    np.save(folder / "z.npy", np.ones((3, 5)))
+    np.savez(folder / "y.npz", y=np.ones((3, 5)), x=np.ones((3, 5)))
+    np.save(folder / "z.npy", np.ones((3, 4)))
     (folder / "empty_file.npz").touch()
     (folder / "cut.npz").write_bytes((folder / "nan.npz").read_bytes()[:-30])
     return folder
@@ -435,7 +438,11 @@ def test_latents_that_are_no_numbers_are_one_message(
 ) -> None:
     np.savez(tmp_path / "z.npz", z=z)
     config = configure(files, latents__path=str(tmp_path / "z.npz"))
-    refused(config, tmp_path / "run", r"z\.npz: expected an \.npz file with a numeric array z")
+    refused(
+        config,
+        tmp_path / "run",
+        r"z\.npz: expected an array of real numbers; got 'z' .*; write it as float32",
+    )
 
 
 @pytest.mark.usefixtures("no_solver")
