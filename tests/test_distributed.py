@@ -64,6 +64,7 @@ def start(command: list[str], workdir: pathlib.Path, *, port: int) -> list[subpr
     """Starts both processes of a command that takes the flags of main."""
     command = [*command, "--config.distributed=True", f"--workdir={workdir}"]
     environment = os.environ | {
+        "JAX_ENABLE_COMPILATION_CACHE": "false",  # as `main` has it, but for a folder of JAX's own
         "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
         "JAX_NUM_PROCESSES": "2",
     }
