@@ -153,7 +153,7 @@ def test_shift_beyond_the_plausible_range_is_told(folder: pathlib.Path, capsys: 
     run(folder, **moves)
     lines = capsys.readouterr().out.splitlines()
     (note,) = [line for line in lines if "plausible" in line]
-    assert note.endswith("shift 1.5; beyond -2 to 1, where images stay plausible")
+    assert note.endswith("shift 1.5; outside the effective range, -2 to 1")
     assert note.startswith("direction 0 of ")
     assert any(line.startswith(f"  {folder / 'baked' / 'net.pth'}  state of ") for line in lines)
     foreign = {**directions.provenance, "digest": "0" * 64}

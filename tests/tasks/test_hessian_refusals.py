@@ -99,7 +99,7 @@ def test_damaged_state_is_one_message(
         path.write_bytes(damage(path.read_bytes()))
     problem = inputs.read_problem(config)
     digests = inputs.digest_inputs(config, problem, inputs.draw_latents(config, problem.generator))
-    kept = inputs.said_in_full(config)
+    kept = inputs.fill_defaults(config)
     checkpoints.write_text(workdir / "config.json", config_lib.to_text(kept))
     checkpoints.write_text(workdir / "inputs.json", json.dumps(digests, indent=2) + "\n")
     with pytest.raises(InputError, match=re.compile(message, re.DOTALL)):
