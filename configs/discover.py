@@ -92,9 +92,7 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     config.subspace.latent = "z"  # for latent: z, or w if the generator has a mapping
 
     config.shift = ml_collections.ConfigDict()
-    config.shift.scale = (
-        0.0  # T, norm of the weights' change; 0: the largest in the effective range
-    )
+    config.shift.scale = 0.0  # T, norm of the change; 0: the largest in the effective range
     config.shift.least = 0.1  # smallest |t|; as a share of T if shift.scale is 0
     config.shift.distribution = "uniform"  # uniform in ±T (paper), or normal
 

@@ -52,16 +52,12 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     config.compilation_cache = True  # keeps compiled programs for the next run
 
     config.generator = placeholder(str)  # generator file, made by tools/convert_weights
-    config.layer = placeholder(
-        str
-    )  # a layer, or several with commas; a wrong name lists all layers
+    config.layer = placeholder(str)  # a layer, or several with commas; a wrong name lists them
     config.directions = 64  # eigenpairs to find (paper: 64)
 
     config.latents = ml_collections.ConfigDict()
     config.latents.count = 512  # z over which the distance is averaged (paper: 512)
-    config.latents.path = placeholder(
-        str
-    )  # .npz or .npy of latents to use instead: z [count, z_dim],
+    config.latents.path = placeholder(str)  # .npz or .npy of latents instead: z [count, z_dim],
     #   w [count, w_dim] or [count, rows, w_dim], as projectors write it; w is not truncated
     config.latents.mix_from = placeholder(int)  # style mixing: w of another z from this row on
 
@@ -93,14 +89,10 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     config.show.seed = 0  # of the samples shown
     config.show.samples = 4  # images per direction, from fresh latents
     config.show.steps = 9  # shifts from −s to +s, an odd number: the middle one is the original
-    config.show.change = (
-        0.16  # perceptual budget: distance of the images at ±s to the original, as a
-    )
+    config.show.change = 0.16  # perceptual budget: distance of images at ±s to the original, as a
     # share of that between two random images; s ends earlier at the effective range
     config.show.calibration_latents = 16  # z over which that distance is averaged
-    config.show.plausible_samples = (
-        512  # images for the out-of-distribution score; 0: no effective range
-    )
+    config.show.plausible_samples = 512  # images behind out-of-distribution scores; 0: none
     config.show.plausible_quantile = 0.8  # of their scores: the bound of the effective range
     config.show.animated = 6  # directions in the animation
     return config

@@ -173,9 +173,7 @@ def _moves_of_recipe(config: Config) -> list[tuple[str, str, int, float]]:
             f"{config.recipe}: expected moves to bake; got none; latents cannot be baked"
         )
     if recipe.mixes or recipe.truncation != 1:
-        say(
-            f"{config.recipe}: mixes and truncation cannot be baked, as they change latents; left out"
-        )
+        say(f"{config.recipe}: mixes and truncation change latents and cannot be baked: left out")
     folder = pathlib.Path(config.recipe).parent
     moves = []
     for move in recipe.moves:

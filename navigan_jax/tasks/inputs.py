@@ -155,8 +155,8 @@ def make_metric(config: Config) -> Distance:
     if name == "lpips":
         if weights is None:
             raise InputError(
-                "config.metric.weights: expected a file with the weights of lpips; got nothing; "
-                "make it with: python -m tools.convert_weights lpips --net vgg --out lpips.safetensors"
+                "config.metric.weights: expected the weights of lpips; got nothing; make them "
+                "with: python -m tools.convert_weights lpips --net vgg --out lpips.safetensors"
             )
         metric = read_perceptual(weights)
     elif weights is not None:

@@ -304,7 +304,7 @@ def test_every_number_out_of_range_is_one_message(
             "dead",
             "power",
             "conv1/kernel: expected images that change .*; choose another layer .*; "
-            "or change the step of the differences with --config.solver.epsilon=N, which is 0.1",
+            "or change the step of the central differences, 0.1, with --config.solver.epsilon=N",
         ),
         ("imaginary", "lanczos", "conv1/kernel: expected finite products .*; got NaN or infinity"),
         ("imaginary", "power", "conv1/kernel: expected finite products .*; got NaN or infinity"),
