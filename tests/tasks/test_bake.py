@@ -225,7 +225,7 @@ def test_generator_without_a_map_is_to_be_converted_anew(folder: pathlib.Path) -
     generator = testing.tiny_generators()["dcgan"]
     config: dict[str, Any] = dict(testing.TINY_CONFIGS["dcgan"])
     write_generator(folder / "old", "dcgan", config, testing.draw_params(generator, 0), {})
-    with pytest.raises(InputError, match="convert the file itself anew: python -m tools"):
+    with pytest.raises(InputError, match="convert the uncompressed source anew: python -m tools"):
         run(folder, generator=str(folder / "old"), indices=(1,), shifts=(1.0,))
 
 
