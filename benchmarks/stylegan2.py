@@ -216,7 +216,7 @@ def compare(
             "temporaries and results",
             flush=True,
         )
-        lacking.append(devices.lacking_memory(needed))
+        lacking.append(devices.describe_shortage(needed))
     if any(lacking):
         needs = (
             f"{side} needs {words}" for side, words in zip(SIDES, lacking, strict=True) if words

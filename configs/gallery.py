@@ -22,13 +22,13 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.task = "gallery"
     config.distributed = False  # one process is enough
-    config.compilation_cache = True  # programs that are compiled stay for the next run
+    config.compilation_cache = True  # keeps compiled programs for the next run
 
     config.generator = placeholder(str)  # generator file, made by tools/convert_weights
     config.directions = placeholder(str)  # directions.safetensors of an earlier run
     config.any_weights = False  # True: also directions found in other weights of the same sizes
     config.choose = "all"  # all, starred, or numbers like 0,3,8-11: in that order
-    config.raw_shift = 0.0  # t at ±s, in units of ‖ξ‖, for all alike; 0: each one's shift scale
+    config.raw_shift = 0.0  # s in units of ‖ξ‖, the same for all; 0: each direction's shift scale
 
     config.synthesis = hessian.synthesis_keys()  # see there: truncation, noise, label, precision
 
@@ -38,10 +38,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.show.steps = 17  # shifts from −s to +s, an odd number: the middle one is the original
 
     config.figure = ml_collections.ConfigDict()
-    config.figure.directions = 8  # of the chosen ones in figure.pdf; 0: no figure
+    config.figure.directions = 8  # chosen directions in figure.pdf; 0: no figure
 
     config.video = ml_collections.ConfigDict()
-    config.video.directions = 3  # of the chosen ones in the videos, a row each; 0: no video
+    config.video.directions = 3  # chosen directions in the videos, a row each; 0: no video
     config.video.samples = 5  # images side by side
     config.video.seconds = 4.0  # from −s to +s and back
     config.video.frames_per_second = 25  # of the file

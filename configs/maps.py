@@ -9,8 +9,8 @@
       long before; there --config.raw_shift=0 takes each direction's own scale)
 
 Expect, for the paper's setting and one direction of the faces' conv1: 165 seconds of processor
-time on two cores and 0.8 GiB at the peak; another direction takes nearly as long again, and its own
-size.
+time on two cores and 0.8 GiB at the peak; each further direction takes nearly as long, and the
+memory of its weights.
 """
 
 import ml_collections
@@ -31,7 +31,7 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     config.task = "maps"
     config.seed = 0  # of the latents averaged over
     config.distributed = False  # one process is enough
-    config.compilation_cache = True  # programs that are compiled stay for the next run
+    config.compilation_cache = True  # keeps compiled programs for the next run
 
     config.generator = placeholder(str)  # generator file, made by tools/convert_weights
     config.directions = placeholder(str)  # directions.safetensors of an earlier run
@@ -42,13 +42,13 @@ def get_config(variant: str = "default") -> ml_collections.ConfigDict:
     config.latents.count = 1600 if paper else 64  # z averaged over (paper: 1600)
     config.latents.mix_from = placeholder(int)  # style mixing: w of another z from this row on
     config.steps = 20 if paper else 8  # shifts averaged over, evenly from −s to +s (paper: 20)
-    config.raw_shift = 100.0 if paper else 0.0  # s for all alike, in ‖ξ‖; 0: each one's own scale
+    config.raw_shift = 100.0 if paper else 0.0  # s in ‖ξ‖, the same for all; 0: own scales
     config.microbatch = 16  # latents at once, fewer where images are large; 0: as many as fit
     config.memory_gib = 16.0  # for a microbatch of 0
 
     config.synthesis = hessian.synthesis_keys()  # see there: truncation, noise, label, precision
 
     config.show = ml_collections.ConfigDict()
-    config.show.seed = 0  # of these samples, of which the first one is shown edited
+    config.show.seed = 0  # seed of the samples; the first one is shown edited
     config.show.samples = 4  # images that maps are laid over
     return config

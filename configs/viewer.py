@@ -1,4 +1,4 @@
-"""A page to look at directions, combine, name and keep them, on this machine.
+"""A page on this machine to view, combine, name and save directions.
 
   python -m navigan_jax.main --config=configs/viewer.py --workdir=runs/viewer \
       --config.generator=runs/weights/faces.safetensors \
@@ -8,8 +8,8 @@ Prints the address and serves until Ctrl-C. On another machine: forward its port
 ssh -L 9000:localhost:8017 MACHINE and open http://localhost:9000/, or behind a proxy such as
 Jupyter's set --config.address=https://hub.example/user/ann/proxy/8017/.
 
-Names, stars and good ranges are kept beside the directions, in directions.notes.json; own latents
-that are opened in the page, in the workdir.
+Names, stars and good ranges are saved beside the directions, in directions.notes.json. Latents of
+your own that you open in the page are saved in the workdir.
 """
 
 import ml_collections
@@ -24,7 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.task = "viewer"
     config.seed = 0  # of the samples shown first; the page draws others
     config.distributed = False  # the viewer is one process
-    config.compilation_cache = True  # programs that are compiled stay for the next run
+    config.compilation_cache = True  # keeps compiled programs for the next run
 
     config.generator = placeholder(str)  # generator file, made by tools/convert_weights
     config.directions = placeholder(str)  # directions found in it, e.g. by configs/hessian.py
@@ -35,7 +35,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.samples = 8  # shown side by side
 
     config.port = 8017  # 0: any that is free; a fixed one keeps bookmarks and open pages alive
-    config.host = "127.0.0.1"  # this machine alone; any other address asks who opens it for a token
+    config.host = "127.0.0.1"  # this machine only; at any other address the page needs a token
     config.address = placeholder(str)  # behind a proxy (Jupyter, code-server, nginx): the address
     #   that the browser shows, https://hub.example/user/ann/proxy/8017/; asks for a token too
     config.token = placeholder(str)  # 16 or more letters and digits; nothing: drawn at each start

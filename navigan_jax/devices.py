@@ -366,7 +366,7 @@ def _require_memory(program: Any) -> None:
         )
 
 
-def lacking_memory(needed: int) -> str:
+def describe_shortage(needed: int) -> str:
     """Returns in words what so many bytes on every device exceed, or nothing: they may fit."""
     shortage = _shortage(needed)
     return "{:.1f} GiB, where {:.1f} GiB are free".format(*shortage) if shortage else ""

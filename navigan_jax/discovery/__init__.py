@@ -1,1 +1,1 @@
-"""Discovery: directions trained together with a reconstructor that has to tell them apart."""
+"""Discovery: directions trained with a reconstructor that has to tell them apart."""

@@ -1,13 +1,13 @@
-"""What training resumes from: checkpoints by Orbax, written while training goes on.
+"""Checkpoints from which training resumes, written by Orbax in the background.
 
-A checkpoint is a flat table of arrays by their path in the state, so that reading names each array
-that is missing or of another shape, and beside it a record in JSON: what the loop knows, and the
-reconstructor's accuracy.
+A checkpoint is a flat table of arrays by their path in the state, and a record in JSON: what the
+loop knows, and the reconstructor's accuracy. The paths let an error name each array that is missing
+or of another shape.
 
-Which checkpoints are kept is decided here, not by Orbax, whose policies forget accuracies when a
-run is started again and keep the last of equal ones. The rule: the latest are kept, and the best,
-which is the first of the highest accuracy. None of these is ever removed, so what is kept depends
-on the accuracies alone, not on where a run was stopped.
+This module decides which checkpoints are kept. Orbax's policies forget the accuracies when a run is
+started again, and keep the last of equal ones. The rule here: keep the latest, and the best, which
+is the first of the highest accuracy. Neither is ever removed, so the result depends on the
+accuracies alone, not on where a run was stopped.
 """
 
 import contextlib
@@ -30,34 +30,34 @@ from navigan_jax import params as params_lib
 from navigan_jax.checkpoints import make_folder
 from navigan_jax.errors import InputError
 
-# Orbax writes indices and metadata beside the arrays, and the old checkpoints are there meanwhile.
+# Room for the indices and metadata that Orbax writes beside the arrays.
 _SPARE_BYTES = 2**20
-_REMOVED = ".removed"  # ends the names of checkpoints that are being removed
+_REMOVED = ".removed"  # suffix of checkpoints that are being removed
 
 
 class Checkpoints:
-    """The checkpoints of a folder, to use in a `with` block; leaving it waits for the last one.
+    """The checkpoints of a folder; a `with` block, which ends once the last one is on the disk.
 
-    keep: how many of the latest are kept, besides the best. Others are removed when a run begins,
-    before it saves the next one, and at its end.
+    keep: number of latest checkpoints kept, besides the best. Others are removed when a run begins,
+    before each save, and at the end.
     Raises: InputError if the folder cannot be written to.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, keep: int) -> None:
         self._folder, self._keep = make_folder(folder).absolute(), keep
         self._is_main = devices.is_main_process()
-        # Each process for itself: one alone writes, and none waits for the others in here.
+        # Each process has its own manager: only one process writes, and none waits for another.
         own = devices.process_number()
         alone = ocp.options.MultiprocessingOptions(
             primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
         )
         options = ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.PreserveAll(),
-            cleanup_tmp_directories=self._is_main,  # what a killed run left unfinished
+            cleanup_tmp_directories=self._is_main,  # files that a killed run left unfinished
             create=False,
             multiprocessing_options=alone,
         )
-        with self._told():
+        with self._disk_errors():
             self._manager = ocp.CheckpointManager(self._folder, options=options)
             self._remove_others()
 
@@ -66,22 +66,22 @@ class Checkpoints:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is None:
-            with self._told():
+            with self._disk_errors():
                 self.wait()
                 self._manager.close()
-        else:  # what ended the block counts, not what comes of it here
+        else:  # the error that ended the block counts, not one that closing adds
             with contextlib.suppress(Exception):
                 self._manager.close()
 
     def save(self, step: int, state: Any, record: Mapping[str, Any]) -> None:
-        """Begins to write a state of host arrays; an error of the one before is raised here.
+        """Begins to write a state of host arrays; raises errors of the checkpoint before.
 
-        record: has "accuracy". A step that is there already is left as it is.
-        Raises: InputError if the disk does not take it; the checkpoints before stay whole.
+        record: JSON values, "accuracy" among them. A checkpoint of this step is not replaced.
+        Raises: InputError if writing fails; the checkpoints before stay whole.
         """
         arrays = _flatten(state)
         needed = sum(array.nbytes for array in arrays.values())
-        with self._told():
+        with self._disk_errors():
             self.wait()
             if step in self._manager.all_steps():
                 return
@@ -92,28 +92,28 @@ class Checkpoints:
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(arrays),
-                    # Written later, when what it holds may have changed.
+                    # A copy, as Orbax writes it later, when the caller may have changed it.
                     record=ocp.args.JsonSave(copy.deepcopy(dict(record))),
                 ),
             )
 
     def wait(self) -> None:
-        """Returns once all that was saved is on the disk, and no more than is kept.
+        """Returns once all saves are on the disk and surplus checkpoints are removed.
 
         Raises: as `save`.
         """
-        with self._told():
+        with self._disk_errors():
             self._manager.wait_until_finished()
             self._remove_others()
 
     def look_again(self) -> None:
-        """Finds what another process saved meanwhile."""
-        with self._told():
+        """Finds checkpoints that another process has saved since."""
+        with self._disk_errors():
             self._manager.reload()
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """The steps that there are checkpoints of, ascending."""
+        """The steps that have a checkpoint, ascending."""
         return tuple(sorted(self._manager.all_steps()))
 
     def best_step(self) -> int:
@@ -121,10 +121,10 @@ class Checkpoints:
         return max(self.steps, key=lambda step: (self._accuracy(step), -step))
 
     def restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
-        """Returns state and record of a step.
+        """Returns the state and the record of a step.
 
-        like: a state of the same structure; only shapes and types of its leaves count.
-        Raises: InputError naming what is missing or of another shape.
+        like: a state of the same structure; only the shapes and types of its leaves are used.
+        Raises: InputError with the arrays that are missing or of another shape.
         """
         expected = _flatten(like)
         path = self._folder / str(step)
@@ -165,13 +165,13 @@ class Checkpoints:
         return accuracy if math.isfinite(accuracy) else -math.inf
 
     def _remove_others(self) -> None:
-        """Removes the checkpoints that are not kept, and what a kill left of this."""
+        """Removes surplus checkpoints, also those that a killed run was removing."""
         if not self._is_main:
             return
         steps = self.steps
         if len(steps) > self._keep:
             others = set(steps[: -self._keep]) - {self.best_step()}
-            for step in others:  # at once: half a checkpoint never has the name of a whole one
+            for step in others:  # renamed first, so that half a checkpoint is never found
                 path = self._folder / str(step)
                 path.rename(path.with_suffix(_REMOVED))
             if others:
@@ -180,8 +180,8 @@ class Checkpoints:
             shutil.rmtree(path)
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """Turns what Orbax and TensorStore say of a disk into one message."""
+    def _disk_errors(self) -> Iterator[None]:
+        """Turns disk errors of Orbax and TensorStore into one InputError."""
         try:
             yield
         except InputError:
@@ -202,7 +202,7 @@ class Checkpoints:
 
 
 def _named_leaves(state: Any) -> list[tuple[str, Any]]:
-    """Returns [(path, leaf)] in the order of the leaves; no two paths are alike."""
+    """Returns [(path, leaf)] in the order of the leaves; the paths are unique."""
     pairs = jax.tree_util.tree_flatten_with_path(state)[0]
     return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in pairs]
 

@@ -1,8 +1,8 @@
-"""The bent map of latents that GANLatentDiscovery has beside its linear ones.
+"""The nonlinear latent map of GANLatentDiscovery.
 
-Shifts along K directions go through a network of four dense layers to a change of the latent: what
-it does with 2t is not twice what it does with t, so it has no directions, and no task trains it.
-It is here to give the same numbers as weights that were trained elsewhere.
+A network of four dense layers maps shifts along K directions to a change of the latent. The map is
+not linear in the shift, so it has no directions in our sense, and no task trains it. It exists to
+reproduce networks that were trained elsewhere.
 """
 
 import flax.linen as nn
@@ -15,11 +15,11 @@ _LAYERS = 3  # before the last one
 
 
 class LatentNetwork(nn.Module):
-    """Dense layers with batch normalisation and ELU around what they add to the amounts.
+    """Dense layers with batch normalisation and ELU; the output is added to the shifts.
 
-    width: of the hidden layers. Layers are `dense0` to `dense3`, `norm0` to `norm2`. The output,
-    as wide as the input, is brought to the latent's width by `subspaces.base.Latent`.
-    Source: Voynov and Babenko 2020; the sums between layers are the official program's.
+    width: hidden width. Layers are `dense0` to `dense3`, `norm0` to `norm2`. The output
+    is as wide as the input; `subspaces.base.Latent` brings it to the latent's width.
+    Source: Voynov and Babenko 2020; the sums between layers are from the official program.
     """
 
     width: int
@@ -28,9 +28,9 @@ class LatentNetwork(nn.Module):
     def __call__(
         self, amounts: Float[Array, "batch directions"], train: bool
     ) -> Float[Array, "batch directions"]:
-        """Returns the amounts plus what the network makes of them.
+        """Returns the amounts plus the network's output.
 
-        train: normalise by the statistics of this batch, which also moves the running ones.
+        train: normalise with the statistics of this batch, and update the running statistics.
         """
         x, total = amounts, jnp.zeros((len(amounts), self.width), amounts.dtype)
         for index in range(_LAYERS):

@@ -1,4 +1,4 @@
-"""The loop of training: steps without waiting for the device, numbers every so many of them."""
+"""The training loop: steps are queued on the device, metrics fetched once per window of steps."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -10,11 +10,10 @@ Step = Callable[[Any], tuple[Any, dict[str, Any]]]
 
 
 class Window(NamedTuple):
-    """What some steps came to.
+    """The outcome of consecutive steps.
 
-    step: how many were made in all. state: after the last one; used up when the next window
-    begins. metrics: their means over the window's steps. is_finite: whether none was NaN or
-    infinite in any step.
+    step: number of steps done in all. state: state after the last step; donated to the next window.
+    metrics: means over the window's steps. is_finite: whether all metrics of all steps were finite.
     """
 
     step: int
@@ -24,10 +23,10 @@ class Window(NamedTuple):
 
 
 def windows(step: Step, state: Any, *, done: int, total: int, every: int) -> Iterator[Window]:
-    """Yields after each multiple of `every` steps, and after the last one.
+    """Yields a window after each multiple of `every` steps, and after the last step.
 
-    done: how many steps the state has behind it. The steps of a window are only queued: the host
-    waits for the device once, at its end, where it fetches all metrics at a time.
+    done: number of steps behind `state`. The host queues the steps of a window and waits for the
+    device once, at the end of the window, where it fetches all metrics.
     """
     while done < total:
         count = min(every - done % every, total - done)
@@ -44,9 +43,9 @@ def windows(step: Step, state: Any, *, done: int, total: int, every: int) -> Ite
 
 
 def has_stalled(history: list[float], *, patience: int, least_gain: float) -> bool:
-    """Whether the last `patience` values are all no `least_gain` above the best one before them.
+    """Whether none of the last `patience` values exceeds the best earlier one by `least_gain`.
 
-    patience 0: never.
+    patience: 0 means never.
     """
     if not patience or len(history) <= patience:
         return False

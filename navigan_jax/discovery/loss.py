@@ -1,4 +1,4 @@
-"""What the directions and the reconstructor are trained for: name the direction, tell the shift."""
+"""The training loss: predict the direction and the shift."""
 
 import chex
 import jax
@@ -16,15 +16,14 @@ def reconstruction_loss(
     label_weight: float,
     shift_weight: float,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Returns label_weight · CE(logits, k) + shift_weight · mean |t̂ − t|, and what is worth a plot.
+    """Returns label_weight · CE(logits, k) + shift_weight · mean |t̂ − t|, and the metrics.
 
-    predicted: t̂; shifts: t, both in units of the weights' change.
-    The second value holds the means over the batch of `loss`, its parts `label_loss` and
-    `shift_loss` with their weights, `accuracy` (the share of right directions) and `shift_error`
-    (mean |t̂ − t|).
+    predicted: t̂; shifts: t, both in units of the norm of the weights' change.
+    The metrics are means over the batch: `loss`, its weighted parts `label_loss` and `shift_loss`,
+    `accuracy` (share of correctly predicted directions) and `shift_error` (mean |t̂ − t|).
     Source: Cherepkov et al. 2021, section 3.2.
     """
-    # A prediction [batch, 1] would be broadcast against the shifts, and learn nothing.
+    # A prediction [batch, 1] would broadcast against the shifts, and R would learn nothing.
     chex.assert_equal_shape([predicted, shifts, indices])
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), indices[:, None], axis=1)
     label_loss = -label_weight * jnp.mean(chosen)

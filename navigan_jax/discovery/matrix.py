@@ -1,15 +1,20 @@
 """Direction matrices: which combinations of a subspace's basis are the directions.
 
-Direction k is row k of a coefficient matrix [K, R], whose parametrisation is the kind:
-`identity` the basis itself and `random` random orthonormal rows, neither trained; `linear` a free
-matrix; `projected` a free matrix whose rows are brought to unit norm (the authors' code for
-weights); `orthonormal` K columns of the exponential of a skew matrix (GANLatentDiscovery). All but
-`linear` give changes of unit norm, so that t is the norm of a change.
+Row k of a coefficient matrix [K, R] holds the coordinates of direction k. The kind says how the
+matrix is parametrised:
 
-Departures from the official code: 1. one table for weights and latents; 2. the norm comes from
-the coefficients, with the basis' inner products, and not from the change of each sample; 3. the
-skew matrix may have the size R of the subspace, so that K < R directions are not confined to its
-first K elements.
+identity     the basis itself; not trained
+random       random orthonormal rows; not trained
+linear       a free matrix
+projected    a free matrix whose rows are scaled to directions of unit norm (official code, weights)
+orthonormal  K columns of the exponential of a skew-symmetric matrix (GANLatentDiscovery)
+
+All kinds but `linear` give directions of unit norm, so that |t| is the norm of the change.
+
+Departures from the official code: 1. weights and latents have the same kinds; 2. norms are computed
+from the coefficients and the basis' inner products, not from the change of each sample; 3. the
+skew-symmetric matrix has the size R of the subspace, so that K < R directions are not confined to
+the first K basis elements.
 """
 
 import dataclasses
@@ -28,17 +33,17 @@ Parameters: TypeAlias = dict[str, Array]
 
 KINDS = ("identity", "random", "linear", "projected", "orthonormal")
 
-# exp of a dense matrix of this side, 10 or more products of it, is what a step can bear.
+# The exponential of a dense matrix costs 10 or more products; larger sides are too slow in a step.
 _LARGEST_SKEW = 2048
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class DirectionMatrix:
-    """K directions in a subspace; a pytree, to be an argument of a compiled step.
+    """K directions in a subspace; a pytree, so that a compiled step can take it as an argument.
 
-    subspace, drawn: not trained; drawn is the matrix of `random`, else None. kind: a key of
-    `KINDS`. count: K.
+    subspace, drawn: not trained; drawn is the matrix of `random`, else None. kind: one of `KINDS`.
+    count: K.
     """
 
     subspace: Subspace
@@ -48,11 +53,11 @@ class DirectionMatrix:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The keys of the deltas."""
+        """The layer paths that the directions change, or (LATENT,)."""
         return self.subspace.layers
 
     def init(self, key: Key) -> Parameters:
-        """Returns what is trained: {} for the kinds that are fixed."""
+        """Returns fresh trained parameters: {} for `identity` and `random`."""
         if self.kind in ("linear", "projected"):
             return {"matrix": jax.random.normal(key, (self.count, self.subspace.size))}
         if self.kind == "orthonormal":
@@ -61,7 +66,7 @@ class DirectionMatrix:
         return {}
 
     def coefficients(self, parameters: Parameters) -> Float[Array, "directions basis"]:
-        """Returns the coefficient matrix; rows of changes of unit norm, unless `linear`."""
+        """Returns the coefficient matrix; its directions have unit norm, unless `linear`."""
         rows = self._rows(parameters)
         return rows if self.kind == "linear" else self._to_unit(rows)
 
@@ -83,23 +88,23 @@ class DirectionMatrix:
         indices: Int[Array, "batch"],
         shifts: Float[Array, "batch"],
     ) -> Mapping[str, Change]:
-        """Returns what `deltas` does, in factors where the subspace has them."""
+        """Returns the same changes as `deltas`, factored where the subspace allows it."""
         return self.subspace.factor(self._combine(parameters, self._amounts(indices, shifts)))
 
     def mix(self, parameters: Parameters, amounts: Float[Array, "batch directions"]) -> Deltas:
         """Returns Σ_k a_k ξ_k for each row of amounts, in the form of `deltas`.
 
-        With a bias b, as the authors' latent matrices have one: a C + b, and for `projected` that
-        brought to the norm of a.
+        With a bias b, as in the authors' latent matrices, the coordinates are a C + b; `projected`
+        scales them to the norm of a.
         """
         return self.subspace.expand(self._combine(parameters, amounts))
 
     def unit(self, parameters: Parameters, indices: Int[Array, "n"]) -> Deltas:
-        """Returns some directions, of unit norm for every kind."""
+        """Returns the directions with these indices, at unit norm for every kind."""
         return self.subspace.expand(self._to_unit(self._rows(parameters)[indices]))
 
     def cosines(self, parameters: Parameters) -> Float[Array, "directions directions"]:
-        """Returns the inner products of the directions brought to unit norm."""
+        """Returns the cosines between all directions."""
         return self.subspace.inner_products(self._to_unit(self._rows(parameters)))
 
     def _amounts(
@@ -135,9 +140,9 @@ def _matmul(a: Array, b: Array) -> Array:
 
 
 def direction_matrix(key: Key, subspace: Subspace, *, kind: str, count: int) -> DirectionMatrix:
-    """Returns K directions of that kind.
+    """Returns K = `count` directions in the subspace.
 
-    key: of the rows of `random`; elsewhere without effect.
+    key: draws the rows of `random`; other kinds ignore it.
     Raises: InputError for an unknown kind, more directions than the subspace has dimensions, or a
       subspace too large for an exponential.
     """
@@ -154,8 +159,8 @@ def direction_matrix(key: Key, subspace: Subspace, *, kind: str, count: int) -> 
         )
     if kind == "orthonormal" and size > _LARGEST_SKEW:
         raise InputError(
-            f"matrix: expected a subspace of at most {_LARGEST_SKEW} elements for orthonormal "
-            f"directions, which take the exponential of a matrix of that side; got {size}; set "
+            f"matrix: expected a subspace of at most {_LARGEST_SKEW} dimensions for orthonormal "
+            f"directions, which need the exponential of a matrix of that side; got {size}; set "
             "--config.matrix=projected, or choose a smaller subspace"
         )
     drawn = None

@@ -1,7 +1,7 @@
-"""How well each direction is told apart: accuracy, shift error, confusion, duplicates, order.
+"""How well the reconstructor tells directions apart: accuracy, shift error, confusion, ranking.
 
-Measured on a held-out stream with a seed of its own, on which every direction comes equally often,
-with the reconstructor's running statistics.
+Measured on held-out samples with a seed of their own, in which every direction occurs equally
+often, with the reconstructor's running statistics.
 """
 
 import csv
@@ -22,10 +22,10 @@ Predict = Callable[[Any, Key, Int[Array, "batch"]], tuple[Array, Array, Array]]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
-    """What was measured of K directions.
+    """Measurements of K directions.
 
-    confusion: [K, K], how often direction i (row) was taken for j. shift_error: [K], mean |t̂ − t|.
-    cosine: [K, K], inner products of the directions, which have unit norm.
+    confusion: [K, K], how often direction i (row) was predicted as j. shift_error: [K], mean
+    |t̂ − t|. cosine: [K, K], cosines between the directions.
     """
 
     confusion: Int[np.ndarray, "directions directions"]
@@ -37,14 +37,14 @@ class Table:
 
     @property
     def accuracy(self) -> Float[np.ndarray, "directions"]:
-        """The share of each direction's samples for which it was named."""
+        """The share of each direction's samples that were predicted correctly."""
         return np.diag(self.confusion) / np.maximum(self.confusion.sum(axis=1), 1)
 
     @property
     def nearest(self) -> Int[np.ndarray, "directions"]:
-        """The direction that each is taken for most often, itself apart; itself if there is none.
+        """The other direction that each one is confused with most often; itself if K = 1.
 
-        Of equal ones the one that is most parallel.
+        Ties go to the more parallel direction.
         """
         others = self.confusion + 0.5 * np.abs(self.cosine)
         np.fill_diagonal(others, -1)
@@ -52,19 +52,19 @@ class Table:
 
     @property
     def confused(self) -> Float[np.ndarray, "directions"]:
-        """The share of samples for which the nearest one was named."""
+        """The share of each direction's samples that were predicted as its nearest direction."""
         rows = np.arange(len(self))
         return self.confusion[rows, self.nearest] / np.maximum(self.confusion.sum(axis=1), 1)
 
     @property
     def order(self) -> Int[np.ndarray, "directions"]:
-        """The directions by accuracy, best first; of equal ones that of the smaller shift error."""
+        """The directions by accuracy, best first; ties go to the smaller shift error."""
         return np.lexsort((np.arange(len(self)), self.shift_error, -self.accuracy))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ranking:
-    """kept: the directions of the result, best first. fate: [K], for people, e.g. "kept"."""
+    """kept: the directions of the result, best first. fate: [K], a word each, e.g. "dead"."""
 
     kept: tuple[int, ...]
     fate: tuple[str, ...]
@@ -75,8 +75,8 @@ def make_measure(
 ) -> Callable[[Any, Key], Table]:
     """Returns (parameters, key) -> table, compiled once.
 
-    cosine: parameters -> [K, K]. rounds: how often each direction comes. The samples depend on the
-    key alone.
+    cosine: parameters -> [K, K]. rounds: samples per direction. The samples depend on the key
+    alone.
     """
     total = directions * rounds
     batches = -(-total // batch)
@@ -106,12 +106,12 @@ def make_measure(
 
 
 def rank(table: Table, *, most_cosine: float, most_confused: float) -> Ranking:
-    """Returns the directions worth keeping, best first, and what became of each.
+    """Returns the directions worth keeping, best first, and the fate of each.
 
-    A direction is dead if it is named right less than twice as often as by chance, 1/K. It is a
-    duplicate of a better one that is kept, if they are parallel, |cos| > most_cosine, or if each is
-    taken for the other in more than `most_confused` of its samples, on average of the two. If all
-    are dead, none is dropped for it.
+    A direction is dead if its accuracy is less than twice that of chance, 1/K. It is a duplicate of
+    a better kept one if the two are parallel, |cos| > most_cosine, or if more than `most_confused`
+    of their samples are predicted as the other one, on average of the two. If all directions are
+    dead, none is dropped as dead.
     """
     accuracy, confusion = table.accuracy, table.confusion
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
@@ -152,7 +152,7 @@ _COLUMNS = (
 
 
 def rows(table: Table, ranking: Ranking) -> list[dict[str, Any]]:
-    """Returns one record for each direction, best first, by the names of the columns."""
+    """Returns one record per direction, {column: value}, best first."""
     numbers = (
         range(len(table)),
         table.accuracy,
@@ -174,7 +174,7 @@ def _plain(value: Any) -> int | float | str:
 
 
 def as_csv(records: Sequence[dict[str, Any]]) -> str:
-    """Returns the records as CSV with a head."""
+    """Returns the records as CSV with a header line."""
     text = io.StringIO()
     writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     writer.writeheader()

@@ -1,15 +1,15 @@
-"""The reconstructor R: from an image and its shifted twin to the direction's index and the shift.
+"""The reconstructor R: predicts direction index and shift from an image and its shifted twin.
 
-ResNet-18 for images of any use, LeNet for small ones, both on the two images side by side in their
-channels, original first. Numerics are PyTorch's, whose networks these are:
+ResNet-18 suits all images, LeNet small ones. Both take the two images concatenated along the
+channels, original first. The numerics are those of the PyTorch originals:
 
-1. Batch normalisation keeps a tenth of the new statistics, and of the variance the unbiased one.
+1. Running statistics of batch normalisation have momentum 0.1; the variance is the unbiased one.
 2. Max pooling pads with minus infinity; resizing takes the nearest pixel to the upper left.
-3. Fresh weights are drawn as there: He's deviation by outputs for ResNet's convolutions, uniform
-   within ±1/√(inputs) for everything else.
+3. Fresh weights: He initialisation by outputs for ResNet's convolutions, uniform within
+   ±1/√(inputs) for everything else.
 
-Over several devices batch normalisation is either synchronised, so that the statistics are those of
-the whole batch, or each device's own; then the running statistics are the mean over the devices.
+On several devices, batch normalisation is synchronised, with the statistics of the whole batch, or
+each device uses its own; then the running statistics are the mean over the devices.
 """
 
 import functools
@@ -30,7 +30,7 @@ from navigan_jax.perceptual.backbones import max_pool
 
 Prediction = tuple[Float[Array, "batch directions"], Float[Array, "batch"]]
 
-_MOMENTUM = 0.1  # of the new statistics
+_MOMENTUM = 0.1  # weight of the new statistics
 _EPSILON = 1e-5
 
 _by_inputs = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -47,7 +47,7 @@ def _bias_of(inputs: int) -> Callable[..., Array]:
 
 
 def _mean(x: Array) -> Array:
-    """Returns the mean over all axes but the last, one by one: sums of few numbers round less."""
+    """Returns the mean over all axes but the last, axis by axis: shorter sums round less."""
     for _ in range(x.ndim - 1):
         x = jnp.mean(x, axis=0)
     return x
@@ -82,7 +82,7 @@ class BatchNorm(nn.Module):
         return (x - mean.reshape(*ones, -1)) * gain.reshape(*ones, -1) + bias.reshape(*ones, -1)
 
     def _statistics(self, x: Array) -> tuple[Array, Array, int]:
-        """Returns mean and biased variance by channel, and of how many numbers."""
+        """Returns mean and biased variance by channel, and the count of numbers behind them."""
         count = math.prod(x.shape[:-1])
         across = devices.mean_over_devices if self.synchronised else lambda value: value
         mean = across(_mean(x))
@@ -93,7 +93,7 @@ class BatchNorm(nn.Module):
 def _conv(
     features: int, side: int, *, stride: int = 1, padding: int = 0, name: str, inputs: int = 0
 ) -> nn.Conv:
-    """Returns a convolution; one with a bias, and PyTorch's own weights, if `inputs` are given."""
+    """Returns a convolution; `inputs` > 0 adds a bias, and PyTorch's default initialisation."""
     return nn.Conv(
         features,
         (side, side),
@@ -118,7 +118,7 @@ def nearest(images: Images, side: int) -> Images:
 
 
 class _Block(nn.Module):
-    """A basic residual block: two 3x3 convolutions and the way around them."""
+    """A basic residual block: two 3x3 convolutions and a shortcut."""
 
     features: int
     stride: int
@@ -140,7 +140,7 @@ class _Block(nn.Module):
 class ResNet18(nn.Module):
     """ResNet-18 (He et al. 2016) with two heads on its 512 features.
 
-    directions: number of logits. side: to which both images are resized first, or None.
+    directions: number of logits. side: side in pixels to which both images are resized first.
     """
 
     directions: int
@@ -168,7 +168,7 @@ class ResNet18(nn.Module):
 class LeNet(nn.Module):
     """LeNet as the official program widens it, with batch normalisation and two heads.
 
-    directions: number of logits. side: to which both images are resized first, or None.
+    directions: number of logits. side: side in pixels to which both images are resized first.
     """
 
     directions: int
@@ -203,9 +203,9 @@ def make_reconstructor(
 ) -> Reconstructor:
     """Returns the network without its variables.
 
-    side: to which images are resized before it, None: not at all. synchronised: batch statistics
-    over all devices.
-    Raises: InputError for an unknown name or a size that does not fit.
+    side: side in pixels to which images are resized first; None: not resized. synchronised: batch
+    statistics over all devices.
+    Raises: InputError for an unknown name.
     """
     if name not in RECONSTRUCTORS:
         raise InputError(
@@ -228,9 +228,9 @@ def init_reconstructor(
 
 
 def feature_bytes(reconstructor: Reconstructor, images: tuple[int, int, int]) -> int:
-    """Returns the bytes that all layers make of one pair of images; training holds them, and more.
+    """Returns the bytes of all features for one pair of images; training needs these and more.
 
-    images: (height, width, channels) of one image. From shapes alone, nothing is run.
+    images: (height, width, channels) of one image. Only shapes are computed.
     Raises: InputError if the images are too small.
     """
 
@@ -251,9 +251,9 @@ def predict(
     *,
     train: bool,
 ) -> tuple[Prediction, Any]:
-    """Returns ((logits, t̂), running statistics); they change only if `train`.
+    """Returns ((logits, t̂), running statistics); the statistics change only if `train`.
 
-    train: normalise by the statistics of this batch instead of the running ones.
+    train: normalise with the statistics of this batch instead of the running ones.
     """
     mutable = ["batch_stats"] if train else []
     prediction, changed = reconstructor.apply(variables, original, shifted, train, mutable=mutable)
@@ -261,9 +261,9 @@ def predict(
 
 
 def _join(network: Reconstructor, original: Images, shifted: Images) -> Array:
-    """Returns both images side by side in their channels, as they are seen.
+    """Returns both images concatenated along the channels, colours premultiplied by alpha.
 
-    Nothing is left of colours of transparent pixels, by which directions would be told apart.
+    Invisible colours of transparent pixels would otherwise tell directions apart.
     """
     x = jnp.concatenate([channels.premultiply(each) for each in (original, shifted)], axis=-1)
     if network.side is not None:

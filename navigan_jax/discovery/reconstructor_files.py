@@ -1,8 +1,8 @@
-"""Weights that a reconstructor starts with, as a file: all of ResNet-18 but its two heads.
+"""Files of pretrained weights for a reconstructor: all of ResNet-18 but its two heads.
 
-The file is for RGB images. Its first convolution is adapted to others so that they give what RGB
-images of the same look would: grey ones take the sum over the three colours, and an alpha, which
-reaches the network beside the colour over black, starts without any effect.
+The weights are for RGB images. For other images the first convolution is adapted, so that it gives
+the output of RGB images of the same look: for grey images its weights are summed over the three
+colours, and its weights for an alpha channel are zero.
 """
 
 import json
@@ -30,11 +30,11 @@ _FIRST = "params/conv1/kernel"
 def write_start(
     path: str | os.PathLike[str], variables: Mapping[str, Any], source: Mapping[str, Any]
 ) -> None:
-    """Writes {"params", "batch_stats"} of a ResNet-18 for colour images, without its heads.
+    """Writes {"params", "batch_stats"} of a ResNet-18 for RGB images, without its heads.
 
-    source: where the weights come from; kept in the file as JSON.
-    Raises: InputError if a weight is missing, unknown, of another shape or not finite, or the file
-      cannot be written.
+    source: origin of the weights; stored in the file as JSON.
+    Raises: InputError if a weight is missing, unknown, of another shape or not finite, or if the
+      file cannot be written.
     """
     network = ResNet18(directions=1)
     wanted = jax.eval_shape(
@@ -53,7 +53,7 @@ def write_start(
 
 
 def read_start(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Returns what `write_start` wrote.
+    """Returns the variables that `write_start` wrote.
 
     Raises: InputError if the file is missing, changed, damaged or of another kind.
     """
@@ -74,8 +74,8 @@ def start_with(
 ) -> dict[str, Any]:
     """Returns the variables with all but the heads taken from `start`, adapted to the images.
 
-    path: where `start` is from, for the message.
-    Raises: InputError if they are of another network.
+    path: file of `start`, for error messages.
+    Raises: InputError if `start` is of another network.
     """
     own, others = params_lib.flatten(variables), dict(params_lib.flatten(start))
     if _FIRST in own and _FIRST in others:
@@ -87,7 +87,7 @@ def start_with(
 def _adapt(kernel: np.ndarray, count: int) -> np.ndarray:
     """Returns a kernel HWIO for pairs of images of `count` channels, from one for RGB images."""
     if kernel.ndim != 4 or kernel.shape[2] != 6:
-        return kernel  # of another network, which is told
+        return kernel  # of another network: `_require_fit` refuses it
     halves = []
     for half in np.split(kernel, 2, axis=2):
         colour = half if count > 2 else half.sum(axis=2, keepdims=True)

@@ -1,4 +1,4 @@
-"""Which direction moves a sample, and how far."""
+"""Draws of training: a direction and a shift for each sample."""
 
 from collections.abc import Callable, Mapping
 
@@ -32,16 +32,16 @@ def sample_shifts(
     min_shift: float,
     distribution: str = "uniform",
 ) -> tuple[Int[Array, "batch"], Float[Array, "batch"]]:
-    """Returns direction indices k, uniform over so many directions, and shifts t.
+    """Returns direction indices k, uniform in 0 to directions − 1, and shifts t.
 
-    shift_scale: t is this times a draw of the distribution, U(-1, 1) or N(0, 1). min_shift: a
-    shift nearer to 0 is moved to ±min_shift; exactly 0 stays.
+    shift_scale: t is shift_scale times a draw of the distribution, U(-1, 1) or N(0, 1). min_shift:
+    a shift with 0 < |t| < min_shift is moved to ±min_shift.
     Raises: InputError for an unknown distribution.
-    Source: Voynov and Babenko 2020, section 3.2; the least shift is the official program's.
+    Source: Voynov and Babenko 2020, section 3.2; min_shift is from the official program.
     """
     if distribution not in DISTRIBUTIONS:
         raise InputError(
-            f"distribution: expected that of the shifts; got {distribution!r}; allowed: "
+            f"distribution: expected a distribution of shifts; got {distribution!r}; allowed: "
             f"{', '.join(DISTRIBUTIONS)}; set config.distribution"
         )
     key_index, key_shift = jax.random.split(key)

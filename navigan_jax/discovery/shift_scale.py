@@ -1,7 +1,8 @@
 """How far weights can be shifted before images stop looking like the generator's own.
 
-What is plausible is the rule of `editing.plausibility`: shifts up to the largest plausible one give
-images, along ± the first directions, whose mean oddity does not exceed the bound.
+Out-of-distribution scores are those of `editing.plausibility`. The largest plausible shift is the
+end of an effective range shared by all directions: up to it, the mean score of images along ± the
+directions does not exceed its bound.
 """
 
 import dataclasses
@@ -16,8 +17,8 @@ from navigan_jax.array_types import Images
 from navigan_jax.editing.plausibility import Plausibility
 from navigan_jax.errors import InputError
 
-_FLAT = 0.05  # of the contrast of unchanged images: below, an image is grey
-_PRECISION = 1.05  # of the shift that is found
+_FLAT = 0.05  # share of the contrast of unchanged images below which an image is grey
+_PRECISION = 1.05  # ratio of the two shifts between which a search ends
 _MOST_STEPS = 40
 
 # shift -> images of some samples, each along its own direction
@@ -26,12 +27,13 @@ Render = Callable[[float], Images]
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """oddity: the mean over images, in units of its bound. plausible, flat, broken: shares of them.
+    """How far images are from the generator's own.
 
-    plausible: those not odder than the bound. flat: without contrast. broken: not finite.
+    score: mean out-of-distribution score, in units of its bound. plausible: share of images with a
+    score of at most 1. flat: share without contrast. broken: share with NaN or infinity.
     """
 
-    oddity: float
+    score: float
     plausible: float
     flat: float
     broken: float
@@ -41,7 +43,7 @@ Judge = Callable[[Images], Judgement]
 
 
 def make_judge(plausible: Plausibility, originals: Images) -> Judge:
-    """Returns images -> judgement, by comparison with the `originals`: of the same latents."""
+    """Returns images -> judgement, relative to `originals`: unshifted images of these latents."""
 
     @jax.jit
     def describe(plausible: Plausibility, images: Images) -> Any:
@@ -51,13 +53,13 @@ def make_judge(plausible: Plausibility, originals: Images) -> Judge:
     contrast, correction = np.median(contrasts), np.asarray(plausible.usual) - own.mean(axis=0)
 
     def judge(images: Images) -> Judgement:
-        oddities, contrasts = (np.asarray(row, np.float64) for row in describe(plausible, images))
-        is_broken = np.logical_not(np.isfinite(oddities).all(axis=1))
-        mean = np.where(is_broken[:, None], np.inf, oddities).mean(axis=0)
+        scores, contrasts = (np.asarray(row, np.float64) for row in describe(plausible, images))
+        is_broken = np.logical_not(np.isfinite(scores).all(axis=1))
+        mean = np.where(is_broken[:, None], np.inf, scores).mean(axis=0)
         is_flat = ~is_broken & (contrasts < _FLAT * contrast)
         return Judgement(
-            oddity=float((mean + correction).max()),
-            plausible=float(np.mean((oddities <= 1).all(axis=1))),
+            score=float((mean + correction).max()),
+            plausible=float(np.mean((scores <= 1).all(axis=1))),
             flat=float(is_flat.mean()),
             broken=float(is_broken.mean()),
         )
@@ -66,15 +68,15 @@ def make_judge(plausible: Plausibility, originals: Images) -> Judge:
 
 
 def largest_plausible_shift(render: Render, judge: Judge, *, first: float) -> float:
-    """Returns the largest t at which the mean oddity does not exceed the bound, within 5 %.
+    """Returns the largest t at which the mean score does not exceed its bound, within 5 %.
 
-    first: where to begin. The shift is doubled or halved until it is bracketed, then bisected in
-    its logarithm; what lies beyond a first shift that is too large is not looked at.
-    Raises: InputError if no shift is too large or too small, as then images do not depend on it.
+    first: shift at which the search begins. The search doubles or halves the shift until the result
+    is bracketed, then bisects its logarithm. It never goes beyond a first shift that is too large.
+    Raises: InputError if all shifts are within the bound or none is.
     """
     low, high, shift = 0.0, np.inf, first
     for _ in range(_MOST_STEPS):
-        if judge(render(shift)).oddity <= 1:
+        if judge(render(shift)).score <= 1:
             low = shift
         else:
             high = shift
@@ -86,16 +88,16 @@ def largest_plausible_shift(render: Render, judge: Judge, *, first: float) -> fl
             shift = 2 * low if low else high / 2
     raise InputError(
         f"shift.scale: expected a largest shift at which images stay plausible; got none between "
-        f"{low:g} and {high:g}; these weights do not matter, or break at any shift: choose another "
-        "layer with --config.layer=NAME, or give the scale with --config.shift.scale=T"
+        f"{low:g} and {high:g}; images hardly change with these weights, or break at any shift: "
+        "choose another layer with --config.layer=NAME, or set a scale with --config.shift.scale=T"
     )
 
 
 def require_images(render: Render, judge: Judge, *, scale: float, first: float) -> Judgement:
-    """Returns the judgement at t = ±scale; refuses a scale at which images are none.
+    """Returns the judgement at t = ±scale; refuses a scale that destroys the images.
 
-    first: for the search of a better scale, which the message names.
-    Raises: InputError if most images there are grey or not finite, or none at all is plausible.
+    first: shift at which the search for the scale in the error message begins.
+    Raises: InputError if most images at ±scale are grey or not finite, or none is plausible.
     """
     found = judge(render(scale))
     share = found.flat + found.broken
@@ -106,7 +108,7 @@ def require_images(render: Render, judge: Judge, *, scale: float, first: float) 
         advice = largest_plausible_shift(render, judge, first=min(first, scale))
         raise InputError(
             f"config.shift.scale: expected shifts at which images stay images; got {got} in "
-            f"{share:.0%} of those at ±{scale:g}; the largest plausible shift is about "
+            f"{share:.0%} of the images at ±{scale:g}; the largest plausible shift is about "
             f"{advice:.3g}: set --config.shift.scale={advice:.3g}, or 0 to have it found"
         )
     return found
@@ -115,7 +117,7 @@ def require_images(render: Render, judge: Judge, *, scale: float, first: float) 
 def along_directions(
     images_of: Callable[[Any, Any], Images], *, directions: int, samples: int
 ) -> Render:
-    """Returns shift -> images along each direction in turn, at +t, then at −t, and so on.
+    """Returns shift -> images along all directions in turn at +t, then at −t, and so on.
 
     images_of: (indices, shifts) -> images, compiled.
     """

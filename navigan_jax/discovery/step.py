@@ -1,11 +1,11 @@
-"""One step of training: draw latents, directions and shifts, make pairs of images, learn from them.
+"""One training step: draws latents, directions and shifts, renders image pairs, updates weights.
 
 Departures from the official program:
-1. What comes before the changed weights is computed once for both images of a pair, and so is the
-   product with the unchanged weights; the unchanged image carries no gradient.
-2. Everything drawn in step n depends on the seed and n alone, so that a resumed run draws the same.
-3. Over several devices each draws the whole batch, takes its share, and gradients are averaged: the
-   step is that of one device, up to rounding and the rule of batch normalisation (`reconstructor`).
+1. Both images of a pair share the layers before the changed weights, and the product with the
+   unchanged weights. No gradient goes through the unchanged image.
+2. The draws of step n depend on the seed and n alone, so a resumed run draws the same numbers.
+3. On several devices, each draws the whole batch and takes its share; gradients are averaged. The
+   step equals that of one device, up to rounding and batch normalisation (see `reconstructor`).
 """
 
 import dataclasses
@@ -29,31 +29,31 @@ from navigan_jax.subspaces.base import LATENT
 
 SPACES = ("z", "w")
 
-# Behind the changed weights a generator is linear but for these, whose results are small: bytes,
-# and the image.
+# After the changed weights a generator is linear, apart from these operations. Their results are
+# small: masks of one byte a number, and the image.
 _KEPT = (lax.eq_p, lax.ge_p, lax.gt_p, lax.le_p, lax.lt_p, lax.ne_p, lax.tanh_p)
 
 Metrics = dict[str, Float[Array, ""]]
 
 
 class Directions(Protocol):
-    """Directions in training: a pytree whose leaves (a basis, say) stay as they are."""
+    """Directions in training: a pytree whose leaves, such as a basis, are not trained."""
 
     def changes(
         self, parameters: Any, indices: Int[Array, "batch"], shifts: Float[Array, "batch"]
     ) -> Mapping[str, Change]:
-        """Returns t_b ξ_{k_b}: {layer path: change of each sample}; {LATENT: ...} of a latent."""
+        """Returns t_b ξ_{k_b}: {layer path: changes by sample}, or {LATENT: ...} for a latent."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What a step does, in numbers; hashable.
+    """The hyperparameters of a step; hashable.
 
-    batch: samples a step, over all devices. directions: K. shift_scale, min_shift, distribution:
+    batch: samples per step, over all devices. directions: K. shift_scale, min_shift, distribution:
     as in `sample_shifts`. label_weight, shift_weight: as in `reconstruction_loss`.
     directions_rate, reconstructor_rate: learning rates of the two Adams. microbatch: pairs that a
-    device makes at once, None: all; fewer need less memory, and what comes before the changed
-    weights a second time.
+    device renders at once; None: all. A microbatch needs less memory, and computes the layers
+    before the changed weights twice.
     """
 
     batch: int
@@ -71,11 +71,11 @@ class Recipe:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """All that changes in training, and the key that does not.
+    """Everything that changes in training, and the run's key.
 
-    step: how many steps were made. key: the data of the run's key. directions: the parameters of
-    the direction matrix. reconstructor: its "params" and "batch_stats". The others are the states
-    of the two optimisers.
+    step: number of steps done. key: data of the run's key. directions: parameters of the direction
+    matrix. reconstructor: its "params" and "batch_stats". directions_optimizer,
+    reconstructor_optimizer: states of the two Adams.
     """
 
     step: Int[Array, ""]
@@ -89,10 +89,10 @@ class TrainState:
 def init_state(
     key: Key, recipe: Recipe, directions: Any, reconstructor: Mapping[str, Any]
 ) -> TrainState:
-    """Returns the state before the first step, on one device; `devices.replicate` spreads it.
+    """Returns the state before the first step, on one device; `devices.replicate` copies it to all.
 
-    key: of all that is drawn in training. directions: the matrix's first parameters.
-    reconstructor: first variables.
+    key: key of all draws of training. directions: initial parameters of the direction matrix.
+    reconstructor: its initial variables.
     """
     matrix_adam, reconstructor_adam = _optimizers(recipe)
     return TrainState(
@@ -116,7 +116,7 @@ def _optimizers(
 def draw_batch(
     key: Key, generator: Generator, recipe: Recipe
 ) -> tuple[Array, Int[Array, "batch"], Float[Array, "batch"]]:
-    """Returns latents z, direction indices and shifts of a whole batch."""
+    """Returns the latents z, direction indices and shifts of a whole batch."""
     key_z, key_shift = jax.random.split(key)
     indices, shifts = sample_shifts(
         key_shift,
@@ -136,9 +136,9 @@ def render_pairs(
     changes: Mapping[str, Change],
     z: Float[Array, "batch latent"],
 ) -> tuple[Images, Images]:
-    """Returns the images of z, and the same with each sample's own change.
+    """Returns the unchanged images of z, and the images with each sample's own change.
 
-    target: the layers that are changed, or the latent, "z" or "w", that is.
+    target: the changed layers, or the changed latent, "z" or "w".
     Raises: InputError for a latent that this generator does not have.
     """
     if isinstance(target, str):
@@ -161,7 +161,7 @@ def _render_moved_latents(
     if space == "w":
         moved = latent + changes[:, None]  # all rows alike
     else:
-        spare = z.shape[1] - changes.shape[1]  # of a label, which stays
+        spare = z.shape[1] - changes.shape[1]  # entries of a label, which stay
         moved = generator.map_latent(params, z + jnp.pad(changes, ((0, 0), (0, spare))))
     return generator.synthesize(params, latent), generator.synthesize(params, moved)
 
@@ -169,10 +169,10 @@ def _render_moved_latents(
 def _in_microbatches(
     render: Callable[..., Any], size: int | None, data: tuple[Array, ...]
 ) -> tuple[Images, Images]:
-    """Returns render(*data), so many samples at a time.
+    """Returns render(*data), computed in microbatches of `size` samples.
 
-    Of its values only signs and the like are kept for the derivative, `_KEPT`. What else that takes
-    is made anew: what the changed weights read, but nothing of what comes after them.
+    For the derivative only the results of `_KEPT` are stored. The inputs of the changed weights are
+    recomputed; nothing after the changed weights is.
     """
     count = len(data[0])
     if size is None or size >= count:
@@ -180,7 +180,7 @@ def _in_microbatches(
     if count % size:
         raise InputError(
             f"microbatch: expected a divisor of the {count} samples of a device; got {size}; set "
-            "config.microbatch"
+            "it with --config.microbatch=N"
         )
     parts = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), data)
     frugal = jax.checkpoint(render, policy=lambda primitive, *_, **__: primitive in _KEPT)
@@ -190,7 +190,7 @@ def _in_microbatches(
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What is known before a step is compiled."""
+    """The static parts of a step: everything known before compilation."""
 
     generator: Generator
     target: tuple[EditableLayer, ...] | str
@@ -198,7 +198,7 @@ class Program:
     recipe: Recipe
 
     def step(self, shared: tuple[Params, Directions], state: TrainState) -> tuple[TrainState, Any]:
-        """Returns the next state and the metrics; run by every device on its share."""
+        """Returns the next state and the metrics; every device runs this on its share."""
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         batch = devices.share_of_device(draw_batch(key, self.generator, self.recipe))
         trained = state.directions, state.reconstructor["params"]
@@ -214,7 +214,7 @@ class Program:
         state: TrainState,
         batch: tuple[Array, Array, Array],
     ) -> tuple[Prediction, Any]:
-        """Returns what the reconstructor says of the pairs, and its running statistics.
+        """Returns the reconstructor's prediction for the pairs, and its running statistics.
 
         trained: parameters of the matrix and of the reconstructor. shared: θ and the directions.
         batch: z, indices and shifts.
@@ -236,7 +236,7 @@ class Program:
         state: TrainState,
         batch: tuple[Array, Array, Array],
     ) -> tuple[Array, tuple[Metrics, Any]]:
-        """Returns the loss and (metrics, running statistics); arguments as of `forward`."""
+        """Returns the loss and (metrics, running statistics); arguments as for `forward`."""
         (logits, predicted), statistics = self.forward(trained, shared, state, batch)
         loss, metrics = reconstruction_loss(
             logits,
@@ -276,11 +276,11 @@ def make_step(
     reconstructor: Reconstructor,
     recipe: Recipe,
 ) -> Callable[[TrainState], tuple[TrainState, Metrics]]:
-    """Returns state -> (state, metrics), compiled once; the state is replicated and used up.
+    """Returns state -> (state, metrics), compiled once; the state is replicated and donated.
 
     target: the layers that the directions change, or "z" or "w". Metrics are means over the batch,
-    on the first device; reading them waits for the step, calling does not.
-    Raises: InputError if the devices do not divide the batch.
+    on the first device. A call returns at once; reading the metrics waits for the step.
+    Raises: InputError if the batch is no multiple of the number of devices.
     """
     count = jax.device_count()
     if recipe.batch % count:

@@ -1,7 +1,7 @@
-"""TASKS = {name: function(config, workdir)}: each unpacks its config, wires the rest, writes files.
+"""TASKS = {name: function(config, workdir)}: a task unpacks its config, runs and writes files.
 
-Configs end in this package: below, functions take plain arguments. A task is resumed by running
-it again: what is finished is read back, what was interrupted goes on from its last saved state.
+Configs end in this package: functions below it take plain arguments. To resume a task, run it
+again: finished results are read back, interrupted work goes on from its last saved state.
 """
 
 import pathlib

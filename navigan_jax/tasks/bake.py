@@ -41,7 +41,7 @@ _RECORD = "baked.json"
 
 
 class _Move(NamedTuple):
-    """t ξ to add to the weights. plausible: from which t to which; None if that is not known."""
+    """t ξ to add to the weights. plausible: effective range of t, or None if unknown."""
 
     file: str
     number: int
@@ -54,16 +54,16 @@ class _Move(NamedTuple):
         return f"direction {self.number} of {self.file}"
 
     def describe(self) -> str:
-        """Returns what is baked, and a note if images are no longer plausible there."""
+        """Returns the move in words, with a note if the shift is out of the effective range."""
         text = f"{self.label}: shift {self.shift:g}"
         if self.plausible is None or self.plausible[0] <= self.shift <= self.plausible[1]:
             return text
         low, high = self.plausible
-        return f"{text}; beyond {low:.3g} to {high:.3g}, where images stay plausible"
+        return f"{text}; outside the effective range, {low:.3g} to {high:.3g}"
 
 
 def run(config: Config, workdir: pathlib.Path) -> None:
-    """Writes the edited copy, and what it is to baked.json in the workdir."""
+    """Writes the edited copy, and its description to baked.json in the workdir."""
     SETTINGS.check(config)
     _, params = read_generator(config.generator)
     source_map = read_source_map(config.generator)
@@ -81,7 +81,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             require_same(workdir, config, inputs, results=(_RECORD,), free_keys=free_keys)
             pairs = [(move.edit, move.shift) for move in moves]
             bake(config.source, out, source_map, params, pairs, networks=networks)
-            # Only now: what is refused leaves nothing behind.
+            # Only now, so that a refused run leaves nothing behind.
             claim(workdir, config, inputs, results=(_RECORD,), free_keys=free_keys)
             with open(out, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -95,9 +95,9 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     layers = sorted({path for move in moves for path in move.edit.deltas})
     for move in moves:
         say(move.describe())
-    what = f"{', '.join(networks)} of {source_map.file}, with other weights in {', '.join(layers)}"
+    what = f"{', '.join(networks)} of {source_map.file}, with edited weights in {', '.join(layers)}"
     written = str(out.absolute()) if config.out else out.name
-    say_written(workdir, {written: what, _RECORD: "what it is"})
+    say_written(workdir, {written: what, _RECORD: "its description"})
 
 
 def _require_other(out: pathlib.Path, files: Sequence[str]) -> None:
@@ -105,20 +105,20 @@ def _require_other(out: pathlib.Path, files: Sequence[str]) -> None:
     for file in filter(None, files):
         if checkpoints.is_same_file(file, out):
             raise InputError(
-                f"{out}: expected a file of its own for the copy; got one that this run reads or "
-                "writes; set config.out to another name"
+                f"{out}: expected a new file for the copy; got one that this run reads or writes; "
+                "set another name with --config.out=FILE"
             )
 
 
 def _read_moves(config: Config, params: Params) -> list[_Move]:
-    """Returns all that is to be baked."""
+    """Returns all moves to bake."""
     if config.recipe is not None:
         asked = _moves_of_recipe(config)
     elif config.directions is not None:
         asked = [(config.directions, "", *move) for move in _moves_of_keys(config)]
     else:
         raise InputError(
-            "config.directions: expected what to bake; got neither directions nor a recipe; set "
+            "config.directions: expected directions or a recipe to bake; got neither; set "
             "config.directions, indices and shifts, or config.recipe"
         )
     digest = params_lib.digest(params)
@@ -133,7 +133,7 @@ def _read_moves(config: Config, params: Params) -> list[_Move]:
                 f"{file}: expected the directions of digest {wanted}, as the recipe says; got "
                 f"{directions_lib.digest(files[file])}; give the right file with "
                 '--config.directions=FILE, or change "directions" of the move to the digest that '
-                "python -m tools.convert_weights inspect FILE tells"
+                "python -m tools.convert_weights inspect FILE prints"
             )
         try:
             edit = files[file].edit(index)
@@ -144,7 +144,7 @@ def _read_moves(config: Config, params: Params) -> list[_Move]:
 
 
 def _plausible(directions: Directions, index: int, digest: str) -> tuple[float, float] | None:
-    """Returns from which t to which images stay plausible; None if unknown for these weights."""
+    """Returns the effective range of t, or None if it is unknown for these weights."""
     if directions.plausible is None or directions.provenance["digest"] != digest:
         return None
     low, high = map(float, directions.plausible[index])
@@ -154,7 +154,7 @@ def _plausible(directions: Directions, index: int, digest: str) -> tuple[float, 
 def _moves_of_keys(config: Config) -> list[tuple[int, float]]:
     if not config.indices or len(config.indices) != len(config.shifts):
         raise InputError(
-            "config.shifts: expected one for each of config.indices, one or more; got "
+            "config.shifts: expected one shift for each of config.indices, at least one; got "
             f"{len(config.shifts)} for {len(config.indices)}; set for example "
             '--config.indices="(4,)" --config.shifts="(30.0,)"'
         )
@@ -173,14 +173,14 @@ def _moves_of_recipe(config: Config) -> list[tuple[str, str, int, float]]:
             f"{config.recipe}: expected moves to bake; got none; latents cannot be baked"
         )
     if recipe.mixes or recipe.truncation != 1:
-        say(f"{config.recipe}: mixes and truncation are of latents and cannot be baked; left out")
+        say(f"{config.recipe}: mixes and truncation change latents and cannot be baked: left out")
     folder = pathlib.Path(config.recipe).parent
     moves = []
     for move in recipe.moves:
         if not (config.directions or move.file):
             raise InputError(
-                f"{config.recipe}: expected the file of its directions; got none; give it with "
-                "--config.directions=FILE"
+                f"{config.recipe}: expected the name of its directions file; got none; give it "
+                "with --config.directions=FILE"
             )
         file = config.directions or str(folder / move.file)
         moves.append((file, move.directions, move.index, move.shift))

@@ -107,15 +107,15 @@ _TRAINING = Settings(
         "reconstructor.name": tuple(RECONSTRUCTORS),
     },
 )
-# What is plausible is asked for in any case: it tells the shift scale, or whether there are images.
+# The scores are always measured: they give the shift scale, or check the one in the config.
 _PLAUSIBLE = Settings({}, {"show.plausible_samples": Limits(most=10**6, is_open=True)})
 SETTINGS = inputs.COMMON | inputs.PROBLEM | inputs.SYNTHESIS | _TRAINING | showing.SHOW | _PLAUSIBLE
 
-# Keys that tell when a run is over: with more of them it goes on.
+# Keys that end a run: with larger values a finished run goes on.
 _LENGTH_KEYS = ("steps", "max_hours", "patience", "least_gain")
-# Keys of the table at the end, which is made anew where they change.
+# Keys of the final table, which is computed again if they change.
 _RANK_KEYS = ("held_out.final_rounds", "rank.")
-# Keys that change how a run goes or what is drawn of it, but not what its steps are.
+# Keys that may change between runs in one workdir: they do not affect the training steps.
 _FREE_KEYS = (
     "generator",
     "subspace.path",
@@ -167,7 +167,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             held.enter_context(checkpoints.locked(workdir))
         workdirs.claim(
             workdir,
-            inputs.said_in_full(config),
+            inputs.fill_defaults(config),
             {"generator": problem.digest, **digests},
             results=(_DIRECTIONS, training.CHECKPOINTS),
             free_keys=_FREE_KEYS,
@@ -185,9 +185,9 @@ def run(config: Config, workdir: pathlib.Path) -> None:
 
 
 def _read_found(path: pathlib.Path, config: Config, problem: Problem) -> Directions | None:
-    """Returns the directions there; None if there are none that the config asks for.
+    """Returns the directions at `path`, or None if training or ranking still has work to do.
 
-    They may be those of a shorter training, or of another ranking.
+    That is so if the file is missing, or of a shorter training or of another ranking.
     """
     if not path.exists() or training.goes_on(config, path.parent):
         return None
@@ -205,7 +205,7 @@ def _read_problem(config: Config) -> Problem:
     is_latent = config.subspace.name == "latent"
     if (config.layer is None) != is_latent:
         raise InputError(
-            "config.layer: expected nothing where the latent changes, and a layer elsewhere; "
+            "config.layer: expected nothing for config.subspace.name=latent, else a layer; "
             f"got {config.layer!r} with config.subspace.name={config.subspace.name}; "
             + ("leave it out" if is_latent else "set it with --config.layer=NAME")
         )
@@ -220,12 +220,12 @@ def _read_problem(config: Config) -> Problem:
 
 
 def _make_subspace(config: Config, problem: Problem) -> tuple[Subspace, dict[str, str]]:
-    """Returns the subspace, and digests of the files it was made from."""
+    """Returns the subspace, and the digests of the files behind it."""
     settings, shapes = config.subspace, {layer.path: layer.shape for layer in problem.layers}
     if (settings.path is None) == (settings.name == "hessian"):
         raise InputError(
-            "config.subspace.path: expected a file of directions for the subspace hessian, and "
-            f"nothing elsewhere; got {settings.path!r} with config.subspace.name={settings.name}; "
+            "config.subspace.path: expected a file of directions for the subspace hessian, else "
+            f"nothing; got {settings.path!r} with config.subspace.name={settings.name}; "
             "make one with configs/hessian.py, or leave the key out"
         )
     if settings.name == "hessian":
@@ -249,7 +249,7 @@ def _make_subspace(config: Config, problem: Problem) -> tuple[Subspace, dict[str
 
 
 def _latent_width(problem: Problem) -> int:
-    """Returns the size of w; z's where there is no mapping, which `make_step` refuses."""
+    """Returns the size of w; without a mapping that of z, which `make_step` refuses."""
     generator = problem.generator
     z = jax.ShapeDtypeStruct((1, generator.z_dim + generator.label_dim), jnp.float32)
     return jax.eval_shape(generator.map_latent, problem.params, z).shape[-1]
@@ -263,10 +263,10 @@ def _discover(
     start: Mapping[str, Any] | None,
     plausible: Plausibility,
 ) -> Directions:
-    """Trains, and writes tables, curves and directions, without shift scales yet.
+    """Trains; writes tables, curves and directions, without shift scales yet.
 
-    start: weights of the reconstructor to begin with, or None: at random. plausible: by the
-    generator's own images.
+    start: initial weights of the reconstructor, or None for a random start. plausible:
+    out-of-distribution scores of the generator.
     """
     target = problem.layers or config.subspace.latent
     problem = dataclasses.replace(problem, params=params_lib.to_device(problem.params))
@@ -306,7 +306,7 @@ def _discover(
             "seed": str(config.seed),
             "latents": str(best.steps * config.batch),
             "shift_scale": f"{setup.recipe.shift_scale:.6g}",
-            "config": config_lib.to_text(inputs.said_in_full(config)),
+            "config": config_lib.to_text(inputs.fill_defaults(config)),
         },
     )
     if devices.is_main_process():
@@ -332,7 +332,7 @@ def _discover(
 def _expand(
     matrix: DirectionMatrix, parameters: Any, chosen: Sequence[int] | np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Returns the chosen directions, of unit norm, made one at a time."""
+    """Returns the chosen directions at unit norm, expanded one at a time to save memory."""
     one = jax.jit(lambda matrix, parameters, k: matrix.unit(parameters, k))
     rows = [one(matrix, parameters, jnp.array([k])) for k in chosen]
     return {path: np.concatenate([np.asarray(row[path]) for row in rows]) for path in matrix.layers}
@@ -345,7 +345,7 @@ def _show(
     directions: Directions,
     plausible: Plausibility | None,
 ) -> None:
-    """Calibrates and shows changes of weights; shows changes of the latent at the run's scale."""
+    """Calibrates and shows directions of weights; shows directions of the latent at the run's T."""
     if problem.layers:
         microbatch = budget.microbatch_of_images(config, problem)
         directions = calibrating.calibrate_once(
@@ -380,7 +380,7 @@ def _show_latents(
         steps = [np.asarray(images_at(problem.params, t * row)) for t in shifts]
         whole = np.stack(steps, axis=1)
         distances.append(_distance_at_ends(problem, whole))
-        frames.append(shrink(whole, gallery.LARGEST_CELL))  # all directions' are held at once
+        frames.append(shrink(whole, gallery.LARGEST_CELL))  # all frames are in memory at once
     records = tuple(
         DirectionRecord(
             index=index,

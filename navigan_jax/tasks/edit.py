@@ -1,4 +1,4 @@
-"""The task `edit`: makes images and videos of a recipe, with the bits that the viewer showed."""
+"""The task `edit`: renders images and videos of a recipe, bit for bit as in the viewer."""
 
 import dataclasses
 import pathlib
@@ -41,7 +41,7 @@ SETTINGS = inputs.SYNTHESIS | Settings(
 def run(config: Config, workdir: pathlib.Path) -> None:
     """Writes edit_NNN.png and original_NNN.png of each sample, and the recipe, to the workdir.
 
-    Where the recipe has a video: video.mp4 and video.gif too.
+    If the recipe has a video, writes video.mp4 and video.gif too.
     """
     SETTINGS.check(config)
     recipe = recipe_files.read_recipe(config.recipe)
@@ -49,8 +49,8 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     is_own = checkpoints.is_same_file(config.recipe, workdir / "recipe.json")
     if is_own and synthesis != recipe.synthesis:
         raise InputError(
-            f"{config.recipe}: expected a recipe that this run need not replace; got other keys of "
-            "config.synthesis than it has; choose another --workdir"
+            f"{config.recipe}: expected the recipe's own synthesis keys, as this run would "
+            "overwrite the recipe; got others in config.synthesis; choose another --workdir"
         )
     recipe = dataclasses.replace(recipe, synthesis=synthesis)
     digest = params_lib.digest(params)
@@ -60,7 +60,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     except InputError as error:
         raise InputError(f"{config.recipe}: {recipe_files.without_place(error)}") from error
     params = params_lib.to_device(params)
-    written = {"recipe.json": "what was made"}
+    written = {"recipe.json": "the recipe of these images"}
     if not is_own:
         recipe_files.write_recipe(workdir / "recipe.json", recipe)
     for name, one in (("edit", recipe), ("original", recipe.original())):
@@ -82,8 +82,8 @@ def run(config: Config, workdir: pathlib.Path) -> None:
 def _read_all(config: Config, recipe: Recipe, params: Params) -> Mapping[str, Directions]:
     """Returns the directions of the recipe by their digests.
 
-    A file is looked for where `config.directions` says, then where the recipe does: seen from
-    here, then from the recipe's own folder.
+    The files are those of `config.directions` if it is set, else those that the recipe names: seen
+    from the current folder, then from the recipe's folder, then by bare name beside the recipe.
     """
     folder = pathlib.Path(config.recipe).parent
     if config.directions is not None:
@@ -96,7 +96,7 @@ def _read_all(config: Config, recipe: Recipe, params: Params) -> Mapping[str, Di
             if not found:
                 raise InputError(
                     f"{config.recipe}: expected its directions in {name}; got no such file there "
-                    "nor beside the recipe; say where they are with --config.directions=FILE"
+                    "nor beside the recipe; give the file with --config.directions=FILE"
                 )
             paths.append(found[0])
     digest, any_weights = params_lib.digest(params), config.any_weights
@@ -129,7 +129,7 @@ def _write_videos(
         for factor in factors:
             scaled = recipe.scaled(float(factor))
             whole = rendering.render(scaled, generator, params, directions)
-            images.append(shrink(whole, 2 * video.LARGEST_CELL))  # all are held at once
+            images.append(shrink(whole, 2 * video.LARGEST_CELL))  # all frames are in memory at once
             progress.advance()
     captions = video.describe_factors(factors)
     strip = video.Strip(_title(recipe), np.stack(images), captions)

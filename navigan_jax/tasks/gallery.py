@@ -1,4 +1,4 @@
-"""The task `gallery`: shows directions of a file as a page, a sheet, a figure and a video."""
+"""The task `gallery`: shows saved directions as a page, a contact sheet, a figure and a video."""
 
 import dataclasses
 import pathlib
@@ -80,20 +80,20 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     size = (workdir / "gallery.html").stat().st_size / 1e6
     grid.write_grid(workdir / "gallery.png", showcase)
     written = {
-        "gallery.html": f"all of them with sliders, {size:.1f} MB: open it in a browser",
+        "gallery.html": f"the directions with sliders, {size:.1f} MB: open it in a browser",
         "gallery.png": "the same as one picture",
     }
     if config.figure.directions:
         _write_figure(config, workdir, choice, showcase.first(config.figure.directions))
-        written["figure.pdf"] = "the first of them as a figure for a paper"
+        written["figure.pdf"] = "the first directions as a figure for a paper"
     if config.video.directions:
         _write_videos(config, workdir, choice, showcase.first(config.video.directions))
-        written |= {"video.mp4": "the first of them moving", "video.gif": "the same"}
+        written |= {"video.mp4": "the first directions moving", "video.gif": "the same"}
     say_written(workdir, written)
 
 
 def _write_figure(config: Config, workdir: pathlib.Path, choice: Choice, small: Showcase) -> None:
-    """Writes the figure, its few images in full size: made anew if the page has smaller ones."""
+    """Writes the figure at full size; renders its images again if those of the page are reduced."""
     problem, whole = choice.problem, small
     if small.frames.shape[3:5] != problem.generator.image_shape[:2]:
         z = problem.generator.sample_latents(jax.random.key(config.show.seed), config.show.samples)
@@ -117,7 +117,7 @@ def _write_figure(config: Config, workdir: pathlib.Path, choice: Choice, small: 
 def _write_videos(
     config: Config, workdir: pathlib.Path, choice: Choice, showcase: Showcase
 ) -> None:
-    """Renders the directions anew at as many shifts as the video has, and writes it."""
+    """Renders the directions at the shifts of the video, and writes the videos."""
     frames = round(config.video.seconds * config.video.frames_per_second)
     factors, order = video.plan_path(
         -1.0, 1.0, frames=frames, easing=config.video.easing, returns=True

@@ -62,8 +62,8 @@ SETTINGS = (
     | showing.SHOW
 )
 
-# Keys that change how a run goes or what is drawn of it, but not which directions it finds. What
-# the paths lead to is compared by its content.
+# Keys that may change between runs in one workdir: they affect the speed or the pictures, not the
+# directions. Files are compared by content, not by path.
 _FREE_KEYS = (
     "generator",
     "latents.path",
@@ -110,7 +110,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
 
 
 def check(config: Config, problem: Problem) -> None:
-    """Checks what `SETTINGS` cannot say of solver and latents. Raises: InputError."""
+    """Checks solver and latents beyond `SETTINGS`. Raises: InputError."""
     inputs.require_different(config, problem.generator)
     least = config.directions + config.solver.block_size
     if config.solver.name == "lanczos" and config.solver.max_products < least:
@@ -120,13 +120,13 @@ def check(config: Config, problem: Problem) -> None:
 
 
 def find(config: Config, workdir: pathlib.Path, problem: Problem, z: np.ndarray) -> Directions:
-    """Returns the directions of a workdir: read if they were found before, found now if not.
+    """Returns the directions of a workdir: those found before, or else found now.
 
     Raises: InputError if the workdir holds results of another config.
     """
     workdirs.claim(
         workdir,
-        inputs.said_in_full(config),
+        inputs.fill_defaults(config),
         inputs.digest_inputs(config, problem, z),
         results=(DIRECTIONS, STATE),
         free_keys=_FREE_KEYS,
@@ -143,7 +143,7 @@ def find(config: Config, workdir: pathlib.Path, problem: Problem, z: np.ndarray)
 def _check_found(
     path: pathlib.Path, directions: Directions, config: Config, problem: Problem
 ) -> None:
-    """Checks that a file of this workdir holds what the config asks for."""
+    """Checks that the directions in this workdir have the shapes that the config asks for."""
     wanted = {layer.path: (config.directions, *layer.shape) for layer in problem.layers}
     got = {layer: tuple(rows.shape) for layer, rows in directions.basis.items()}
     if got != wanted:
@@ -154,7 +154,7 @@ def _check_found(
 
 
 def _check_memory_allowed(config: Config, problem: Problem) -> None:
-    """Checks that the solver can find that many directions with the vectors it may hold."""
+    """Checks that `solver.max_vectors` is enough for the directions. Raises: InputError."""
     entries = sum(math.prod(layer.shape) for layer in problem.layers)
     needed = linalg.smallest_max_vectors(config.directions, config.solver.block_size)
     if 0 < config.solver.max_vectors < min(needed, entries):
@@ -168,7 +168,7 @@ def _check_memory_allowed(config: Config, problem: Problem) -> None:
 def _find_directions(
     config: Config, workdir: pathlib.Path, problem: Problem, z: np.ndarray
 ) -> Directions:
-    """Runs the solver and writes what it found, without shift scales yet."""
+    """Runs the solver and writes the directions, without shift scales yet."""
     began = time.perf_counter()
     microbatch = budget.microbatch_of_spectrum(config, problem, z)
     objective = products.make_objective(
@@ -187,7 +187,7 @@ def _find_directions(
         f"weights; {len(z)} latents; {config.metric.name}; {devices.describe()}"
     )
     reduced = reduction.Reduction(objective, None)
-    if config.solver.name != "power":  # the paper's iterates are those of the whole layer
+    if config.solver.name != "power":  # the paper iterates on the whole layer
         reduced = reduction.reduce_inputs(objective, at_least=config.directions)
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     if config.solver.name == "power":
@@ -196,20 +196,20 @@ def _find_directions(
         spectrum = _solve_by_lanczos(config, workdir, reduced, key)
     if spectrum.lost_step is not None and spectrum.lost_step > 0.5:
         say(
-            f"warning: in some iterations the step left {spectrum.lost_step:.0%} of the weights as "
-            "they were, in float32; such products are mostly rounding. Raise config.solver.epsilon "
-            "or use config.solver.name=lanczos"
+            f"warning: in some iterations {spectrum.lost_step:.0%} of the weights did not change, "
+            "as the step is too small for float32; such products are mostly rounding. Raise "
+            "config.solver.epsilon or use config.solver.name=lanczos"
         )
     try:
         spectrum_lib.require_usable(spectrum, objective)
     except InputError as error:
         if devices.is_main_process():
-            checkpoints.remove_state(workdir / STATE)  # nobody will go on from it
+            checkpoints.remove_state(workdir / STATE)  # no run can resume from it
         if config.solver.name != "power":
             raise
         raise InputError(
-            f"{error}; or change the step of the differences with --config.solver.epsilon=N, which "
-            f"is {config.solver.epsilon:g}"
+            f"{error}; or change the step of the central differences, {config.solver.epsilon:g}, "
+            "with --config.solver.epsilon=N"
         ) from error
     seconds = time.perf_counter() - began
     worst = np.max(spectrum.residuals)
@@ -227,7 +227,7 @@ def _find_directions(
         "latents": str(len(z)),
         "products": str(spectrum.products),
         "microbatch": str(microbatch),
-        "config": config_lib.to_text(inputs.said_in_full(config)),
+        "config": config_lib.to_text(inputs.fill_defaults(config)),
     }
     directions = spectrum_lib.as_directions(spectrum, layers, reduced, provenance)
     if devices.is_main_process():
@@ -258,7 +258,7 @@ def _solve_by_lanczos(
             numbers["residual"] = float(np.max(relative))  # the largest of the wanted pairs
         return in_order, numbers
 
-    # A state is of use only in the coordinates that it was made in.
+    # A state is valid only in the coordinates in which it was computed.
     basis = {} if reduced.basis is None else {"basis": reduced.basis}
     problem = params_lib.digest({"entries": np.array(objective.entries), **basis})
     state = runs.load_state(workdir / STATE, linalg.KrylovState, problem)

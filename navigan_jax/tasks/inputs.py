@@ -1,4 +1,4 @@
-"""What a config names and tasks read: a generator with layers and a distance, and latents."""
+"""Inputs that a config names: generator, layers, distance and latents."""
 
 import dataclasses
 import hashlib
@@ -63,7 +63,7 @@ SYNTHESIS = Settings(
     {"synthesis.noise": ("", *NOISES), "synthesis.precision": ("", *PRECISIONS)},
 )
 MIXING = Settings({"latents.mix_from": int | None}, {"latents.mix_from": NOT_NEGATIVE})
-# With a budget, a microbatch of 0 means: chosen by it.
+# With a memory budget, a microbatch of 0 means: as large as the budget allows.
 BUDGET = Settings(
     {"cache_gib": float, "memory_gib": float},
     {
@@ -76,9 +76,9 @@ BUDGET = Settings(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Problem:
-    """What is edited and how changes are felt: a generator, some of its layers, a distance.
+    """A generator, the layers to edit, and the distance that measures changes of images.
 
-    digest: of the parameters. source: the path they were read from, for messages.
+    digest: digest of the parameters. source: path of the generator file, for error messages.
     """
 
     generator: Generator
@@ -90,7 +90,7 @@ class Problem:
 
 
 def synthesis(config: Config) -> Synthesis:
-    """Returns what the keys `synthesis` say; those that are empty say nothing."""
+    """Returns the settings under `config.synthesis`; an empty key gives None."""
     keys = config.synthesis
     return Synthesis(
         truncation=keys.truncation,
@@ -102,10 +102,11 @@ def synthesis(config: Config) -> Synthesis:
     )
 
 
-def said_in_full(config: Config) -> Config:
-    """Returns the config with the defaults in the place of empty keys `synthesis`.
+def fill_defaults(config: Config) -> Config:
+    """Returns the config with defaults in place of empty `synthesis` keys.
 
-    So it is kept: who reads it need not know them, and to say a default changes nothing.
+    Runs save this form: it needs no knowledge of the defaults, and setting a default explicitly
+    makes no other config.
     """
     settled = {**OPTIONS, **synthesis(config).to_json()}
     return config_lib.replace(config, {f"synthesis.{key}": settled[key] for key in settled})
@@ -114,28 +115,27 @@ def said_in_full(config: Config) -> Config:
 def read_set_generator(
     config: Config, recipe: Synthesis = AS_IT_IS
 ) -> tuple[Generator, Params, Synthesis]:
-    """Returns the generator that `config.generator` names, its parameters, and how it is set.
+    """Returns the generator of `config.generator`, its parameters, and its synthesis settings.
 
-    recipe: how that of `config.recipe` sets it; what the keys `synthesis` say comes before.
-    Raises: InputError as `read_generator`; it names the key that is wrong, and the recipe if the
-      key is there.
+    recipe: settings from `config.recipe`; keys set under `config.synthesis` take precedence.
+    Raises: as `read_generator`; the error names the wrong key, or the recipe it comes from.
     """
-    said = synthesis(config)
-    setting = recipe.with_changes(said)
+    from_keys = synthesis(config)
+    setting = recipe.with_changes(from_keys)
     try:
         generator, params = read_generator(config.generator, setting.options())
     except OptionError as error:
-        is_said = error.option in said.to_json()
-        place = "config.synthesis." if is_said else f"{config.recipe}: synthesis: "
+        is_key = error.option in from_keys.to_json()
+        place = "config.synthesis." if is_key else f"{config.recipe}: synthesis: "
         raise InputError(f"{place}{error}") from error
     return generator, params, setting
 
 
 def read_problem(config: Config) -> Problem:
-    """Returns what the keys of `PROBLEM` and `SYNTHESIS` name.
+    """Returns the problem that the keys of `PROBLEM` and `SYNTHESIS` describe.
 
     Raises: InputError for a file that is missing, damaged or of another kind, an unknown layer, or
-      a distance that does not take images of this generator.
+      a distance that cannot take images of this generator.
     """
     generator, params, _ = read_set_generator(config)
     layers = generator.find_layers([name.strip() for name in config.layer.split(",")])
@@ -149,7 +149,7 @@ def read_problem(config: Config) -> Problem:
 def make_metric(config: Config) -> Distance:
     """Returns the distance that `config.metric` describes.
 
-    Raises: InputError if its weights are missing, not wanted or not readable.
+    Raises: InputError if its weights are missing, superfluous or unreadable.
     """
     name, weights = config.metric.name, config.metric.weights
     if name == "lpips":
@@ -172,9 +172,9 @@ def make_metric(config: Config) -> Distance:
 
 
 def draw_latents(config: Config, generator: Generator) -> np.ndarray:
-    """Returns the latents of the run, from the file or from the seed: z, or w_plus of a file.
+    """Returns the latents of the run: z drawn from the seed, or z or w_plus from the file.
 
-    Says what of a file was taken, and as what.
+    Prints which array of the file was taken, and as which kind of latent.
     Raises: InputError if the file does not hold latents of this generator.
     """
     path = config.latents.path
@@ -188,7 +188,7 @@ def draw_latents(config: Config, generator: Generator) -> np.ndarray:
 
 
 def require_different(config: Config, generator: Generator) -> None:
-    """Checks that the truncation leaves drawn latents different, as some tasks compare them.
+    """Checks that images differ with the latent: a truncation of 0 makes them equal.
 
     Raises: InputError.
     """
@@ -199,16 +199,16 @@ def require_different(config: Config, generator: Generator) -> None:
     if keys.truncation_cutoff in (None, rows):
         raise InputError(
             "config.synthesis.truncation: expected images that differ with the latent; got 0, "
-            "which makes all of them the same; set another number with "
-            "--config.synthesis.truncation=N, or leave later rows as they are with "
+            "which makes all images the same; set another number with "
+            "--config.synthesis.truncation=N, or truncate fewer rows with "
             f"--config.synthesis.truncation_cutoff=N, less than {rows}"
         )
 
 
 def mix_latents(config: Config, problem: Problem, latents: np.ndarray) -> np.ndarray:
-    """Returns the latents with the rows from `latents.mix_from` on those of other draws of z.
+    """Returns the latents after style mixing: rows from `latents.mix_from` on are of other draws.
 
-    Raises: InputError if the generator has no rows of w, or not so many.
+    Raises: InputError if the generator does not have that row of w.
     """
     row, generator = config.latents.mix_from, problem.generator
     if row is None:
@@ -232,7 +232,7 @@ def mix_latents(config: Config, problem: Problem, latents: np.ndarray) -> np.nda
 
 
 def digest_inputs(config: Config, problem: Problem, z: np.ndarray) -> Mapping[str, str]:
-    """Returns the SHA-256 of what the config only names."""
+    """Returns the SHA-256 of each input that the config refers to by path or seed."""
     inputs = {"generator": problem.digest, "latents": params_lib.digest({"z": z})}
     if config.metric.weights is not None:
         with open(config.metric.weights, "rb") as file:
@@ -241,5 +241,5 @@ def digest_inputs(config: Config, problem: Problem, z: np.ndarray) -> Mapping[st
 
 
 def cache_bytes(config: Config) -> int:
-    """Returns the bytes per device for what need not be computed twice."""
+    """Returns the bytes per device for cached intermediate results."""
     return int(config.cache_gib * 2**30)

@@ -1,4 +1,4 @@
-"""The task `maps`: where in the image directions of a file act."""
+"""The task `maps`: shows where in the image saved directions act."""
 
 import json
 import pathlib
@@ -115,7 +115,7 @@ def _rows(
     areas: np.ndarray,
     microbatch: int,
 ) -> list[maps.MapRow]:
-    """Returns what is drawn: the maps over samples, and the edit of the first one."""
+    """Returns the rows of the picture: maps over samples, and the edit of the first sample."""
     generator = choice.problem.generator
     z = jnp.asarray(generator.sample_latents(jax.random.key(config.show.seed), config.show.samples))
     frames = edit.render_shifts(

@@ -1,4 +1,4 @@
-"""What the keys of a config may hold: kinds, ranges of numbers, names."""
+"""Constraints on the keys of a config: kinds, ranges of numbers, allowed names."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ from navigan_jax.errors import InputError
 
 
 class Limits(NamedTuple):
-    """The range of a number: from `least` (not itself, if `is_open`) to `most`."""
+    """The range of a number: `least` to `most`; `is_open` excludes `least`."""
 
     least: float = 0
     most: float = float("inf")
@@ -39,9 +39,9 @@ SEED = Limits(most=2**32 - 1)  # seeds have 32 bits
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Keys with their kinds, the limits of those that are numbers, the names that others allow.
+    """Keys with their kinds; limits of numbers; allowed names of texts.
 
-    Two of them are joined by `|`, so that tasks share what they have in common.
+    `|` joins two `Settings`, so that tasks can share keys.
     """
 
     kinds: config_lib.Keys
@@ -58,7 +58,7 @@ class Settings:
     def check(self, config: Config) -> None:
         """Checks that the config has exactly these keys, with values of their kinds and ranges.
 
-        Raises: InputError for the first that it has not.
+        Raises: InputError for the first key that is wrong.
         """
         for key, limits in self.limits.items():
             number = _find(config, key)
@@ -70,7 +70,7 @@ class Settings:
         for key, allowed in self.names.items():
             if value(config, key) not in allowed:
                 raise InputError(
-                    f"config.{key}: expected one of the names allowed; got "
+                    f"config.{key}: expected an allowed name; got "
                     f"{value(config, key)!r}; allowed: {', '.join(filter(None, allowed))}; set it "
                     f"with --config.{key}={allowed[0] or allowed[1]}"
                 )
@@ -78,7 +78,7 @@ class Settings:
 
 def _check_limits(config: Config, key: str, limits: Limits) -> None:
     number = value(config, key)
-    if number is None:  # a placeholder that may stay empty
+    if number is None:  # an empty placeholder
         return
     if number < limits.least or (limits.is_open and number == limits.least):
         raise wrong_number(config, key, limits.describe_least())
@@ -87,14 +87,14 @@ def _check_limits(config: Config, key: str, limits: Limits) -> None:
 
 
 def wrong_number(config: Config, key: str, expected: str) -> InputError:
-    """Returns the error that says so of a key."""
+    """Returns the error for a number out of range: `expected` describes the range."""
     return InputError(
         f"config.{key}: expected {expected}; got {value(config, key)}; set it with --config.{key}=N"
     )
 
 
 def _find(config: Config, key: str) -> Any:
-    """Returns the value at a path, None if it is not there."""
+    """Returns the value at a path, or None if the config lacks it."""
     found: Any = config.to_dict()
     for part in key.split("."):
         found = found.get(part) if isinstance(found, dict) else None

@@ -1,9 +1,8 @@
-"""Training of directions with its evaluations, checkpoints and reports: a part of `discover`.
+"""Training of directions with evaluations, checkpoints and reports: a part of `discover`.
 
-A run ends after its steps, once its accuracy no longer grows, or when its time is over; the result
-is the checkpoint of the best held-out accuracy, the first one of equal ones. A checkpoint is saved
-after all else that is told of its step: a run that goes on from it repeats nothing and lacks
-nothing, wherever it was stopped.
+A run ends after its steps, once its accuracy no longer grows, or when its time is over. The result
+is the first checkpoint of the highest held-out accuracy. A step's metrics and pictures are written
+before its checkpoint, so a resumed run repeats nothing and lacks nothing.
 """
 
 import dataclasses
@@ -45,10 +44,10 @@ from navigan_jax.tasks.workdirs import say
 
 CHECKPOINTS = "checkpoints"
 
-# What the run's key is folded with, for each purpose; 2 is that of the calibration.
+# Numbers folded into the run's key, one per purpose; 2 is taken by the calibration.
 DRAWN, MATRIX, RECONSTRUCTOR, TRAIN, PLAUSIBLE = range(10, 15)
-_FAR = 1000  # times the first shift that is tried: a hundred times the norm of the weights
-_COLUMNS = 5  # of a picture in TensorBoard: shifts from −T to T
+_FAR = 1000  # largest scale in units of the first shift tried: a hundred times the weights' norm
+_COLUMNS = 5  # shifts from −T to T in a TensorBoard picture
 
 
 def key_for(config: Config, purpose: int) -> jax.Array:
@@ -58,7 +57,7 @@ def key_for(config: Config, purpose: int) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Setup:
-    """What is trained. target: as in `render_pairs`."""
+    """Everything that training needs. target: as in `render_pairs`."""
 
     problem: Problem
     target: tuple[EditableLayer, ...] | str
@@ -83,16 +82,16 @@ def make_recipe(
     matrix: DirectionMatrix,
     plausible: Plausibility,
 ) -> Recipe:
-    """Returns the numbers of a step; finds the shift scale, or checks the one that is given.
+    """Returns the hyperparameters of a step; finds the shift scale, or checks the config's.
 
-    plausible: by the generator's own images.
-    Raises: InputError if images at that scale are none, or there is no plausible one.
+    plausible: out-of-distribution scores of the generator.
+    Raises: InputError if the scale destroys the images, or no scale is plausible.
     """
     generator, params = problem.generator, problem.params
     if target == "z" and generator.mapping_stages and not config.shift.scale:
         raise InputError(
-            "config.shift.scale: expected a number for z of a generator whose mapping brings z to "
-            "one norm, as no shift is too large there; got 0; set --config.shift.scale=6, as "
+            "config.shift.scale: expected a number above 0 for z, as the mapping of this generator "
+            "normalises z and no shift is too large; got 0; set --config.shift.scale=6, as "
             "GANLatentDiscovery does, or --config.subspace.latent=w"
         )
     samples = max(32, 2 * matrix.count)
@@ -122,14 +121,14 @@ def make_recipe(
     scale, least, weight = config.shift.scale, config.shift.least, config.loss.shift_weight
     if scale:
         judged = judge(along(scale))
-        # The paper's scales are about twice the weights, and images there may all be odd, which is
-        # meant; of a change a hundred times as large nothing of the layer is left.
+        # The paper's scales are about twice the norm of the weights. All images there may be out of
+        # distribution, and that is intended. A change a hundred times as large destroys the layer.
         if judged.flat + judged.broken > 0.5 or scale > _FAR * first:
             shift_scale.require_images(along, judge, scale=scale, first=first)
         elif not judged.plausible:
             say(
-                f"note: at ±{scale:.4g}, config.shift.scale, all images are unlike this "
-                "generator's own; 0 finds the largest shift at which they are not"
+                f"note: at ±{scale:.4g}, config.shift.scale, all images are out of the effective "
+                "range; --config.shift.scale=0 finds the largest shift within it"
             )
     else:
         scale = shift_scale.largest_plausible_shift(along, judge, first=first)
@@ -137,7 +136,7 @@ def make_recipe(
         judged = judge(along(scale))
     say(
         f"shift scale {scale:.4g}, least shift {least:.4g}, weight {weight:.4g}; "
-        f"oddity of the images at ±{scale:.4g} is {judged.oddity:.3g} of what is plausible"
+        f"out-of-distribution score at ±{scale:.4g}: {judged.score:.3g} (bound 1)"
     )
     if not least < scale:
         raise wrong_number(config, "shift.least", f"less than the shift scale, {scale:g}")
@@ -157,7 +156,10 @@ def make_recipe(
 
 
 def make_measure(setup: Setup, *, rounds: int) -> Callable[[Any, Any, jax.Array], ranking.Table]:
-    """Returns (matrix parameters, reconstructor variables, key) -> table of all directions."""
+    """Returns (matrix parameters, reconstructor variables, key) -> table of all directions.
+
+    rounds: samples per direction.
+    """
     generator, recipe = setup.problem.generator, setup.recipe
 
     def recognise(arguments: Any, key: Any, indices: Any) -> tuple[Any, Any, Any]:
@@ -174,8 +176,8 @@ def make_measure(setup: Setup, *, rounds: int) -> Callable[[Any, Any, jax.Array]
         z = generator.sample_latents(key_z, len(indices))
         changes = matrix.changes(parameters, indices, shifts)
         images = render_pairs(generator, params, setup.target, changes, z)
-        (logits, told), _ = predict(setup.reconstructor, variables, *images, train=False)
-        return jnp.argmax(logits, axis=1), told, shifts
+        (logits, predicted), _ = predict(setup.reconstructor, variables, *images, train=False)
+        return jnp.argmax(logits, axis=1), predicted, shifts
 
     measure = ranking.make_measure(
         recognise,
@@ -190,9 +192,9 @@ def make_measure(setup: Setup, *, rounds: int) -> Callable[[Any, Any, jax.Array]
 
 
 def train(config: Config, workdir: pathlib.Path, setup: Setup, first: Any) -> Trained:
-    """Trains, or goes on with it, and returns the best state.
+    """Trains or resumes training; returns the best state.
 
-    first: variables of the reconstructor to begin with.
+    first: initial variables of the reconstructor.
     Raises: InputError if the loss is not finite, or the disk is full.
     """
     matrix, is_main = setup.matrix, devices.is_main_process()
@@ -224,10 +226,10 @@ def train(config: Config, workdir: pathlib.Path, setup: Setup, first: Any) -> Tr
 
 
 class _Session:
-    """One process' part of a run: what happens after each window of steps.
+    """One process's part of a run: reports, evaluations and checkpoints after each window of steps.
 
-    record: of the checkpoint that it goes on from. stop: why the run is over, or nothing; by the
-    config, so that a run that was over goes on where there is more time.
+    record: record of the checkpoint from which the run resumes. stop: why the run is over, or "".
+    The reason follows from the config, so a run that was over goes on once the config allows it.
     """
 
     def __init__(
@@ -248,7 +250,7 @@ class _Session:
         self.stop = _why_over(config, self._history, self._hours_before)
 
     def run(self, state: TrainState, done: int) -> None:
-        """Trains from `done` steps on, unless the run was over before."""
+        """Trains from step `done` on, unless the run is over already."""
         config, setup = self._config, self._setup
         if self._is_over(done):
             return
@@ -274,7 +276,7 @@ class _Session:
         return bool(self.stop) or done >= self._config.steps
 
     def _look_at(self, window: loop.Window) -> dict[str, float]:
-        """Reports a window and returns its numbers; evaluates and saves where it is time."""
+        """Reports a window and returns its metrics; evaluates and saves every `save_steps`."""
         config = self._config
         if not window.is_finite:
             raise self._diverged(window.step, "a loss of NaN or infinity")
@@ -301,13 +303,13 @@ class _Session:
         return numbers
 
     def _evaluate(self, step: int, state: TrainState, hours: float) -> dict[str, float]:
-        """Returns what the state is worth; notes its accuracy, and why the run is over if it is."""
+        """Returns the held-out metrics; records the accuracy, and why the run is over, if it is."""
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
-            raise self._diverged(step, "NaN or infinity in what is trained")
+            raise self._diverged(step, "NaN or infinity in the trained parameters")
         table = self._measure(state.directions, state.reconstructor, self._key)
         accuracy = float(table.accuracy.mean())
         if not np.isfinite(table.shift_error).all():
-            raise self._diverged(step, "NaN or infinity of the reconstructor")
+            raise self._diverged(step, "NaN or infinity from the reconstructor")
         self._history.append(accuracy)
         self.stop = _why_over(self._config, self._history, hours)
         return {
@@ -326,21 +328,21 @@ class _Session:
 
 
 def _why_over(config: Config, history: list[float], hours: float) -> str:
-    """Returns why a run is over before all of its steps are made, or nothing: it is not."""
+    """Returns why a run is over before its last step, or "" if it is not."""
     if config.max_hours and hours >= config.max_hours:
-        return f"{hours:.2f} hours are over, config.max_hours"
+        return f"{hours:.2f} hours passed, config.max_hours"
     if loop.has_stalled(history, patience=config.patience, least_gain=config.least_gain):
         return f"no gain in {config.patience} evaluations, config.patience"
     return ""
 
 
 def has_checkpoints(workdir: pathlib.Path) -> bool:
-    """Whether there are any, of a training that may be over."""
+    """Whether the workdir has checkpoints, also of a finished training."""
     return _last_record(workdir) is not None
 
 
 def goes_on(config: Config, workdir: pathlib.Path) -> bool:
-    """Whether the checkpoints there are of a training that is not over by this config."""
+    """Whether the workdir has checkpoints of a training that this config continues."""
     last = _last_record(workdir)
     if last is None:
         return False
@@ -357,10 +359,10 @@ def _last_record(workdir: pathlib.Path) -> tuple[int, dict[str, Any]] | None:
 
 
 def read_reconstructor(config: Config) -> dict[str, Any] | None:
-    """Returns the weights that the reconstructor starts with, or None: at random.
+    """Returns the weights that the reconstructor starts with, or None for a random start.
 
-    Raises: InputError if the network takes none, or the file is missing, damaged or of another
-      kind.
+    Raises: InputError if the network takes no weights, or if the file is missing, damaged or of
+      another kind.
     """
     path, name = config.reconstructor.weights, config.reconstructor.name
     if path is None:
@@ -384,20 +386,20 @@ def network_of(config: Config) -> Reconstructor:
 
 
 def require_room(config: Config, generator: Generator) -> None:
-    """Checks that what the reconstructor makes of a microbatch fits, before any work.
+    """Checks that the reconstructor's features of a microbatch fit in memory, before any work.
 
-    The whole step, which needs more, is checked once it is compiled.
-    Raises: InputError; also if the images are too small.
+    The whole step needs more and is checked once it is compiled.
+    Raises: InputError if they do not fit, or if the images are too small.
     """
     network = network_of(config)
     pairs = min(config.microbatch, -(-config.batch // jax.device_count()))
-    lacking = devices.lacking_memory(pairs * feature_bytes(network, generator.image_shape))
+    lacking = devices.describe_shortage(pairs * feature_bytes(network, generator.image_shape))
     if lacking:
         side = network.side or min(generator.image_shape[:2])
         raise InputError(
-            f"config.reconstructor.side: expected what {config.reconstructor.name} makes of "
+            f"config.reconstructor.side: expected the features of {config.reconstructor.name} for "
             f"{pairs} pairs of images to fit in memory; got at least {lacking}, at {side} pixels; "
-            "lower it with --config.reconstructor.side=N, or take fewer pairs at once with "
+            "lower it with --config.reconstructor.side=N, or lower the microbatch with "
             "--config.microbatch=N"
         )
 
@@ -408,7 +410,7 @@ def first_variables(
     reconstructor: Reconstructor,
     start: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Returns variables of the reconstructor: fresh ones, or `start` with fresh heads.
+    """Returns initial variables of the reconstructor: fresh ones, or `start` with fresh heads.
 
     Raises: InputError if `start` is of another network.
     """
@@ -420,7 +422,7 @@ def first_variables(
 
 
 def _picture(setup: Setup, parameters: Any, directions: int, seed: int) -> np.ndarray:
-    """Returns one sample along the first directions, a row each, from −T to T; bytes HWC."""
+    """Returns a picture of one sample along the first directions, a row each; bytes HWC."""
     rows, generator = min(directions, setup.matrix.count), setup.problem.generator
     z = jnp.repeat(generator.sample_latents(jax.random.key(seed), 1), rows * _COLUMNS, axis=0)
     indices = jnp.repeat(jnp.arange(rows), _COLUMNS)

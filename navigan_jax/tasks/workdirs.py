@@ -1,4 +1,4 @@
-"""A workdir belongs to one config: results of another are never mixed in or overwritten."""
+"""A workdir belongs to one config: results of different configs are never mixed or overwritten."""
 
 import json
 import pathlib
@@ -21,10 +21,9 @@ def claim(
     results: Sequence[str],
     free_keys: tuple[str, ...],
 ) -> None:
-    """Saves config and inputs in the workdir, if results there are of the same ones.
+    """Saves config and inputs in the workdir, after the check of `require_same`.
 
-    The arguments are those of `require_same`. Raises: as that; also if the processes of a run have
-    no folder in common.
+    Raises: as `require_same`; also InputError if the processes of a run do not share the folder.
     """
     require_same(workdir, config, inputs, results=results, free_keys=free_keys)
     if devices.is_main_process():
@@ -33,8 +32,8 @@ def claim(
     devices.wait_for_all("claimed")
     if not (workdir / _CONFIG).exists():
         raise InputError(
-            f"{workdir}: expected a folder that all processes share; got one that this process has "
-            "for itself; choose another --workdir"
+            f"{workdir}: expected a folder that all processes share; got one that only this "
+            "process sees; choose another --workdir"
         )
 
 
@@ -46,12 +45,11 @@ def require_same(
     results: Sequence[str],
     free_keys: tuple[str, ...],
 ) -> None:
-    """Checks that results in the workdir, if there are any, are of this config and these inputs.
+    """Checks that results in the workdir, if any, are of this config and these inputs.
 
-    inputs: SHA-256 of what the config only names. results: names of files that, if there, make
-      the workdir one of a certain config. free_keys: beginnings of the keys that may change all
-      the same.
-    Raises: InputError that shows what differs.
+    inputs: SHA-256 of each input file. results: names of result files; without any of them the
+      workdir is free. free_keys: prefixes of keys that may change.
+    Raises: InputError with the differences.
     """
     if not any((workdir / name).exists() for name in results):
         return
@@ -83,13 +81,13 @@ def require_same(
 
 
 def say(text: str) -> None:
-    """Prints a line for people, in the main process alone."""
+    """Prints a line, in the main process only."""
     if devices.is_main_process():
         print(text, flush=True)
 
 
 def say_written(workdir: pathlib.Path, files: Mapping[str, str]) -> None:
-    """Ends a task by naming the files it wrote: {name: what it is}."""
+    """Prints the files that a task wrote: {name: description}."""
     say("wrote:")
     for name, what in files.items():
         say(f"  {workdir / name}  {what}")

@@ -43,11 +43,11 @@ def brighten(images, shift):
 def test_unchanged_images_are_plausible_and_bright_ones_are_not():
     judge, render = make_judge(), along(brighten)
     unchanged, bright = judge(render(0.0)), judge(render(100.0))
-    assert unchanged.oddity <= 1 < bright.oddity
+    assert unchanged.score <= 1 < bright.score
     assert unchanged.plausible > 0.8 and bright.plausible == 0
     assert judge(jnp.full((4, 8, 8, 3), 0.1)).flat == 1
     broken = judge(jnp.full((4, 8, 8, 3), jnp.nan))
-    assert (broken.broken, broken.oddity, broken.plausible) == (1, np.inf, 0)
+    assert (broken.broken, broken.score, broken.plausible) == (1, np.inf, 0)
     assert unchanged.flat == unchanged.broken == 0
 
 
@@ -56,7 +56,7 @@ def test_largest_plausible_shift_lies_at_the_edge_of_the_rule(first):
     """Within its precision, wherever the search begins."""
     judge, render = make_judge(), along(brighten)
     found = shift_scale.largest_plausible_shift(render, judge, first=first)
-    assert judge(render(found)).oddity <= 1 < judge(render(1.06 * found)).oddity
+    assert judge(render(found)).score <= 1 < judge(render(1.06 * found)).score
 
 
 def test_weights_that_do_not_matter_have_no_largest_shift():
@@ -82,7 +82,7 @@ def test_a_scale_at_which_images_are_none_is_refused_with_a_better_one(change, c
     with pytest.raises(InputError, match=pattern) as caught:
         require(scale=400.0)
     advice = float(str(caught.value).rpartition("shift.scale=")[2].partition(",")[0])
-    assert judge(render(advice)).oddity <= 1.01  # it is told in three digits
+    assert judge(render(advice)).score <= 1.01  # it is told in three digits
     assert require(scale=advice).plausible > 0.5
 
 

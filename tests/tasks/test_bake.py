@@ -131,7 +131,7 @@ def test_recipe_is_baked_like_its_moves(folder: pathlib.Path, capsys: Any) -> No
     beside = run(folder, "beside", recipe=recipe, directions=None) / "net.pth"
     named = run(folder, "named", recipe=recipe) / "net.pth"
     assert by_keys.read_bytes() == beside.read_bytes() == named.read_bytes()
-    assert "truncation are of latents and cannot be baked; left out" in capsys.readouterr().out
+    assert "truncation change latents and cannot be baked: left out" in capsys.readouterr().out
     other = Move("0" * 64, 1, 3.5, file=file)
     write_recipe(folder / "other.json", Recipe(digest, (Drawn(0),), (other,)))
     with pytest.raises(InputError, match="expected the directions of digest 0000"):
@@ -152,15 +152,15 @@ def test_shift_beyond_the_plausible_range_is_told(folder: pathlib.Path, capsys: 
     moves: dict[str, Any] = {"indices": (0, 1, 2), "shifts": (1.5, 1.5, 1.5)}
     run(folder, **moves)
     lines = capsys.readouterr().out.splitlines()
-    (note,) = [line for line in lines if "plausible" in line]
-    assert note.endswith("shift 1.5; beyond -2 to 1, where images stay plausible")
+    (note,) = [line for line in lines if "effective range" in line]
+    assert note.endswith("shift 1.5; outside the effective range, -2 to 1")
     assert note.startswith("direction 0 of ")
     assert any(line.startswith(f"  {folder / 'baked' / 'net.pth'}  state of ") for line in lines)
     foreign = {**directions.provenance, "digest": "0" * 64}
     write_directions(path, dataclasses.replace(directions, plausible=edges, provenance=foreign))
     run(folder, "foreign", **moves, any_weights=True, out=str(folder / "out.pth"))
     text = capsys.readouterr().out
-    assert "plausible" not in text and f"  {folder / 'out.pth'}  state of " in text
+    assert "effective range" not in text and f"  {folder / 'out.pth'}  state of " in text
 
 
 def test_checkpoint_in_a_wheel_is_baked_like_the_file_itself(folder: pathlib.Path) -> None:
@@ -186,13 +186,13 @@ def test_checkpoint_in_a_wheel_is_baked_like_the_file_itself(folder: pathlib.Pat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({}, "expected one for each of config.indices, one or more; got 0 for 0"),
+        ({}, "expected one shift for each of config.indices, at least one; got 0 for 0"),
         ({"indices": (1, 2), "shifts": (1.0,)}, "got 1 for 2"),
         (
             {"indices": (7,), "shifts": (1.0,)},
             r"config.indices: .*: direction: .* 0 to 2; got 7; cho",
         ),
-        ({"directions": None}, "got neither directions nor a recipe"),
+        ({"directions": None}, "expected directions or a recipe to bake; got neither"),
         ({"indices": (1,), "shifts": (1.0,), "networks": "state, D"}, "got 'D'; allowed: state;"),
         ({"indices": ("a",), "shifts": (1.0,)}, "config.indices: expected tuple of int"),
     ],
@@ -225,7 +225,7 @@ def test_generator_without_a_map_is_to_be_converted_anew(folder: pathlib.Path) -
     generator = testing.tiny_generators()["dcgan"]
     config: dict[str, Any] = dict(testing.TINY_CONFIGS["dcgan"])
     write_generator(folder / "old", "dcgan", config, testing.draw_params(generator, 0), {})
-    with pytest.raises(InputError, match="convert the file itself anew: python -m tools"):
+    with pytest.raises(InputError, match="convert the uncompressed source anew: python -m tools"):
         run(folder, generator=str(folder / "old"), indices=(1,), shifts=(1.0,))
 
 
@@ -250,7 +250,7 @@ def test_copy_does_not_replace_a_file_of_the_run(folder: pathlib.Path, name: str
     (folder / "link").symlink_to(folder / place)
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     with pytest.raises(
-        InputError, match=r"link: expected a file of its own for .*; set config.out"
+        InputError, match=r"link: expected a new file for .*; set another name with --config.out"
     ):
         run(folder, out=str(folder / "link"), recipe=str(folder / "recipe.json"))
     assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before

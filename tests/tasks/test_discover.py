@@ -270,7 +270,7 @@ def test_images_need_not_be_square(tmp_path, capsys, monkeypatch):
         run(configure(tmp_path, steps=2, save_steps=2, **changes), tmp_path / name)
     assert len(shown) == 2 and capsys.readouterr().out.count("of 3 directions kept") == 2
     with pytest.raises(
-        InputError, match=r"shift\.scale: expected a number for z of .*; got 0; set"
+        InputError, match=r"shift\.scale: expected a number above 0 for z, .*; got 0; set"
     ):
         run(configure(tmp_path, **latent | {"subspace__latent": "z"}), tmp_path / "z")
 
@@ -329,7 +329,7 @@ def test_patience_ends_a_run_that_stays_ended(train, tmp_path, capsys):
 def test_hours_end_a_run_with_a_checkpoint(train, tmp_path, capsys):
     best, steps = train(tmp_path, max_hours=1e-9)
     assert steps == [2] and best.steps == 2
-    assert "hours are over, config.max_hours" in capsys.readouterr().out
+    assert "hours passed, config.max_hours" in capsys.readouterr().out
     assert train(tmp_path, max_hours=1e-9)[1] == [2]
     assert train(tmp_path, max_hours=100.0)[1] == [2, 4, 6, 8]
 
@@ -346,7 +346,9 @@ def test_a_loss_of_nan_ends_the_run_and_keeps_the_last_good_checkpoint(train, tm
 
 def test_a_reconstructor_that_tells_nan_ends_the_run(train, tmp_path):
     """Its loss may be finite all the same, as it has statistics of its own in training."""
-    with pytest.raises(InputError, match=r"training: .* got NaN or infinity of the reconstructor"):
+    with pytest.raises(
+        InputError, match=r"training: .* got NaN or infinity from the reconstructor"
+    ):
         train(tmp_path, shift_error=np.nan)
 
 

@@ -65,7 +65,7 @@ def test_artefacts_hold_what_was_found(finished: Finished) -> None:
     assert (directions.shift_scales > 0).all()
     assert np.ptp(directions.distances) < 0.1 * directions.distances.mean()
     known = directions.provenance
-    assert config_lib.from_text(known["config"]) == inputs.said_in_full(config)
+    assert config_lib.from_text(known["config"]) == inputs.fill_defaults(config)
     assert (known["metric"], known["latents"], known["seed"]) == ("nlpd", "6", "0")
     assert known["method"] == "hessian, lanczos"
 
@@ -85,7 +85,7 @@ def test_artefacts_hold_what_was_found(finished: Finished) -> None:
     assert rows[-1]["found"] == 3 and rows[-1]["step"] == int(known["products"])
     assert rows[-1]["residual"] <= config.solver.tolerance
     kept = config_lib.from_text((workdir / "config.json").read_text())
-    assert kept == inputs.said_in_full(config)
+    assert kept == inputs.fill_defaults(config)
     for name in PICTURES:
         assert (workdir / name).stat().st_size > 1000
     assert not list(workdir.glob("state*")) and not list(workdir.glob(".*"))
@@ -135,7 +135,7 @@ def test_what_is_shown_can_change_without_solving(
     page = page_data(workdir)
     assert page["samples"] == 1 and page["fractions"] == [-1, -0.5, 0, 0.5, 1]
     kept = config_lib.from_text((workdir / "config.json").read_text())
-    assert kept == inputs.said_in_full(config)
+    assert kept == inputs.fill_defaults(config)
 
 
 def test_several_layers_and_latents_from_a_file(

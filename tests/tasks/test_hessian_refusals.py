@@ -99,7 +99,7 @@ def test_damaged_state_is_one_message(
         path.write_bytes(damage(path.read_bytes()))
     problem = inputs.read_problem(config)
     digests = inputs.digest_inputs(config, problem, inputs.draw_latents(config, problem.generator))
-    kept = inputs.said_in_full(config)
+    kept = inputs.fill_defaults(config)
     checkpoints.write_text(workdir / "config.json", config_lib.to_text(kept))
     checkpoints.write_text(workdir / "inputs.json", json.dumps(digests, indent=2) + "\n")
     with pytest.raises(InputError, match=re.compile(message, re.DOTALL)):
@@ -304,7 +304,7 @@ def test_every_number_out_of_range_is_one_message(
             "dead",
             "power",
             "conv1/kernel: expected images that change .*; choose another layer .*; "
-            "or change the step of the differences with --config.solver.epsilon=N, which is 0.1",
+            "or change the step of the central differences, 0.1, with --config.solver.epsilon=N",
         ),
         ("imaginary", "lanczos", "conv1/kernel: expected finite products .*; got NaN or infinity"),
         ("imaginary", "power", "conv1/kernel: expected finite products .*; got NaN or infinity"),

@@ -209,11 +209,11 @@ def test_empty_texts_and_huge_numbers(folder: pathlib.Path) -> None:
 
 def test_a_config_is_kept_with_its_defaults_in_full(folder: pathlib.Path) -> None:
     """So to say one changes nothing; an empty config is as a config of all defaults."""
-    empty = inputs.said_in_full(configure(folder, "hessian"))
+    empty = inputs.fill_defaults(configure(folder, "hessian"))
     assert empty.synthesis.to_dict() == dict(OPTIONS)
     said = {f"synthesis.{key}": value for key, value in OPTIONS.items()}
-    assert inputs.said_in_full(configure(folder, "hessian", **said)) == empty
-    changed = inputs.said_in_full(configure(folder, "hessian", **CHANGES))
+    assert inputs.fill_defaults(configure(folder, "hessian", **said)) == empty
+    changed = inputs.fill_defaults(configure(folder, "hessian", **CHANGES))
     assert changed.synthesis.to_dict() == CHOSEN.to_json()
     again = config_lib.from_text(config_lib.to_text(changed))
     assert inputs.synthesis(again) == CHOSEN
