@@ -131,7 +131,10 @@ REFUSED = {
         Build(_EMPTY, (1, (3,), _DTYPE, False, b"\0" * 8)),
         r"the bytes of float32 \[3\], got 8 bytes",
     ),
-    "array of negative size": (Build(_EMPTY, (1, (-1,), _DTYPE, False, b"")), "from 0 on"),
+    "array of negative size": (
+        Build(_EMPTY, (1, (-1,), _DTYPE, False, b"")),
+        "non-negative whole numbers",
+    ),
     "array of overflowing size": (
         Build(_EMPTY, (1, (2**62, 2**62, 0), _DTYPE, False, b"")),
         "at most",
