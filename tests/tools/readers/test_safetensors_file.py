@@ -49,8 +49,11 @@ DAMAGED = {
     "no JSON": (craft(b"{x", b""), "no JSON"),
     "deep JSON": (craft(b"[" * 100_000, b""), "no JSON"),
     "list": (craft([1], b""), "no JSON object"),
-    "no description": (craft({"a": 1}, b""), "no description"),
-    "negative": (craft({"a": entry("U8", [2], -2, 0)}, b"12"), "offsets: expected whole numbers"),
+    "no description": (craft({"a": 1}, b""), "describes no array"),
+    "negative": (
+        craft({"a": entry("U8", [2], -2, 0)}, b"12"),
+        "offsets: expected non-negative whole numbers",
+    ),
     "other size": (craft({"a": entry("F32", [2], 0, 4)}, b"1234"), "the bytes 0 to 4"),
     "unknown type": (craft({"a": entry("F4", [2], 0, 1)}, b"1"), "the type 'F4'"),
     "overlap": (

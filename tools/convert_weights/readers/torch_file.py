@@ -146,8 +146,8 @@ def read_stream(data: bytes, name: str, *, max_opcodes: int = MAX_OPCODES) -> An
     magic, version, properties = header
     if (magic, version) != (signatures.TORCH_LEGACY_MAGIC, _STREAM_PROTOCOL):
         raise InputError(
-            f"{name}: expected a PyTorch stream of version {_STREAM_PROTOCOL}; got another version; "
-            "load it and save it again with a newer PyTorch"
+            f"{name}: expected a PyTorch stream of version {_STREAM_PROTOCOL}; got "
+            "another version; load it and save it again with a newer PyTorch"
         )
     if not isinstance(properties, dict) or properties.get("little_endian") is not True:
         raise InputError(
