@@ -192,7 +192,7 @@ def test_what_does_not_fit_is_refused(network: Any, tmp_path: pathlib.Path) -> N
         read_navigan(case.path("checkpoint"), generator, changed, basis=case.path("basis"))
     latent = tmp_path / "deformator.pt"
     latent.write_bytes(crafting.state_dict_file({"log_mat_half": np.ones((3, 3), np.float32)}))
-    with pytest.raises(InputError, match="latent directions are no changes of weights"):
+    with pytest.raises(InputError, match="latent directions, which change no weights"):
         read_navigan(latent, *network)
 
 
