@@ -142,7 +142,7 @@ def test_inspect_describes(source: pathlib.Path, capsys: pytest.CaptureFixture[s
     [
         (torch_zip({"a": 1}, {}), 0, "PyTorch zip archive"),
         (torch_zip(Global("mylib", "Options"), {}), 0, "PyTorch zip archive"),
-        (torch_zip(Call(Global("os", "system"), ("x",)), {}), 3, "HOSTILE  asks for 'os.system'"),
+        (torch_zip(Call(Global("os", "system"), ("x",)), {}), 3, "HOSTILE  refers to 'os.system'"),
         (torch_zip({"a": 1}, {})[:-30], 3, "half a download"),
         (b"\n<html><title>Too many</title>", 3, "a web page 'Too many'"),
         (b"", 3, "an empty file"),

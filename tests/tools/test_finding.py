@@ -299,7 +299,7 @@ def test_pickled_dcgan_is_checked_by_what_it_says() -> None:
     whole = module({}, "__main__.Generator")
     whole.state["_modules"]["main"] = chain_of(state)
     assert digest([whole]) == digest(state)
-    with pytest.raises(InputError, match="a module Sigmoid at 7 in place of Tanh"):
+    with pytest.raises(InputError, match="a module Sigmoid at 7 instead of Tanh"):
         digest(chain_of(state, last="Sigmoid"))
     with pytest.raises(InputError, match=r"ConvTranspose2d at 3 with stride=\(1, 1\), not"):
         digest(chain_of(state, stride=(1, 1)))

@@ -280,7 +280,7 @@ def test_hostile_file_is_called_so(
     monkeypatch.chdir(tmp_path)
     got = describe(tmp_path, data)
     assert not describe_file(tmp_path / "file").is_read
-    assert got["HOSTILE"].startswith("asks for 'os.system', which runs things when loaded")
+    assert got["HOSTILE"].startswith("refers to 'os.system', which runs code when loaded")
     assert not (tmp_path / "mark").exists()
 
 

@@ -67,13 +67,13 @@ def test_network_is_converted_by_its_name(
     assert command.main(["stylegan2", "toy", "--out", str(out)]) == 0
     cached = tmp_path / "cache" / "stylegan2" / "toy.pkl"
     record = cached.with_name("toy.pkl.sha256")
-    assert f"it has {digest(ADA)}, kept in {record}" in capsys.readouterr().out
+    assert f"it is {digest(ADA)}, now stored in {record}" in capsys.readouterr().out
     assert record.read_text() == f"{digest(ADA)}  toy.pkl\n"
     want = params_lib.digest(read_stylegan2(ADA)[1])
     assert params_lib.digest(read_generator(out)[1]) == want
     known["toy"] = NOWHERE
     assert command.main(["stylegan2", "toy", "--out", str(out)]) == 0
-    assert "no SHA-256 was known" not in capsys.readouterr().out
+    assert "SHA-256 was unknown" not in capsys.readouterr().out
     cached.unlink()
     known["toy"] = KnownFile("", url=TENSORFLOW.as_uri())
     assert command.main(["stylegan2", "toy", "--out", str(out)]) == 2
@@ -106,7 +106,7 @@ def test_download_that_breaks_off_is_not_kept(
         assert command.main(arguments) == 2
         thread.join()
     error = capsys.readouterr().err
-    assert "toy.pkl: expected to get it by http" in error and "broke off" in error
+    assert "toy.pkl: expected a download by http" in error and "connection broke" in error
     assert list((tmp_path / "cache" / "stylegan2").iterdir()) == []
 
 
@@ -120,7 +120,7 @@ def test_file_put_into_the_cache_by_hand_is_taken(
     cached.write_bytes(ADA.read_bytes())
     arguments = ["stylegan2", "toy", "--out", str(tmp_path / "toy.safetensors")]
     assert command.main(arguments) == 0
-    assert f"it has {digest(ADA)}, kept in" in capsys.readouterr().out
+    assert f"it is {digest(ADA)}, now stored in" in capsys.readouterr().out
     known["toy"] = KnownFile(digest(TENSORFLOW), url=NOWHERE.url)
     assert command.main(arguments) == 2
     assert f"must be {digest(TENSORFLOW)}" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Converts weight files of other projects, or says what a file is.
+"""Converts weight files of other projects, or describes a file.
 
 python -m tools.convert_weights dcgan SOURCE --out FILE.safetensors
 python -m tools.convert_weights stylegan2 SOURCE --out FILE.safetensors
@@ -49,7 +49,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _say(text: str, file: TextIO | None = None) -> None:
-    """Prints lines; foreign names may hold what a terminal would obey, which becomes a '?'."""
+    """Prints lines; replaces control characters, which foreign names may contain, by '?'."""
     lines = ("".join(c if c.isprintable() else "?" for c in line) for line in text.split("\n"))
     print("\n".join(lines), file=file or sys.stdout)
 
@@ -68,10 +68,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
             "--out",
             required=True,
             metavar="FILE",
-            help="to write, FILE.safetensors, or FILE.npz for latents",
+            help="output file, FILE.safetensors, or FILE.npz for latents",
         )
     words = (
-        "say what a file is, without executing anything; exit status 0 if it can be read, "
+        "describe a file without executing anything in it; exit status 0 if it can be read, "
         f"{_UNREADABLE} if it is damaged, hostile or of an unknown format"
     )
     command = kinds.add_parser(_INSPECT, help=words, description=words)
@@ -83,7 +83,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         raise InputError(f"KIND: got {first!r}; allowed: {', '.join(_KINDS)}{hint}")
     options = parser.parse_args(arguments)
     for name, value in vars(options).items():
-        if isinstance(value, str):  # shells leave the ~ of --out=~/FILE to us
+        if isinstance(value, str):  # shells do not expand the ~ of --out=~/FILE
             setattr(options, name, os.path.expanduser(value))
     return options
 
@@ -91,8 +91,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status.
 
-    0; 2 for a user's mistake; 3 for a file that `inspect` finds damaged, hostile or of an unknown
-    format; 130 after Ctrl-C.
+    0: success. 2: a user's mistake. 3: `inspect` finds the file damaged, hostile or of an unknown
+    format. 130: Ctrl-C.
     """
     try:
         options = _parse(sys.argv[1:] if arguments is None else arguments)
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         _say(f"error: {error}", sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         _say("interrupted; files are written whole or not at all", sys.stderr)

@@ -1,11 +1,11 @@
-"""Tells by the names and shapes of its arrays which network a foreign file holds."""
+"""Recognises the network in a foreign file by the names and shapes of its arrays."""
 
 from tools.convert_weights.networks import NETWORKS
 from tools.convert_weights.networks.base import Shapes, by_names
 
 UNKNOWN = "unknown"
 
-# Networks that are told by name and not converted.
+# Networks that are recognised but not converted.
 _OTHERS = by_names(
     {
         "BigGAN, ajbrock": (r"shared\.weight", r"blocks\.0\.0\.conv1\.weight"),
@@ -22,12 +22,12 @@ _OTHERS = by_names(
 
 
 def guess(shapes: Shapes) -> str:
-    """Returns the name of the architecture that has such arrays, or UNKNOWN."""
+    """Returns the name of the architecture with these arrays, or UNKNOWN."""
     rules = [*(network.recognise for network in NETWORKS.values()), _OTHERS]
     return next((found for rule in rules if (found := rule(shapes))), UNKNOWN)
 
 
 def resolution(architecture: str, shapes: Shapes) -> int | None:
-    """Returns the side of the generator's images where names or shapes tell it."""
+    """Returns the side of the generator's images in pixels, or None if it cannot be derived."""
     sides = {name: side for network in NETWORKS.values() for name, side in network.sides.items()}
     return sides[architecture](shapes) if architecture in sides else None

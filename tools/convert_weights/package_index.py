@@ -1,7 +1,7 @@
-"""Finds a file of a Python package in the index that pip is set up with; nothing in it is run.
+"""Finds a file of a Python package in the index that pip is configured for; runs nothing.
 
 `pip download` would run the setup script of a source archive to learn its metadata. The index alone
-says where the file is (the simple repository interface: JSON, PEP 691, or HTML, PEP 503).
+gives the file's URL (simple repository interface: JSON, PEP 691, or HTML, PEP 503).
 """
 
 import base64
@@ -29,7 +29,7 @@ _SECTIONS = ("global", "download", ":env:")
 
 
 class Settings(NamedTuple):
-    """Where pip looks for packages; `cert` is the file of certificates it trusts."""
+    """Where pip looks for packages; `cert` is the file of trusted certificates."""
 
     indexes: tuple[str, ...] = (PYPI,)
     folders: tuple[str, ...] = ()
@@ -37,14 +37,14 @@ class Settings(NamedTuple):
 
 
 def read_settings() -> Settings:
-    """Returns the settings of the pip of this Python, from its files and its environment."""
+    """Returns the settings of this Python's pip, from its files and environment variables."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     return parse_settings(result.stdout)
 
 
 def parse_settings(text: str) -> Settings:
-    r"""Returns the settings that `pip config list` prints.
+    r"""Parses the output of `pip config list`.
 
     >>> parse_settings("global.index-url='https://a/simple'\n:env:.index-url='https://b/simple'\n")
     Settings(indexes=('https://b/simple',), folders=(), cert=None)
@@ -61,9 +61,9 @@ def parse_settings(text: str) -> Settings:
 
 
 def find_url(project: str, file_name: str, settings: Settings) -> str | None:
-    """Returns the URL of a file of a project; None if no index or folder has it.
+    """Returns the URL of a project's file, or None if no index or folder has the file.
 
-    Raises: OSError of the first index that could not be asked, if none has the file.
+    Raises: OSError of the first index that failed, if no other index has the file.
     """
     for folder in settings.folders:
         path = pathlib.Path(urllib.parse.urlparse(folder).path if "://" in folder else folder)
@@ -75,8 +75,8 @@ def find_url(project: str, file_name: str, settings: Settings) -> str | None:
         try:
             links = _links(page, settings)
         except urllib.error.HTTPError as error:
-            error.close()  # it is a response, too
-            if error.code != 404:  # an index says by 404 that it knows no such project
+            error.close()  # the error is also an open response
+            if error.code != 404:  # 404: the index has no such project
                 first = first or error
             continue
         except OSError as error:
@@ -90,7 +90,7 @@ def find_url(project: str, file_name: str, settings: Settings) -> str | None:
 
 
 def open_url(url: str, settings: Settings, *, seconds: float, accept: str = "*/*") -> Response:
-    """Returns the response to a request as pip would make it: its certificates, its credentials.
+    """Returns the response to a request with pip's certificates and credentials.
 
     Raises: OSError as `urllib.request.urlopen` does.
     """
@@ -107,7 +107,7 @@ def open_url(url: str, settings: Settings, *, seconds: float, accept: str = "*/*
 
 
 def _links(page: str, settings: Settings) -> dict[str, str]:
-    """Returns the files of an index's page, name to URL."""
+    """Returns the files on a project's page in an index, name to URL."""
     with open_url(page, settings, seconds=_SECONDS, accept=_ACCEPT) as response:
         text, base = response.read().decode("utf-8", "replace"), response.geturl()
     try:

@@ -160,7 +160,7 @@ def hostile_npy() -> bytes:
         ),
         (torch_file([draw(3, 8, 5, 5), draw(4).astype(bool)]), "got none"),
         (torch_file({"a": [draw(n) for n in range(1, 9)]}), "8 arrays: a[0] [1], a[1] [2], a[2]"),
-        (torch_file({"w": ROWS, "z": W}), "expected one entry of latents; got w, z"),
+        (torch_file({"w": ROWS, "z": W}), "expected one entry with latents; got w, z"),
         (b"<html>", "expected a weight file; got a web page"),
         (pickled(Call(Global("os", "system"), ("true",))), "os.system"),
         (hostile_npy(), "os.system"),

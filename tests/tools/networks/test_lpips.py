@@ -97,8 +97,16 @@ def test_linear_weights_can_be_left_out(backbone):
         ({}, {"lins.1.model.1.weight": np.ones((1, 192, 1, 1))}, "same weights under both"),
         ({}, {"lin1.model.0.weight": np.ones((1, 192, 1, 1))}, "same weights under both"),
         ({"features.1.running_mean": np.ones(64)}, {}, "an array of another layer"),
-        ({"lin0.model.1.bias": np.ones(1)}, {}, "'lin0.model.1.bias': expected weights of alex"),
-        ({"extra.weight": np.ones(1)}, {}, "'extra.weight': expected weights of alex and of LPIPS"),
+        (
+            {"lin0.model.1.bias": np.ones(1)},
+            {},
+            "'lin0.model.1.bias': expected only weights of alex",
+        ),
+        (
+            {"extra.weight": np.ones(1)},
+            {},
+            "'extra.weight': expected only weights of alex and of LPIPS",
+        ),
         (
             {"scaling_layer.scale": np.full((1, 3, 1, 1), 2.0)},
             {},

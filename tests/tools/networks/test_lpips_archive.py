@@ -86,7 +86,7 @@ def offline(shelf: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Pat
 
     def fetch(name: str, cache: object = None) -> pathlib.Path:
         if not (shelf / name).exists():
-            raise InputError(f"{name}: expected to get it; got no network")
+            raise InputError(f"{name}: expected a download; got no network")
         return shelf / name
 
     monkeypatch.setattr(sources, "fetch", fetch)
@@ -150,7 +150,7 @@ def test_unknown_arrays_keep_their_names() -> None:
 
 
 def test_net_that_the_archive_lacks_is_told_as_before(offline: pathlib.Path) -> None:
-    with pytest.raises(InputError, match=f"{BACKBONES['squeeze']}: expected to get it"):
+    with pytest.raises(InputError, match=f"{BACKBONES['squeeze']}: expected a download"):
         _collect("squeeze")
 
 

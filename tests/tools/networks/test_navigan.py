@@ -154,7 +154,9 @@ def test_vectors_of_an_unfinished_run_tell_their_eigenvalues(
     directions = read_navigan(path, *network, layer=f"convs.{number}")
     norms = np.linalg.norm(vectors.reshape(len(vectors), -1), axis=1)
     np.testing.assert_allclose(directions.measures["eigenvalue"], norms, rtol=1e-6)
-    with pytest.raises(InputError, match=r"tells the layer; got another; tell it with --layer"):
+    with pytest.raises(
+        InputError, match=r"gives the layer; got another name; give the layer, such as --layer"
+    ):
         read_navigan(path, *network)
 
 
@@ -167,7 +169,7 @@ def test_what_does_not_fit_is_refused(network: Any, tmp_path: pathlib.Path) -> N
         for layer in network[0].layers
         if len(layer.shape) == 4 and layer.shape[2:] != (inputs, outputs)
     )
-    with pytest.raises(InputError, match=rf"where {other.original_name} \({other.path}\) takes"):
+    with pytest.raises(InputError, match=rf"where {other.original_name} \({other.path}\) needs"):
         read_navigan(eigenvectors, *network, layer=other.original_name)
     with pytest.raises(InputError, match="which is no convolution"):
         read_navigan(eigenvectors, *network, layer="style.1")
@@ -177,20 +179,20 @@ def test_what_does_not_fit_is_refused(network: Any, tmp_path: pathlib.Path) -> N
         read_navigan(renamed, *network)
     generator, params = network
     case = testing.golden_case(TRAINED[1])
-    with pytest.raises(InputError, match="give the file that the training was given, with --basis"):
+    with pytest.raises(InputError, match="give the basis file of the training with --basis"):
         read_navigan(case.path("checkpoint"), *network)
     vectors = read_torch(case.path("basis"))[:-1]
     content, memories = crafting.state_dict({"array": np.ascontiguousarray(vectors)})
     shorter = tmp_path / "basis.pt"
     shorter.write_bytes(crafting.torch_zip(content["array"], memories))
-    with pytest.raises(InputError, match=rf"vectors, as .* combines; got {len(vectors)};"):
+    with pytest.raises(InputError, match=rf"vectors, one for each .*; got {len(vectors)};"):
         read_navigan(case.path("checkpoint"), *network, basis=shorter)
     changed = jax.tree.map(lambda leaf: leaf * np.float32(1.01), params)
     with pytest.raises(InputError, match="expected the generator that it was trained with"):
         read_navigan(case.path("checkpoint"), generator, changed, basis=case.path("basis"))
     latent = tmp_path / "deformator.pt"
     latent.write_bytes(crafting.state_dict_file({"log_mat_half": np.ones((3, 3), np.float32)}))
-    with pytest.raises(InputError, match="latent directions are no changes of weights"):
+    with pytest.raises(InputError, match="latent directions, which change no weights"):
         read_navigan(latent, *network)
 
 

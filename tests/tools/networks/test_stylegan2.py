@@ -94,11 +94,11 @@ FILTER = "convs.2.conv.blur.kernel"
 SPOILT: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "layer missing": (
         lambda state: state.pop("convs.1.conv.weight"),
-        "another set of arrays than its own sizes need: missing synthesis/b8/conv1/kernel",
+        "arrays that do not match its own sizes: missing synthesis/b8/conv1/kernel",
     ),
     "block missing": (
         lambda state: [state.pop(key) for key in list(state) if re.match(r"convs\.[23]\.", key)],
-        "another set of arrays",
+        "arrays that do not match its own sizes",
     ),
     "mapping missing": (
         lambda state: [state.pop(key) for key in list(state) if key.startswith("style.")],
@@ -106,7 +106,7 @@ SPOILT: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     ),
     "unknown array": (
         lambda state: state.update({"final_linear.0.weight": np.ones(3, np.float32)}),
-        "the arrays final_linear.0.weight, which are unknown here",
+        "the unknown arrays final_linear.0.weight",
     ),
     "other axes": (
         lambda state: state.update({"conv1.conv.weight": state["conv1.conv.weight"][0]}),
@@ -118,7 +118,7 @@ SPOILT: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     ),
     "size of nothing": (
         lambda state: state.update({"to_rgb1.bias": state["to_rgb1.bias"][:, :0]}),
-        "another set of arrays",
+        "arrays that do not match its own sizes",
     ),
     "whole numbers": (
         lambda state: state.update({"style.1.bias": state["style.1.bias"].astype(np.int64)}),
@@ -126,11 +126,11 @@ SPOILT: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     ),
     "two filters": (
         lambda state: state.update({FILTER: state[FILTER][:3, :3]}),
-        "filters, not all the same",
+        "filters that are not all equal",
     ),
     "filter of no taps": (
         lambda state: state.update({FILTER: np.eye(4, dtype=np.float32)}),
-        "which is no outer product",
+        "which is not the outer product",
     ),
     "filter of sum 0": (lambda state: state.update({FILTER: 0 * state[FILTER]}), "sum 0.0"),
 }
@@ -272,7 +272,7 @@ def test_settings_that_are_not_known_are_refused(ada: Record) -> None:
         from_content(ada, "file")
     for layer in layers:
         layer.state["activation"] = "swish"
-    with pytest.raises(InputError, match="the setting activation='swish' where only lrelu"):
+    with pytest.raises(InputError, match="the setting activation='swish'; allowed values: lrelu"):
         from_content(ada, "file")
 
 
@@ -375,10 +375,10 @@ def test_settings_of_tensorflow_are_read(tensorflow: Record) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"nonlinearity": "relu"}, "nonlinearity='relu' where only lrelu"),
-        ({"normalize_latents": False}, "normalize_latents=False where only True"),
-        ({"synthesis_func": "G_synthesis_stylegan1"}, "where only G_synthesis, "),
-        ({"fancy": 3}, "the setting fancy=3, which is unknown here"),
+        ({"nonlinearity": "relu"}, "nonlinearity='relu'; allowed values: lrelu"),
+        ({"normalize_latents": False}, "normalize_latents=False; allowed values: True"),
+        ({"synthesis_func": "G_synthesis_stylegan1"}, "allowed values: G_synthesis, "),
+        ({"fancy": 3}, "the unknown setting fancy=3"),
         ({"resample_kernel": 4}, "the setting resample_kernel=4"),
         ({"resample_kernel": [1, "a"]}, "the setting resample_kernel='a'"),
         ({"mapping_lrmul": float("nan")}, "the setting mapping_lrmul=nan"),
@@ -423,7 +423,7 @@ def test_constant_need_not_be_square(content: dict[str, Any]) -> None:
     assert 2 * width == 3 * height == 3 * make_generator("stylegan2", square).resolution
     assert params["synthesis"]["b8"]["conv1"]["noise"].shape == (8, 12)
     silent = {key: array for key, array in state.items() if "noise" not in key}
-    with pytest.raises(InputError, match="another set of arrays"):
+    with pytest.raises(InputError, match="arrays that do not match its own sizes"):
         from_rosinality(silent, content["latent_avg"])
 
 

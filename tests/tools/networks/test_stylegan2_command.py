@@ -74,14 +74,18 @@ def test_options_reach_the_generator(tmp_path: Any, capsys: Any) -> None:
         ("--clamp", "-1", "expected a number above 0; got '-1'"),
         ("--mapping-rate", "fast", "expected a number above 0; got 'fast'"),
         ("--network", "G", "expected a file with the network 'G'; got one with state"),
-        ("--clamp", "256", "expected --clamp only for a state dict, which does not say it"),
+        ("--clamp", "256", "expected --clamp only for a state dict of NVIDIA's PyTorch programs"),
     ):
         assert command.main(["stylegan2", str(source), option, value, "--out", str(out)]) == 2
         assert message in capsys.readouterr().err
     pickle = str(testing.golden_case("stylegan2_ada_cond").path("checkpoint"))
-    for option, value in (("--clamp", "256"), ("--mapping-rate", "0.02")):
+    for option, value, allowed in (
+        ("--clamp", "256", "a state dict of NVIDIA's PyTorch programs"),
+        ("--mapping-rate", "0.02", "a state dict, which does not store this setting"),
+        ("--draws", "16", "a file without an average w; got a file that stores the average w"),
+    ):
         assert command.main(["stylegan2", pickle, option, value, "--out", str(out)]) == 2
-        assert f"expected {option} only for a state dict" in capsys.readouterr().err
+        assert f"expected {option} only for {allowed}" in capsys.readouterr().err
     arguments = ["stylegan2", "--all-known", "--clamp", "256", "--out", str(tmp_path / "all")]
     assert command.main(arguments) == 2
     assert "expected no other option than --out" in capsys.readouterr().err

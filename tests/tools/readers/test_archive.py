@@ -91,7 +91,7 @@ def test_absent_member_is_told() -> None:
 @pytest.mark.parametrize("name", ["../a", "a/../../b", "/etc/passwd", "C:/x", "a\\..\\b", ".."])
 def test_member_outside_is_refused(name: str) -> None:
     """No member may lie above the archive or at an absolute place, in any system's spelling."""
-    with pytest.raises(InputError, match="a member that lies outside"):
+    with pytest.raises(InputError, match="a member outside of the archive"):
         Archive(zip_archive({"ok": b"", name: b"x"}), "file")
 
 
@@ -231,11 +231,11 @@ def test_npy_of_a_structure_is_refused() -> None:
     ("old", "new", "message"),
     [
         (b"(2, 3)", b"(3, 3)", "24 bytes for float32"),
-        (b"(2, 3)", b"(2,-3)", "another header"),
+        (b"(2, 3)", b"(2,-3)", "an invalid header"),
         (b"<f4", b"<q9", "the type <q9"),
         (b"<f4", b"|V0", "24 bytes for"),
-        (b"\x93NUMPY", b"\x93NUMPX", "another header"),
-        (b"False", b"Faxse", "another header"),
+        (b"\x93NUMPY", b"\x93NUMPX", "an invalid header"),
+        (b"False", b"Faxse", "an invalid header"),
     ],
 )
 def test_damaged_npy_is_refused(old: bytes, new: bytes, message: str) -> None:
@@ -249,7 +249,7 @@ def test_damaged_npy_is_refused(old: bytes, new: bytes, message: str) -> None:
 def test_npy_with_a_long_header_ends_soon() -> None:
     """The header is matched in linear time, whatever digits it has."""
     header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (" + b"1" * 60_000 + b"x"
-    with pytest.raises(InputError, match="another header"):
+    with pytest.raises(InputError, match="an invalid header"):
         read_npy(b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header, "file")
 
 

@@ -48,9 +48,12 @@ DAMAGED = {
     "cut in the header": (craft({"a": entry("U8", [6], 0, 6)}, b"")[:20], "a header of"),
     "no JSON": (craft(b"{x", b""), "no JSON"),
     "deep JSON": (craft(b"[" * 100_000, b""), "no JSON"),
-    "list": (craft([1], b""), "without names"),
-    "no description": (craft({"a": 1}, b""), "no description"),
-    "negative": (craft({"a": entry("U8", [2], -2, 0)}, b"12"), "offsets: expected whole numbers"),
+    "list": (craft([1], b""), "no JSON object"),
+    "no description": (craft({"a": 1}, b""), "describes no array"),
+    "negative": (
+        craft({"a": entry("U8", [2], -2, 0)}, b"12"),
+        "offsets: expected non-negative whole numbers",
+    ),
     "other size": (craft({"a": entry("F32", [2], 0, 4)}, b"1234"), "the bytes 0 to 4"),
     "unknown type": (craft({"a": entry("F4", [2], 0, 1)}, b"1"), "the type 'F4'"),
     "overlap": (
@@ -70,5 +73,5 @@ def test_damaged_file_is_refused(case: str) -> None:
 
 def test_metadata_are_texts() -> None:
     """As the format's own library writes them."""
-    with pytest.raises(InputError, match="metadata that are no texts"):
+    with pytest.raises(InputError, match="metadata that are not all texts"):
         read_metadata(craft({"__metadata__": {"a": [1]}}, b""), "file")

@@ -69,13 +69,13 @@ IMPOSSIBLE = {
         "268435456 bytes of repeated elements",
     ),
     "negative size": (_view((-1,), (1,)), "wrong arguments for torch._utils._rebuild_tensor_v2"),
-    "negative stride": (_view((2,), (-1,), 5), "strides: expected whole numbers"),
-    "negative offset": (_view((1,), (1,), -1), "offset: expected whole numbers"),
+    "negative stride": (_view((2,), (-1,), 5), "strides: expected non-negative whole numbers"),
+    "negative offset": (_view((1,), (1,), -1), "offset: expected non-negative whole numbers"),
     "overflowing sizes": (_view((2**40, 2**40), (1, 1)), "at most"),
     "overflowing stride": (_view((2,), (2**64,)), "inside a storage of 6"),
     "empty but huge": (_view((0, 2**62), (1, 1)), "at most"),
-    "size that is a float": (_view((1.0,), (1,)), "expected whole numbers"),
-    "size that is a bool": (_view((True,), (1,)), "expected whole numbers"),
+    "size that is a float": (_view((1.0,), (1,)), "expected non-negative whole numbers"),
+    "size that is a bool": (_view((True,), (1,)), "expected non-negative whole numbers"),
     "size that is a number": (_view(6, (1,)), "up to 32 whole numbers"),
     "many axes": (_view((1,) * 33, (1,) * 33), "up to 32 whole numbers"),
     "one stride too few": (_view((2, 3), (3,)), "one stride for each size"),
@@ -149,9 +149,9 @@ TWO = (2).to_bytes(8, "little")
 BROKEN_STREAMS = {
     "no keys": (pickled(None), "no list of storage keys"),
     "keys that are numbers": (pickled([0]) + TWO + ONES, "no list of storage keys"),
-    "missing key": (pickled([]), "another list of storages"),
-    "key too many": (pickled(["0", "1"]) + (TWO + ONES) * 2, "another list of storages"),
-    "key twice": (pickled(["0", "0"]) + (TWO + ONES) * 2, "another list of storages"),
+    "missing key": (pickled([]), "a list of storages"),
+    "key too many": (pickled(["0", "1"]) + (TWO + ONES) * 2, "a list of storages"),
+    "key twice": (pickled(["0", "0"]) + (TWO + ONES) * 2, "a list of storages"),
     "no count": (pickled(["0"]), "bytes where storage 0 ends at"),
     "other count": (pickled(["0"]) + (3).to_bytes(8, "little") + ONES, "3 elements instead of 2"),
     "negative count": (pickled(["0"]) + b"\xff" * 8 + ONES, "-1 elements instead of 2"),
@@ -178,7 +178,7 @@ def test_command_is_named_and_not_run(legacy: bool, tmp_path: pathlib.Path) -> N
     """A file that would run a command when loaded names it, and nothing happens."""
     mark = tmp_path / "mark"
     content = {"w": Call(Global("os", "system"), (f"touch {mark}",))}
-    with pytest.raises(ForbiddenName, match=r"asks for 'os\.system'; nothing was executed"):
+    with pytest.raises(ForbiddenName, match=r"refers to 'os\.system'; nothing was executed"):
         read(craft(content, {}, legacy))
     assert not mark.exists()
 

@@ -219,8 +219,8 @@ def test_plain_values_of_torch_and_python_are_read() -> None:
 
 
 REFUSED = {
-    "unknown mark": (marked(WEIGHTS, {"transposed": True}), "marks conj and neg"),
-    "marks that are none": (marked(WEIGHTS, [1]), "the marks of a tensor"),
+    "unknown mark": (marked(WEIGHTS, {"transposed": True}), "bits conj and neg"),
+    "marks that are none": (marked(WEIGHTS, [1]), "the bits conj and neg of a tensor"),
     "type that is none": (
         Call(rebuild("_rebuild_tensor_v3"), (*plain().arguments, "float32")),
         "a dtype of PyTorch",

@@ -158,7 +158,7 @@ def test_paths_are_bounded() -> None:
     deep: Any = {str(index): None for index in range(2_000)}
     for _ in range(150):
         deep = {"x" * 1000: deep}
-    with pytest.raises(InputError, match="letters of paths"):
+    with pytest.raises(InputError, match="characters of paths"):
         read(pickle.dumps(deep))
 
 

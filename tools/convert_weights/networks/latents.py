@@ -1,9 +1,8 @@
-"""The latents in what other programs pickle: a tensor, several, or entries by the image's name.
+"""Converts latents that other programs pickled to the .npz file that tasks take.
 
-They are no network, but found and converted in the same way, to the .npz that tasks take.
-rosinality's projector writes {image: {"img": ..., "latent": ..., "noise": [...]}}, encoders of
-StyleGAN write one tensor, a list, or {image: array}. What holds latents under a telling name is
-found by it; what lies beside it does not matter.
+rosinality's projector writes {image: {"img": ..., "latent": ..., "noise": [...]}}. Encoders of
+StyleGAN write one tensor, a list, or {image: array}. If a dict has an entry with a name of latents,
+that entry is used and the others are ignored.
 """
 
 import argparse
@@ -20,13 +19,13 @@ from navigan_jax.errors import InputError
 from navigan_jax.generators.latents import is_latent_name
 from tools.convert_weights.networks.base import Network, Opener, check_output
 
-_PLAIN = "latents"  # a name that leaves it to the axes what they are
+_PLAIN = "latents"  # a name that says nothing; the axes tell z, w and w_plus apart
 _MOST_LISTED = 6
 
 
 @dataclasses.dataclass(frozen=True)
 class _Found:
-    """An array that can be latents. name: what it is called; place: the keys that lead to it."""
+    """An array that can be latents. name: of the latents. place: the array's path in the file."""
 
     name: str
     place: str
@@ -37,11 +36,11 @@ class _Found:
 
 
 def find_latents(content: Any, name: str, file: str) -> tuple[str, np.ndarray, int]:
-    """Returns the name of the latents, the latents [count, ...] as float32, of how many arrays.
+    """Returns the name of the latents, the latents [count, ...] in float32, the number of arrays.
 
-    content: what was read of the file, plain containers. name: of latents without one of their own.
-    file: what messages call the file.
-    Raises: InputError if it holds none, or arrays that do not belong together.
+    content: of the file, plain containers. name: of latents without a name of their own. file: the
+    file's name in messages.
+    Raises: InputError if the file holds no latents, or arrays of different names or shapes.
     """
     found = list(_walk(content, name if is_latent_name(name) else _PLAIN, "", file))
     if not found:
@@ -67,7 +66,8 @@ def find_latents(content: Any, name: str, file: str) -> tuple[str, np.ndarray, i
 def _walk(value: Any, name: str, place: str, file: str) -> Iterator[_Found]:
     """Yields the arrays that can be latents."""
     if isinstance(value, np.ndarray):
-        axes = value.ndim - 2 * (value.shape[2:] == (1, 1))  # as some write z for convolutions
+        # Some programs write z as [count, z, 1, 1], for convolutions.
+        axes = value.ndim - 2 * (value.shape[2:] == (1, 1))
         if 1 <= axes <= 3 and (value.dtype.kind in "fiu" or value.dtype == ml_dtypes.bfloat16):
             with np.errstate(over="ignore"):
                 yield _Found(name, place, value.astype(np.float32))
@@ -78,8 +78,8 @@ def _walk(value: Any, name: str, place: str, file: str) -> Iterator[_Found]:
         named = [key for key in value if is_latent_name(key)]
         if len(named) > 1:
             raise InputError(
-                f"{file}: expected one entry of latents; got {', '.join(named)}; save one of them "
-                "alone"
+                f"{file}: expected one entry with latents; got {', '.join(named)}; save one of "
+                "them alone"
             )
         for key in named or value:
             called = key if named else name
@@ -95,7 +95,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--name",
         choices=("z", "w", "w_plus"),
-        help="what the latents are, where neither SOURCE nor their axes tell z from w",
+        help="the kind of the latents, if neither SOURCE nor their axes tell z from w",
     )
 
 

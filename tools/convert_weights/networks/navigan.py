@@ -1,13 +1,14 @@
-"""What the authors' program NaviGAN saves of its directions, as directions of ours.
+"""Converts the directions that the authors' program NaviGAN saves.
 
 1. `eigenvectors_layer{i}_{generator}.pt`: a tensor [K, 1, out, in, side, side], each entry of unit
-   norm. While it runs they are not normalised, and the norm is the estimate of the eigenvalue.
-2. `checkpoint.pt` of a training: coefficients, K rows, beside the weights of the layer, in the
-   singular vectors stored with them or in a basis, which is another file of the form 1.
-3. `deformation.pt`: one change of one layer, whose norm is the shift to be shown.
+   norm. Files saved before the program ends are not normalised; their norms are the estimated
+   eigenvalues.
+2. `checkpoint.pt` of a training: K rows of coefficients beside the weights of the layer. They refer
+   to the singular vectors in the same file, or to a basis in another file of form 1.
+3. `deformation.pt`: one change of one layer; its norm is the shift to show.
 
-Layer i is its `convs[i]`. A change there is that of the stored weight, before all scaling, so it is
-ours with the axes in our order.
+Layer i is `convs[i]` of the program. A direction there changes the stored weight, before all
+scaling, as ours do; only the order of the axes differs.
 """
 
 import argparse
@@ -39,7 +40,7 @@ _COEFFICIENTS = {
     "svd": "direction_to_eigenvalues_delta",
     "basis": "direction_to_basis_coefs",
 }
-# Entries of this norm are normalised; float32 and 5 million summands leave less.
+# Entries with a norm this close to 1 count as normalised; rounding in float32 stays below it.
 _UNIT_TOLERANCE = 1e-3
 
 
@@ -51,24 +52,25 @@ def from_foreign(
     basis: Foreign | None = None,
     layer: str | None = None,
 ) -> Directions:
-    """Returns the directions in a file of any of the three kinds.
+    """Returns the directions in a file of any of the three forms.
 
-    generator, params: those that the file was made with. basis: for coefficients in a basis, the
-    file that has it. layer: where the file neither says it nor is named after it.
+    generator, params: of the generator that the file was made with. basis: for coefficients in a
+    basis, the file with that basis. layer: for a file that gives the layer neither in its content
+    nor in its name.
 
-    Raises: InputError if a file is damaged, hostile or of another kind, or does not fit.
+    Raises: InputError if a file has another form or does not fit the generator.
     """
     content, name = foreign.content, foreign.name
     if isinstance(content, np.ndarray):
         found = _find_layer(generator, layer or _layer_in(name), name)
         vectors, method = _kernels(content, found, name), "navigan, eigenvectors"
     elif isinstance(content, dict) and {"layer_ix", "shift"} <= content.keys():
-        found = _find_layer(generator, _told(content["layer_ix"], layer), name)
+        found = _find_layer(generator, _layer_by(content["layer_ix"], layer), name)
         vectors, method = _kernels(content["shift"], found, name), "navigan, deformation"
     elif isinstance(content, dict) and isinstance(content.get("generator"), dict):
         found, vectors, method = _trained(content["generator"], generator, params, basis, name)
     else:
-        raise _refusal(name, "another content; its latent directions are no changes of weights")
+        raise _refusal(name, "other content, such as latent directions, which change no weights")
     norms = np.linalg.norm(vectors.reshape(len(vectors), -1).astype(np.float64), axis=1)
     if not np.isfinite(norms).all() or not norms.all():
         raise _refusal(name, "directions that are zero or not finite")
@@ -77,7 +79,7 @@ def from_foreign(
     measures = {"order": np.arange(len(norms), dtype=np.float64)}
     if method == "navigan, eigenvectors" and not is_unit:
         measures = {"eigenvalue": norms}
-    # A saved change is meant to be shown as it is.
+    # A saved deformation is shown at its own norm.
     scale = norms if method == "navigan, deformation" else np.zeros(len(norms))
     return Directions(
         basis={found.path: unit},
@@ -88,7 +90,7 @@ def from_foreign(
             "architecture": generator.architecture,
             "digest": params_lib.digest(params),
             "method": method,
-            # No file of theirs says these.
+            # NaviGAN's files do not store these.
             **dict.fromkeys(("metric", "seed", "latents", "config"), "unknown"),
             "file": foreign.origin["file"],
         },
@@ -102,7 +104,7 @@ def _trained(
     basis: Foreign | None,
     name: str,
 ) -> tuple[EditableLayer, np.ndarray, str]:
-    """Returns layer, directions [K, *kernel] and method of a training's checkpoint."""
+    """Returns layer, directions [K, *kernel] and method of the checkpoint of a training."""
     matches = {key: _CONV.fullmatch(key) for key in state if isinstance(key, str)}
     edited = {
         match[1]: key
@@ -126,27 +128,27 @@ def _trained(
         return layer, rows.reshape(-1, *layer.shape), "navigan, trained singular values"
     if basis is None:
         raise InputError(
-            f"{name}: expected the basis of its coefficients, which it does not hold; got none; "
-            "give the file that the training was given, with --basis FILE"
+            f"{name}: expected a file with the basis of its coefficients; got none; give the basis "
+            "file of the training with --basis FILE"
         )
     vectors = _kernels(basis.content, layer, basis.name)
     if len(vectors) != coefficients.shape[1]:
         raise InputError(
-            f"{basis.name}: expected {coefficients.shape[1]} vectors, as {name} combines; got "
-            f"{len(vectors)}; give the file that the training was given"
+            f"{basis.name}: expected {coefficients.shape[1]} vectors, one for each coefficient of "
+            f"{name}; got {len(vectors)}; give the basis file of the training"
         )
     rows = np.einsum("kr,r...->k...", coefficients, vectors.astype(np.float64))
     return layer, rows, "navigan, trained in a basis"
 
 
 def _check_weight(weight: Any, layer: EditableLayer, params: Params, name: str) -> None:
-    """Checks that the checkpoint's weight of the layer is that of the generator."""
+    """Checks that the layer has the same weight in checkpoint and generator."""
     ours = np.asarray(params_lib.get(params, layer.path))
     theirs = _kernels(weight[None] if isinstance(weight, np.ndarray) else None, layer, name)[0]
     if not np.allclose(theirs, ours, rtol=1e-5, atol=1e-5 * np.abs(ours).max()):
         raise InputError(
-            f"{name}: expected the generator that it was trained with; got one whose weights of "
-            f"{layer.path} are others; convert that one and give it with --generator FILE"
+            f"{name}: expected the generator that it was trained with; got a generator with other "
+            f"weights of {layer.path}; convert the right one and give it with --generator FILE"
         )
 
 
@@ -177,7 +179,7 @@ def _kernels(value: Any, layer: EditableLayer, name: str) -> np.ndarray:
     ):
         got = list(value.shape) if isinstance(value, np.ndarray) else type(value).__name__
         raise _refusal(
-            name, f"{got} where {layer.original_name} ({layer.path}) takes [K, {str(wanted)[1:-1]}]"
+            name, f"{got} where {layer.original_name} ({layer.path}) needs [K, {str(wanted)[1:-1]}]"
         )
     return value[:, 0].transpose(0, 3, 4, 2, 1)
 
@@ -187,15 +189,15 @@ def _layer_in(name: str) -> str | None:
     return f"convs.{match[1]}" if match else None
 
 
-def _told(number: Any, layer: str | None) -> str | None:
+def _layer_by(number: Any, layer: str | None) -> str | None:
     return layer or (f"convs.{number}" if type(number) is int else None)
 
 
 def _find_layer(generator: Generator, layer: str | None, name: str) -> EditableLayer:
     if layer is None:
         raise InputError(
-            f"{name}: expected a name like eigenvectors_layer3_generator.pt, which tells the "
-            "layer; got another; tell it with --layer convs.3"
+            f"{name}: expected a name like eigenvectors_layer3_generator.pt, which gives the "
+            "layer; got another name; give the layer, such as --layer convs.3"
         )
     try:
         (found,) = generator.find_layers([layer])
@@ -240,15 +242,15 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "source", metavar="SOURCE", help="eigenvectors_layer*.pt, checkpoint.pt or deformation.pt"
     )
     parser.add_argument(
-        "--generator", required=True, metavar="FILE", help="the generator, converted"
+        "--generator", required=True, metavar="FILE", help="the converted generator"
     )
     parser.add_argument(
-        "--basis", metavar="FILE", help="for a checkpoint trained in a basis: its file"
+        "--basis", metavar="FILE", help="the basis file, for a checkpoint trained in a basis"
     )
     parser.add_argument(
         "--layer",
         metavar="NAME",
-        help="the layer, such as convs.3, where the file is not named after it",
+        help="the layer, such as convs.3, if the name of the file does not give it",
     )
 
 

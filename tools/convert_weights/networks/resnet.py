@@ -1,8 +1,8 @@
-"""ResNet-18 of torchvision, a classifier of photographs, as the start of a reconstructor.
+"""Converts torchvision's ResNet-18, a classifier of photographs, to start a reconstructor with.
 
-Its first convolution reads three channels and the reconstructor's six, those of two images: the
-kernel is repeated and halved, so that two equal images give what one of them gave. The classifier
-on top is left out; the heads that take its place start at random.
+The reconstructor's first convolution reads six channels, those of two images. Its kernel is the
+classifier's kernel for three channels, repeated and halved, so that two equal images give the same
+output as one of them did. The classifier on top is dropped; the heads start at random.
 """
 
 import argparse
@@ -40,7 +40,7 @@ _PARTS = {"downsample.0": "downsample_conv", "downsample.1": "downsample_bn"}
 
 
 def path_of(key: str) -> str | None:
-    """Returns the path below {"params", "batch_stats"} of a weight of torchvision, or None."""
+    """Returns our path, below {"params", "batch_stats"}, for a name of torchvision, or None."""
     match = _KEY.fullmatch(key)
     if match is None:
         return None
@@ -56,7 +56,7 @@ def path_of(key: str) -> str | None:
 
 
 def _names() -> list[str]:
-    """Returns the names of all arrays but the classifier's and the counts of training steps."""
+    """Returns the names of all arrays, without the classifier and the counts of training steps."""
     pairs = [("conv1", "bn1")]
     for layer in range(1, 5):
         for block in range(2):
@@ -72,7 +72,7 @@ def _names() -> list[str]:
 
 
 def double_inputs(kernel: np.ndarray) -> np.ndarray:
-    """Returns a kernel HWIO for two inputs side by side: the same for each, halved."""
+    """Returns the HWIO kernel for two stacked inputs: the kernel repeated for each, halved."""
     return np.concatenate([kernel, kernel], axis=2) / 2
 
 
@@ -93,7 +93,7 @@ def from_state_dict(state: Mapping[str, np.ndarray], name: str = "resnet18") -> 
         flat[path] = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
     if missing := [key for key in _names() if key not in state]:
         more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
-        raise _refusal(name, f"none of the arrays {', '.join(missing[:4])}{more}")
+        raise _refusal(name, f"a file without the arrays {', '.join(missing[:4])}{more}")
     first = "params/conv1/kernel"
     flat[first] = double_inputs(flat[first])
     return params_lib.unflatten({path: np.ascontiguousarray(flat[path]) for path in flat})
@@ -116,11 +116,11 @@ _FORM = Form(
 
 
 def from_foreign(foreign: Foreign, network: str | None = None) -> dict[str, Any]:
-    """Returns what `from_state_dict` makes of the ResNet-18 in a file.
+    """Converts the ResNet-18 in a file; returns as `from_state_dict`.
 
-    network: which of its networks; None: the average of training, or the only one.
+    network: its name in the file; None: the average of training, or the only one.
 
-    Raises: InputError if the file holds none, or several alike.
+    Raises: InputError if the file holds no ResNet-18, or several that fit equally well.
     """
     candidates = find(foreign.contents, [_FORM], foreign.name)
     if not candidates:

@@ -1,7 +1,8 @@
-"""Zip archives of strangers: PyTorch files, wheels, NumPy archives; read in memory, never unpacked.
+"""Reads foreign zip archives (PyTorch files, wheels, NumPy archives) in memory; unpacks nothing.
 
-Refused before anything is decompressed: encrypted or oddly compressed members, members that would
-expand to too much, members that overlap, two members of one name, names that leave the archive.
+These are refused before anything is decompressed: encrypted members, members of other compression
+methods than deflate, members that expand too much or overlap, two members of one name, and names
+outside of the archive.
 """
 
 import functools
@@ -15,7 +16,7 @@ from navigan_jax.errors import InputError
 
 # Checkpoints of the largest known generators have 0.6 GB.
 MAX_BYTES = 8 << 30
-# Weights hardly compress; NumPy's compressed zeros reach some 1000, and are few.
+# Weights hardly compress; compressed zeros reach a ratio of about 1000, but in small arrays only.
 MAX_RATIO = 200
 MAX_SPARE_BYTES = 64 << 20
 
@@ -33,9 +34,9 @@ _ZIP_ERRORS = (
 
 
 class Stored(NamedTuple):
-    """A member whose bytes lie in the archive as they are.
+    """An uncompressed member of an archive.
 
-    start, stop: of its bytes. checksums: where in the archive their CRC-32 stands, in 4 bytes each.
+    start, stop: of its bytes. checksums: positions of its CRC-32 in the archive, of 4 bytes each.
     """
 
     start: int
@@ -44,12 +45,12 @@ class Stored(NamedTuple):
 
 
 class Archive:
-    """The members of a zip archive, checked; `names` in its order, `size` its bytes."""
+    """A checked zip archive. names: of its members, in order. size: in bytes."""
 
     def __init__(self, data: bytes, name: str):
-        """data: the whole archive; name: what messages call it.
+        """data: the whole archive. name: its name in messages.
 
-        Raises: InputError if it is damaged or hostile.
+        Raises: InputError if the archive is damaged or hostile.
         """
         self._name = name
         self._data = data
@@ -57,7 +58,7 @@ class Archive:
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
         except _ZIP_ERRORS as error:
-            # The directory of a zip archive is its last part.
+            # The directory is the last part of a zip archive.
             is_cut = isinstance(error, zipfile.BadZipFile) and "not a zip" in str(error)
             raise self._damaged("one whose end is missing" if is_cut else str(error)) from error
         members = self._zip.infolist()
@@ -66,9 +67,9 @@ class Archive:
         self._check(members, len(data))
 
     def read(self, name: str) -> bytes:
-        """Returns the bytes of a member, whose checksum was compared if it has one.
+        """Returns the bytes of a member, after comparing its checksum if it has one.
 
-        Raises: InputError if there is no such member or it is damaged.
+        Raises: InputError if the member is missing or damaged.
         """
         if name not in self._known:
             raise self._damaged(f"no member {name!r}")
@@ -81,9 +82,9 @@ class Archive:
             raise self._damaged(f"member {name!r}: {error}") from error
 
     def stored(self, name: str) -> Stored | None:
-        """Returns where the bytes of a member lie, or None if they are compressed.
+        """Returns the place of a member's bytes, or None if the member is compressed.
 
-        Raises: InputError if there is no such member, or its headers contradict one another.
+        Raises: InputError if the member is missing or its headers contradict one another.
         """
         if name not in self._known:
             raise self._damaged(f"no member {name!r}")
@@ -93,8 +94,8 @@ class Archive:
         local, (start, stop) = member.header_offset, self._span(name)
         if self._is_unchecked(member):
             return Stored(start, stop, ())
-        # The checksum stands in the local header, or after the bytes (there it may have a mark of
-        # its own before it), and in the directory at the end.
+        # The checksum is in the local header or after the bytes (there perhaps behind a signature),
+        # and in the directory at the end.
         after = stop + 4 * (self._data[stop : stop + 4] == b"PK\x07\x08")
         places = (local + 14, after, self._directory[name] + 16)
         crc = struct.pack("<I", member.CRC)
@@ -106,7 +107,7 @@ class Archive:
 
     @staticmethod
     def _is_unchecked(member: zipfile.ZipInfo) -> bool:
-        """Whether the member has a zero for its checksum: torch.save can be told to make none."""
+        """Whether the checksum is 0: torch.save has a setting that computes no checksums."""
         return (
             member.CRC == 0
             and member.compress_type == zipfile.ZIP_STORED
@@ -124,7 +125,7 @@ class Archive:
 
     @functools.cached_property
     def _directory(self) -> dict[str, int]:
-        """Where in the archive the directory has each member's entry."""
+        """The position of each member's entry in the directory."""
         found, at = {}, self._zip.start_dir
         for member in self._zip.infolist():
             found[member.filename] = at
@@ -135,7 +136,7 @@ class Archive:
         for member in members:
             parts = member.filename.replace("\\", "/").split("/")
             if ".." in parts or parts[0] == "" or ":" in parts[0]:
-                raise self._hostile(f"a member that lies outside, {member.filename!r}")
+                raise self._hostile(f"a member outside of the archive, {member.filename!r}")
             if member.flag_bits & 1:
                 raise self._hostile(f"an encrypted member, {member.filename!r}")
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

@@ -1,15 +1,15 @@
-"""Which foreign names run things, if a pickle that asks for them is loaded by Python.
+"""Decides which foreign names would run something if Python loaded a pickle with them.
 
-Our own reader (unpickle.py) calls none of them. It refuses a file that asks for such a name, as
-only an attack, or a program in the place of weights, needs one. Any other name is that of a class
-or of a function that we do not know, and its objects become inert records.
+Our own reader (unpickle.py) calls none of them. It refuses a file with such a name, because no
+weight file needs one: the file is an attack or holds a program. Any other name is an unknown class
+or function, and its objects become inert records. These names are refused:
 
-1. Python's own modules: what is not listed here as plain data runs things. So modules that
-   execute, load code or touch files, processes or the network are refused without being named.
-2. Packages that exist to run, to load or to fetch things, and such corners of NumPy and PyTorch.
-3. Elsewhere: functions whose name says that they run, load, open, write or delete something.
-4. Everywhere: a name with dots that leads through a module, a method of Python or a hidden
-   attribute, as `random._os.system` does.
+1. Python's own modules: every name that is not listed here as plain data. This covers all modules
+   that execute, load code or touch files, processes or the network.
+2. Packages that run, load or fetch something, and such parts of NumPy and PyTorch.
+3. Other packages: functions whose name says that they run, load, open, write or delete something.
+4. Any name with dots that passes through a module, a special method or a hidden attribute, such as
+   `random._os.system`.
 """
 
 import re
@@ -21,18 +21,18 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Modules of Python in which classes, told by their capital, are plain data.
+# Modules of Python whose classes (names with a capital) are plain data.
 _DATA_MODULES = _words("""
     __future__ _collections_abc _datetime _decimal _pydecimal abc argparse calendar collections
     collections.abc configparser copyreg datetime decimal enum exceptions fractions functools
     inspect ipaddress json.decoder json.encoder numbers pathlib pathlib._local queue random re
     statistics string struct textwrap types typing uuid warnings zoneinfo
 """)
-# Classes there that open files, make code or lead to any attribute nevertheless.
+# Exceptions among these classes: they open files, make code or give access to any attribute.
 _RUNNING_CLASSES = _words("""
     CodeType FileType ForwardRef Formatter FunctionType LambdaType SystemRandom
 """)
-# Single names of Python's modules that are plain data too.
+# Further names in Python's modules that are plain data.
 _DATA_NAMES: Mapping[str, frozenset[str]] = {
     "_codecs": _words("decode encode"),
     "_collections": _words("OrderedDict defaultdict deque"),
@@ -72,13 +72,13 @@ _DATA_NAMES: Mapping[str, frozenset[str]] = {
 }
 _EXCEPTION = re.compile(r"[A-Z]\w*(Error|Exception|Exit|Interrupt|Iteration|Warning)")
 
-# What Python 2 called such modules, and modules that only older versions of Python have.
+# Names of such modules in Python 2, and modules that only older versions of Python have.
 _OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg", "cPickle": "pickle"}
 _FORMER_MODULES = _words("""
     Bastion asynchat asyncore cgi commands crypt dl distutils httplib ihooks imp imputil new nntplib
     pipes popen2 rexec smtpd telnetlib thread urllib2 uu
 """)
-# Modules of Python after which no package names a part of its own.
+# Modules of Python whose names no package uses for its own parts.
 _UNMISTAKABLE = _words("""
     __builtin__ builtins ctypes importlib marshal nt os pickle posix pty runpy shutil socket
     subprocess sys
@@ -118,9 +118,9 @@ _BEGINNINGS = (
 
 
 def runs_things(module: str, name: str) -> bool:
-    """Whether the name is of a kind that executes, loads code or touches files or the network.
+    """Whether the name would execute or load code, or touch files, processes or the network.
 
-    module, name: as the pickle asks for them; the name may have dots.
+    module, name: as in the pickle; the name may have dots.
     """
     root, *inner = module.split(".")
     root = _OLD_NAMES.get(root, root)
@@ -140,7 +140,7 @@ def runs_things(module: str, name: str) -> bool:
 
 
 def _leads_through(parts: frozenset[str], full: list[str]) -> bool:
-    """Whether a name is one of the parts of packages or inside one."""
+    """Whether the full name is one of the parts, or lies inside one."""
     return any(".".join(full[:count]) in parts for count in range(2, len(full) + 1))
 
 

@@ -1,12 +1,12 @@
-"""Names all values of what was read, as the programs that wrote them would call them.
+"""Gives each value of a file's content the name that it has in the program that wrote the file.
 
-1. Dicts, lists and tuples: by key and by position.
-2. A pickled module of PyTorch: its parameters, its buffers and those of the modules below it have
-   the names of its state dict; its other attributes have names beside them.
-3. A pickled network of NVIDIA's TensorFlow programs: its variables and those of its components,
-   joined by slashes.
+1. Dicts, lists and tuples: key or position.
+2. A pickled PyTorch module: the names of its state dict for parameters and buffers, also of its
+   submodules; other attributes by their own names.
+3. A pickled network of NVIDIA's TensorFlow programs: its variables and the variables of its
+   components, joined by slashes.
 
-All other parts of a name are joined by dots.
+Dots join all other parts of a name.
 """
 
 import collections
@@ -22,18 +22,18 @@ from tools.convert_weights.readers.structure import Record
 _GROUPS = ("_parameters", "_buffers", "_modules")
 # The order in which NVIDIA's TensorFlow programs pickle their three networks.
 _TRIPLE = ("G", "D", "Gs")
-# The function by which NVIDIA's PyTorch programs pickle a module: its argument says all.
+# The function by which NVIDIA's PyTorch programs pickle a module; its argument describes it.
 _PERSISTENT = "_reconstruct_persistent_obj"
 
-
+# The home of a module's attributes other than parameters and buffers; these are no weights.
 ATTRIBUTES = -1
 
 
 class Leaf(NamedTuple):
-    """A value that holds no further ones.
+    """A value that is no container.
 
-    home: the number of the container that holds it. A module with all below it is one container;
-    its other attributes, which are no weights, are in ATTRIBUTES.
+    home: number of the container that holds the value, or ATTRIBUTES. A module with all its
+    submodules counts as one container.
     """
 
     value: Any
@@ -42,7 +42,7 @@ class Leaf(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """All values by their full names, and the pickled objects among the containers by theirs."""
+    """All leaves, and all pickled objects, by their full names."""
 
     root: Any
     leaves: Mapping[str, Leaf]
@@ -77,7 +77,7 @@ def is_tensorflow(value: Any) -> bool:
 
 
 def name_values(root: Any) -> Contents:
-    """Returns all values in `root`, which has passed `structure.check_structure`, by name."""
+    """Names all values in `root`, which has passed `structure.check_structure`."""
     namer = _Namer()
     named = is_tensorflow(root) and isinstance(root.state.get("name"), str)
     namer.visit(root.state["name"] if named else "", root)
@@ -85,7 +85,7 @@ def name_values(root: Any) -> Contents:
 
 
 class _Namer:
-    """Collects the values met on a walk."""
+    """Walks over the content and collects its values by name."""
 
     def __init__(self) -> None:
         self.leaves: dict[str, Leaf] = {}
@@ -106,12 +106,12 @@ class _Namer:
     def visit_items(self, path: str, items: Iterable[tuple[Any, Any]]) -> None:
         home = next(self.homes)
         for index, (key, child) in enumerate(items):
-            # A key that is no scalar is an object of its own.
+            # Keys that are no scalars are records; the position tells them apart.
             label = f"{key}{index}" if isinstance(key, Record) else key
             self.visit(_join(path, label), child, home)
 
     def note(self, path: str, value: Any, home: int) -> None:
-        """Keeps a value; of several values that have one name, the later ones are numbered."""
+        """Keeps a value under its name; numbers further values of the same name."""
         if isinstance(value, np.generic):
             value = np.asarray(value)
         if path in self.leaves and self.leaves[path].value is value:
@@ -172,7 +172,7 @@ def _items(group: Any) -> Iterable[tuple[Any, Any]]:
 
 
 def _positions(values: Sequence[Any]) -> Sequence[str]:
-    """Returns what the values of a list are called: by number, networks of TensorFlow by name."""
+    """Returns the names of a list's values: positions, or the names of TensorFlow networks."""
     numbers = [str(index) for index in range(len(values))]
     if not values or not all(map(is_tensorflow, values)):
         return numbers

@@ -1,4 +1,4 @@
-"""NumPy's arrays of Python objects: what `numpy.save` makes of a dict, read as plain containers.
+"""Reads NumPy arrays of Python objects, such as a dict in `numpy.save`, as plain containers.
 
 The file is an `.npy` header and a pickle of the array, whose elements are the objects.
 """
@@ -21,10 +21,12 @@ _DTYPE, _NUMBERS = NUMPY_NAMES["numpy", "dtype"], NUMPY_NAMES[_MODULES[0], "_rec
 
 
 def read_any_npy(data: bytes, name: str) -> Any:
-    """Returns the array in the bytes of an `.npy` file; one of objects becomes their list, or the
-    object itself if it is one alone, as of a dict.
+    """Returns the array in the bytes of an `.npy` file.
 
-    Raises: InputError if the bytes are damaged, or hold more than plain data.
+    An array of objects becomes a list, and an array of one object becomes the object, such as a
+    dict.
+
+    Raises: InputError if the bytes are damaged or hold other objects than plain data.
     """
     begin = 10 if data[6:7] == b"\x01" else 12
     end = begin + int.from_bytes(data[8:begin], "little")
@@ -42,7 +44,7 @@ def read_any_npy(data: bytes, name: str) -> Any:
 
 
 def read_any_npz(archive: Archive, name: str) -> dict[str, Any]:
-    """Returns what `read_any_npy` makes of each array of an `.npz` file, by its name.
+    """Returns the arrays of an `.npz` file by name, each as `read_any_npy` returns it.
 
     Raises: as `read_any_npy`.
     """
@@ -58,7 +60,7 @@ def _dtype(code: str, *more: Any) -> PickledDtype:
 
 
 def _plain(value: Any) -> Any:
-    """Returns the value with arrays of numbers, and lists of objects, in the place of records."""
+    """Replaces records by arrays of numbers and lists of objects, recursively."""
     if isinstance(value, Record) and value.name == _ARRAY:
         return _array(value.state)
     if isinstance(value, dict):
@@ -67,12 +69,12 @@ def _plain(value: Any) -> Any:
 
 
 def _array(state: Any) -> Any:
-    """Returns an array by its state: version, shape, dtype, order and its objects or bytes."""
+    """Returns the array of a state (version, shape, dtype, order, objects or bytes)."""
     if not isinstance(state, tuple) or len(state) != 5:
         raise ValueError("an array without its shape, dtype, order and data")
     is_of_objects = isinstance(state[2], PickledDtype) and state[2].code == "O"
     if is_of_objects != isinstance(state[4], list):
-        raise ValueError("an array of objects without a list of them")
+        raise ValueError("an array of objects without a list of its objects")
     if is_of_objects:
         return [_plain(item) for item in state[4]]
     assert _NUMBERS.build is not None

@@ -1,4 +1,4 @@
-"""NumPy's `.npy` and `.npz` files, read without evaluating their headers; objects are refused."""
+"""Reads NumPy's `.npy` and `.npz` files without evaluating headers; refuses object arrays."""
 
 import math
 import re
@@ -22,7 +22,7 @@ def is_npz(archive: Archive) -> bool:
 
 
 def read_npz(archive: Archive, name: str) -> dict[str, np.ndarray]:
-    """Returns the arrays of an `.npz` file; `name` is what messages call it.
+    """Returns the arrays of an `.npz` file; `name` is its name in messages.
 
     Raises: InputError if a member is damaged or holds objects.
     """
@@ -33,9 +33,9 @@ def read_npz(archive: Archive, name: str) -> dict[str, np.ndarray]:
 
 
 def read_npy(data: bytes, name: str) -> np.ndarray:
-    """Returns the array in the bytes of an `.npy` file; `name` is what messages call it.
+    """Returns the array in the bytes of an `.npy` file; `name` is its name in messages.
 
-    Raises: InputError if they are damaged or the array holds objects.
+    Raises: InputError if the bytes are damaged or the array holds objects.
     """
     begin = 10 if data[6:7] == b"\x01" else 12
     end = begin + int.from_bytes(data[8:begin], "little")
@@ -43,7 +43,7 @@ def read_npy(data: bytes, name: str) -> np.ndarray:
     if data.startswith(_MAGIC) and len(data) < end:
         raise _damaged(name, f"{len(data)} bytes, too few for its header")
     if not data.startswith(_MAGIC) or header is None or header[1].endswith(b"O"):
-        raise _damaged(name, "another header, or an array of objects or structures")
+        raise _damaged(name, "an invalid header, or an array of objects or structures")
     try:
         dtype = np.dtype(header[1].decode())
     except TypeError as error:

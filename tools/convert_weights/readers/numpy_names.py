@@ -1,4 +1,4 @@
-"""Stand-ins for the names that Python's and NumPy's own data use in pickles."""
+"""Stand-ins for the names that Python's and NumPy's data use in pickles."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ from tools.convert_weights.readers.structure import Record
 
 # Booleans, integers, floats, complex numbers and fixed-length texts: no objects, no structures.
 _DTYPE_CODE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|c8|c16|[SU]\d{1,6})")
-# Elements an array of a weight file may be said to have, also along an axis beside an empty one.
+# The most elements that a shape may claim; axes of length 0 count as 1.
 _MAX_ELEMENTS = 1 << 40
 
 # Types of short floats that NumPy itself lacks, by the names of their scalars' classes.
@@ -33,7 +33,7 @@ FOREIGN_DTYPES: dict[str, np.dtype[Any]] = {
 
 @dataclasses.dataclass(eq=False)
 class PickledDtype:
-    """A dtype as a pickle tells it: a type code, and a byte order that arrives afterwards."""
+    """A dtype in a pickle: a type code, and a byte order that a later opcode sets."""
 
     code: str
     byte_order: str = "="
@@ -45,21 +45,21 @@ class PickledDtype:
 
 
 def whole_numbers(values: Any, what: str) -> tuple[int, ...]:
-    """Returns the values as a tuple if they are at most 32 whole numbers from 0 on.
+    """Returns the values as a tuple of at most 32 non-negative integers.
 
-    Raises: ValueError that begins with `what`.
+    Raises: ValueError, which begins with `what`, if they are anything else.
     """
     if not isinstance(values, tuple | list) or len(values) > 32:
         raise ValueError(f"{what}: expected up to 32 whole numbers")
     if any(type(value) is not int or value < 0 for value in values):
-        raise ValueError(f"{what}: expected whole numbers from 0 on")
+        raise ValueError(f"{what}: expected non-negative whole numbers")
     return tuple(values)
 
 
 def array_shape(values: Any) -> tuple[int, ...]:
-    """Returns the values as the shape of an array that NumPy can make.
+    """Returns the values as the shape of an array.
 
-    Raises: ValueError if they are no whole numbers or their product is beyond any weight.
+    Raises: ValueError if they are no whole numbers or claim too many elements.
     """
     shape = whole_numbers(values, "shape")
     if math.prod(value or 1 for value in shape) > _MAX_ELEMENTS:
@@ -72,7 +72,7 @@ def _ordered_dict(items: Iterable[Any] = ()) -> dict[Any, Any]:
 
 
 def _ignore_attributes(container: Any, state: Any) -> None:
-    """PyTorch hangs `_metadata`, version numbers of layers, on the dict of a state."""
+    """Ignores `_metadata`, the version numbers of layers that PyTorch adds to a state dict."""
 
 
 def _set(items: Iterable[Any] = ()) -> set[Any]:
@@ -84,7 +84,7 @@ def _frozenset(items: Iterable[Any] = ()) -> frozenset[Any]:
 
 
 def _no_bytes() -> bytes:
-    """Protocol 2 writes empty bytes as a call of `bytes` without arguments."""
+    """Returns empty bytes, which protocol 2 writes as a call of `bytes` without arguments."""
     return b""
 
 
@@ -93,12 +93,12 @@ def _counter(counts: Any = ()) -> dict[Any, Any]:
 
 
 def _default_dict(factory: Any = None, items: Iterable[Any] = ()) -> dict[Any, Any]:
-    """A dict; what it would make for a key that it does not have is of no use here."""
+    """Returns a plain dict; its default factory is dropped."""
     return _counter(items)
 
 
 def _byte_array(data: Any = b"", encoding: Any = None) -> bytearray:
-    """Protocol 2 writes these as text that is to be encoded as Latin-1."""
+    """Returns a bytearray, which protocol 2 writes as text to be encoded as Latin-1."""
     if encoding is None and not isinstance(data, bytes):
         raise TypeError("expected bytes")
     return bytearray(data if encoding is None else _encode(data, encoding))
@@ -111,21 +111,21 @@ def _complex(real: Any, imaginary: Any) -> complex:
 
 
 def _reconstructed(kind: Any, base: Any, state: Any) -> Any:
-    """Protocols 0 and 1 write objects as a class, the plain type below it, and a value of that."""
+    """Returns an object, which protocols 0 and 1 write as class, built-in base and base value."""
     if not isinstance(kind, StandIn) or kind.call is None:
         raise TypeError("expected a class")
     return kind.call() if state is None else kind.call(state)
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Protocol 2 writes bytes as text that is to be encoded as Latin-1."""
+    """Returns bytes, which protocol 2 writes as text to be encoded as Latin-1."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise ValueError("expected text and the encoding latin1")
     return text.encode("latin1")
 
 
 def _raw(data: Any) -> bytes | bytearray:
-    """Bytes as pickled; pickles of Python 2 have them as text, which was read as Latin-1."""
+    """Returns pickled bytes; Python 2 pickled them as text, here decoded as Latin-1."""
     if isinstance(data, str):
         return data.encode("latin1")
     if not isinstance(data, bytes | bytearray):
@@ -167,7 +167,7 @@ def _scalar(dtype: Any, data: Any) -> Any:
 
 
 def _empty_array(kind: Any, shape: Any, code: Any) -> np.ndarray | Record:
-    """An array to be filled by its state, which follows; of another class it is a record."""
+    """Returns an array that its later state fills, or a record for a subclass."""
     if not isinstance(kind, StandIn):
         raise ValueError("expected an array of class numpy.ndarray")
     if kind.name == "numpy.ndarray":

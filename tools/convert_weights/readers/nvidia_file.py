@@ -1,13 +1,13 @@
-"""Reads the pickles of NVIDIA's StyleGAN2 without executing the Python source they carry.
+"""Reads the pickles of NVIDIA's StyleGAN2 without executing the Python source in them.
 
 1. PyTorch (stylegan2-ada-pytorch, stylegan3): a dict with G, D, G_ema; each module is a call of
    torch_utils.persistence._reconstruct_persistent_obj with its class name, source and state, and
-   each tensor a whole PyTorch stream as bytes.
-2. TensorFlow (stylegan2, stylegan2-ada): a tuple (G, D, Gs) of dnnlib.tflib.network.Network, which
-   in the program of progressive growing was tfutil.Network.
+   each tensor is a whole PyTorch stream as bytes.
+2. TensorFlow (stylegan2, stylegan2-ada): a tuple (G, D, Gs) of dnnlib.tflib.network.Network; the
+   class was tfutil.Network in the program of progressive growing.
 
-Both become `Record`s. A module's is named after its class and has the module's state; the source
-text is dropped.
+Both become `Record`s. The record of a module has its class name and its state; the source text is
+dropped.
 """
 
 import os
@@ -23,14 +23,14 @@ from tools.convert_weights.readers.torch_file import read_bytes, read_stream
 from tools.convert_weights.readers.torch_names import TORCH_NAMES, Storage
 from tools.convert_weights.readers.unpickle import read_pickle
 
-# A stream that holds one storage has some 40 opcodes.
+# A stream with one storage has about 40 opcodes.
 _STORAGE_OPCODES = 200
 
 TF_NETWORK = "dnnlib.tflib.network.Network"
 
 
 def _load_from_bytes(raw: Any) -> Storage:
-    """A storage inside a pickle: a PyTorch stream of its own, which may hold no further one."""
+    """Returns a storage inside a pickle: a PyTorch stream that must not contain another one."""
     if not isinstance(raw, bytes):
         raise TypeError("expected the bytes of a storage")
     storage = read_stream(raw, "storage", max_opcodes=_STORAGE_OPCODES)
@@ -81,7 +81,7 @@ def read_nvidia(path: str | os.PathLike[str]) -> dict[str, Record]:
 
 
 def networks_in(content: Any) -> dict[str, Record]:
-    """Returns the networks in the object of such a pickle; none if it is another object."""
+    """Returns the networks in a pickle's object by name; none if it is another object."""
     if isinstance(content, dict) and isinstance(content.get("G_ema"), Record):
         return {name: value for name, value in content.items() if isinstance(value, Record)}
     if isinstance(content, tuple) and len(content) == 3 and all(map(is_tf_network, content)):
@@ -97,7 +97,7 @@ def is_tf_network(value: Any) -> bool:
 def network_arrays(network: Record) -> dict[str, np.ndarray]:
     """Returns {name: array} of a network: `synthesis.b4.const` or (TensorFlow) `synthesis/noise0`.
 
-    Raises: InputError if the record has not the state of a network.
+    Raises: InputError if the state of the record is no network's.
     """
     if not isinstance(network.state, dict):
         raise _without_state(network)
@@ -129,7 +129,7 @@ def _tf_arrays(state: dict[str, Any], network: Record) -> dict[str, np.ndarray]:
         if not (isinstance(variable, tuple | list) and len(variable) == 2):
             raise _without_state(network)
         found[str(variable[0])] = np.asarray(variable[1])
-    # The program before StyleGAN, progressive growing, knew no components.
+    # Networks of progressive growing, the program before StyleGAN, have no components.
     for name, component in _entries(state.get("components", {}), network).items():
         if is_tf_network(component):
             found |= {f"{name}/{key}": value for key, value in network_arrays(component).items()}

@@ -1,9 +1,9 @@
-"""Where in a file the bytes of an array lie, so that a change of it can be written back in place.
+"""Finds the bytes of an array in its file, so that an edit can be written back in place.
 
-A reader notes each piece of memory that it fills with bytes of the file as they are. Whatever is a
-view of such memory, however sliced, turned or transposed, then has a place in the file: the address
-of its first element tells the offset, and its strides are those of the file. What was decompressed
-or decoded on the way is noted nowhere and has no place.
+A reader notes each piece of memory that holds unchanged bytes of the file. Every view of such
+memory, also sliced, flipped or transposed, then has a place in the file: the address of its first
+element gives the offset, and its strides are the strides in the file. Decompressed or decoded data
+is not noted and has no place.
 """
 
 import bisect
@@ -13,7 +13,7 @@ import numpy as np
 
 
 class _Piece(NamedTuple):
-    """Memory with bytes of the file; kept, so that no other object comes to lie at its address."""
+    """Memory with bytes of the file; the reference keeps other objects from its address."""
 
     address: int
     length: int
@@ -27,7 +27,7 @@ class Places:
     def __init__(self, data: bytes) -> None:
         """data: the whole file."""
         self._pieces: dict[int, _Piece] = {}  # by the identity of the memory
-        self._sorted: list[_Piece] = []  # by address, as far as they were asked for
+        self._sorted: list[_Piece] = []  # the pieces by address, updated on demand
         self.note(data, 0)
 
     def note(self, memory: bytes | np.ndarray, offset: int) -> None:
@@ -38,12 +38,12 @@ class Places:
             self._pieces[id(memory)] = _Piece(address, flat.nbytes, offset, memory)
 
     def offset_of_noted(self, memory: bytes) -> int | None:
-        """Returns the offset in the file of memory that was noted itself, else None."""
+        """Returns the offset in the file of a noted object, or None for any other."""
         piece = self._pieces.get(id(memory))
         return None if piece is None else piece.offset
 
     def offset_of(self, array: np.ndarray) -> int | None:
-        """Returns the offset in the file of the first element; None if any element has no place."""
+        """Returns the file offset of the first element; None if some element has no place."""
         if len(self._sorted) != len(self._pieces):
             self._sorted = sorted(self._pieces.values(), key=lambda piece: piece.address)
         low, high = np.lib.array_utils.byte_bounds(array)

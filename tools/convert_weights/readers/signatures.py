@@ -1,4 +1,4 @@
-"""Tells by the first bytes what kind of file this is; nothing is read into, nothing executed."""
+"""Tells a file's kind by its first bytes; parses and executes nothing."""
 
 import codecs
 import re
@@ -14,7 +14,7 @@ PICKLE = "pickle"
 SAFETENSORS = "safetensors"
 NPY = "NumPy array"
 
-# What is often found in place of a weight file, and the bytes it begins with.
+# Other kinds of files, by their first bytes.
 _OTHERS = {
     b"\x1f\x8b": "a gzip archive, which must be unpacked first",
     b"BZh": "a bzip2 archive, which must be unpacked first",
@@ -28,7 +28,7 @@ _OTHERS = {
     b"%PDF": "a PDF document",
 }
 
-# What texts in place of a weight file begin with, after blanks and a mark of the encoding.
+# The beginnings of texts, after blanks and the byte-order mark.
 _PAGE = re.compile(r"<(!doctype\s+html|html|head|body|script|title|meta|!--)", re.IGNORECASE)
 _TITLE = re.compile(r"<title[^>]*>\s*([^<]*?)\s*<", re.IGNORECASE)
 _XML = re.compile(r"<(\?xml|[a-z])", re.IGNORECASE)
@@ -36,17 +36,17 @@ _CODE = re.compile(r"<(code|message)>\s*([^<]*?)\s*<", re.IGNORECASE)
 _POINTER = "version https://git-lfs"
 _MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 _ASKS = re.compile(rb"[(\])}ldN]*c[A-Za-z_][\w.]*\n[A-Za-z_][\w.]*\n[(\])}ld0-9\x80-\xff]")
-# Enough of a text to find its title in.
+# Bytes of a text to search for its title.
 _TEXT_BYTES = 4096
 _QUOTED = 60
-# A header of safetensors may have so many bytes, as the format's own library says.
+# The longest header of safetensors that the format's own library allows.
 _MOST_HEADER_BYTES = 100_000_000
 
 
 def kind_of(data: bytes) -> str:
-    """Returns one of the kinds named above, or words for a file that is none of them.
+    """Returns one of the kinds named above, or a description of a file of another kind.
 
-    A file that was cut short is still of its kind: whoever reads it says that it is damaged.
+    A truncated file keeps its kind; the reader of that kind reports the damage.
     """
     if not data:
         return "an empty file"
@@ -65,7 +65,7 @@ def kind_of(data: bytes) -> str:
     if data[257:262] == b"ustar":
         return _kind_of_tar(data)
     # Protocols 2 to 5 begin with the opcode PROTO; older ones begin like text and end with STOP,
-    # or begin by asking for a name.
+    # or begin with a reference to a name.
     if data[:1] == b"\x80" and data[1:2] <= b"\x05":
         return PICKLE
     if (data[:1] in b"(]}c" and data.endswith(b".")) or _ASKS.match(data):
@@ -81,7 +81,7 @@ def _is_cut_stream(data: bytes) -> bool:
 
 
 def _text_of(data: bytes) -> str | None:
-    """Returns the beginning of the file as a text without blanks before it; None if it is none."""
+    """Returns the beginning of the file as text without surrounding blanks; None if not text."""
     beginning = data[:_TEXT_BYTES]
     for mark, encoding in _MARKS.items():
         if beginning.startswith(mark):
@@ -91,7 +91,7 @@ def _text_of(data: bytes) -> str | None:
         try:
             text = codecs.getincrementaldecoder("utf-8")().decode(beginning)
         except UnicodeDecodeError:
-            # Old pages are in the encoding of a country; a tag at the beginning is enough.
+            # Old web pages have a national encoding; a tag at the beginning identifies them.
             text = beginning.decode("latin-1")
             if not _PAGE.match(text.lstrip()):
                 return None
@@ -115,7 +115,7 @@ def _kind_of_text(text: str) -> str:
 
 
 def _quoted(text: str | None) -> str:
-    """Returns a text of the file in quotes, after a blank; its words in one line, cut."""
+    """Returns the text in one line, shortened, in quotes after a blank; empty for no text."""
     words = " ".join((text or "").split())
     return f" {words[:_QUOTED] + '...' * (len(words) > _QUOTED)!r}" if words else ""
 

@@ -1,4 +1,4 @@
-"""Builds the map of a source file: where each converted array stands in it, byte by byte."""
+"""Builds the map of a source file: the bytes of each converted array in that file."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -19,10 +19,11 @@ def make_source_map(
     converted: str,
     networks: Mapping[str, Mapping[str, Found]],
 ) -> SourceMap:
-    """Returns the map of a file's bytes; `name` is what messages call the file.
+    """Returns the map of a file's bytes; `name` is the file's name in messages.
 
-    networks: arrays by our path, for each network by its name in the file. An array that has no
-    place, or whose elements share bytes with one another, is left out.
+    converted: name in the file of the converted network. networks: for each network, by its name in
+    the file, the arrays by our path. The map leaves out arrays without a place in the file
+    and arrays whose elements share bytes.
     """
     maps = {
         name: {path: place for path, found in arrays.items() if (place := _place(found, places))}

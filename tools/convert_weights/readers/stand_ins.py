@@ -1,4 +1,4 @@
-"""What stands for foreign names: pure functions of ours, or what makes inert records."""
+"""Stand-ins for foreign names: pure functions of ours, or constructors of inert records."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -6,22 +6,22 @@ from typing import Any
 
 from tools.convert_weights.readers.structure import Record
 
-# Views with more elements than their memory, such as an average that is repeated for each layer,
-# may have this many bytes in all: whoever copies them makes these.
+# The limit in bytes, over all arrays of a file, of views that repeat elements, such as an average w
+# repeated for each layer: a copy takes that memory.
 MAX_REPEATED_BYTES = 256 << 20
-# Names of layers have up to some hundred characters.
+# Names of layers have up to about a hundred characters.
 _LONGEST_KEY = 1000
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class StandIn:
-    """What stands for one foreign name.
+    """The stand-in for one foreign name.
 
     name: module and name, joined by a dot.
-    call: makes the object from the pickled arguments; None if the name may only be mentioned.
+    call: makes the object from the pickled arguments; None if the pickle must not call the name.
     build: puts the pickled state into an object that `call` made, in place.
-    value: what the name means where it is only mentioned, for example the dtype of a storage class.
-    is_known: whether it is in an allow-list.
+    value: the meaning of the name as an argument, for example the dtype of a storage class.
+    is_known: whether the name is in an allow-list.
     """
 
     name: str
@@ -44,7 +44,7 @@ def allow(
     build: Callable[[Any, Any], None] | None = None,
     value: Any = None,
 ) -> dict[tuple[str, str], StandIn]:
-    """Returns the allow-list of one name that different versions keep in different modules."""
+    """Returns the allow-list of one name, which may be in any of the modules."""
     stand_in = StandIn(f"{modules[0]}.{name}", call, build, value)
     return {(module, name): stand_in for module in modules}
 
@@ -55,18 +55,18 @@ def allow_record(modules: Sequence[str], name: str) -> dict[tuple[str, str], Sta
 
 
 def unknown(name: str) -> StandIn:
-    """Returns what stands for a name that we do not know: whatever it makes is a record."""
+    """Returns the stand-in for an unknown name; it makes records only."""
     return StandIn(name, lambda *arguments: Record(name, arguments, is_known=False), is_known=False)
 
 
 def plain_key(key: Any) -> Any:
-    """Returns the key if it is a scalar that is safe to hash, and that a path may be made of.
+    """Returns the key itself if it is a scalar that is safe to hash, else a record that holds it.
 
-    These are texts of usual length, bytes, 64-bit numbers and None. Any other key, such as a tuple,
-    becomes a record of its own, which is hashed by its identity: the hash of a deep tuple would
-    overflow the C stack, and those of many tuples can be made to collide.
+    Safe scalars are texts and bytes of usual length, 64-bit integers, floats, booleans and None.
+    A record is hashed by its identity: the hash of a deep tuple would overflow the C stack, and the
+    hashes of many tuples can be made to collide.
 
-    Raises: ValueError for what Python does not take for a key either.
+    Raises: ValueError for a type that Python cannot hash either.
     """
     if type(key) is int and -(1 << 63) <= key < 1 << 63:
         return key

@@ -1,8 +1,8 @@
-"""What a foreign file holds once it is read: plain containers, arrays and inert records.
+"""The content of a foreign file: plain containers, arrays and inert records.
 
 A hostile file can nest its containers so deep that a recursive walk overflows the stack, can put a
-container into itself, or can mention one container so often that walking all mentions never ends.
-`check_structure` refuses all three without recursion, so that every later walk may be plain.
+container into itself, or can repeat one container so often that a walk never ends.
+`check_structure` refuses all three without recursion, so later walks may be recursive.
 """
 
 import collections
@@ -16,27 +16,26 @@ from navigan_jax.errors import InputError
 
 # A StyleGAN2-ADA pickle, the deepest of the known formats, nests 29 deep.
 MAX_DEPTH = 200
-# Values met on a walk over every mention; a 1024 px StyleGAN2-ADA pickle has about 50,000.
+# Values met on a walk that repeats shared containers; a 1024 px StyleGAN2-ADA has about 50,000.
 MAX_VALUES = 5_000_000
-# Bytes of arrays and texts met on such a walk; the largest known checkpoints have 0.6 GB.
+# Bytes of arrays and texts met on that walk; the largest known checkpoints have 0.6 GB.
 MAX_BYTES = 16 << 30
 # Characters of the paths of all values; a 1024 px StyleGAN2-ADA pickle has some 3 million.
 MAX_PATHS = 256 << 20
-# About the characters of a position or a number in a path.
+# Characters that a position or a number takes in a path, roughly.
 _POSITION = 10
 _LONGEST_NAME = 100
 
 
 @dataclasses.dataclass(eq=False, repr=False, slots=True)
 class Record:
-    """An object of a foreign class: its name, what it was made from, its state.
+    """An object of a foreign class, without behaviour: its class name, arguments and state.
 
-    It has no behaviour. What the pickle gives it afterwards arrives after the record is made, hence
-    it is not frozen.
+    Not frozen, because a pickle sets the state and the items after it has made the object.
 
-    arguments: of the call that makes it, named ones in a dict at the end. state: its attributes.
-    items, entries: of a foreign list or set, and of a foreign dict. is_known: whether the class is
-    one that a reader expects.
+    arguments: of the constructor; named arguments are in a dict at the end. state: the attributes.
+    items: of a foreign list or set. entries: of a foreign dict. is_known: whether the class is in
+    the reader's allow-list.
     """
 
     name: str
@@ -54,9 +53,9 @@ _CONTAINERS = dict | list | tuple | set | frozenset | Record
 
 
 def _edges(value: Any) -> Iterable[tuple[Any, Any]]:
-    """Returns the values directly inside a container, each with what leads to it; none of a leaf.
+    """Yields (key, value) of the values directly inside a container; nothing for a leaf.
 
-    That is a key or position if a value can be replaced there, else None.
+    The key is a dict key, a position or "state" if the value can be replaced there, else None.
     """
     if isinstance(value, dict):
         yield from value.items()
@@ -71,23 +70,24 @@ def _edges(value: Any) -> Iterable[tuple[Any, Any]]:
 
 
 class Found(NamedTuple):
-    """An array of ours as a view of what was read; ours is the view plus `added`."""
+    """A converted array, `view + added`; `view` is a view of the array in the file."""
 
     view: np.ndarray
     added: float = 0.0
 
 
 def children(value: Any) -> Iterable[Any]:
-    """Returns the values directly inside a container; nothing for a leaf."""
+    """Returns the values directly inside a container; none for a leaf."""
     return (child for _, child in _edges(value))
 
 
 @dataclasses.dataclass(slots=True)
 class _Visit:
-    """A container on the way from the root to the place of the walk, and what is known of it.
+    """A container on the current path of the walk, with its totals so far.
 
-    key: what leads to it. last_record: the number of the last foreign object on the way, -1 for
-    none. depth, values, size, paths: levels, values, bytes and characters of paths below it.
+    key: of the container in its parent. last_record: position of the last foreign object on the
+    path, -1 for none. depth, values, size, paths: levels, values, bytes and characters of paths
+    below the container.
     """
 
     key: Any
@@ -113,19 +113,19 @@ def _leaf_size(value: Any) -> int:
 
 
 def check_structure(root: Any, name: str) -> None:
-    """Refuses contents that cannot be walked: too deep, inside themselves, or too large.
+    """Refuses contents that are nested too deep, contain themselves or are too large.
 
-    A foreign object that leads back to itself, as a part that knows its owner does, is common and
-    harmless: where the way back ends, an empty record of the same name takes its place.
+    A cycle through a foreign object is common and harmless, such as a part that refers to its
+    owner: an empty record of the same name replaces the reference that closes the cycle.
 
-    The cost is one visit for each container, however often it is mentioned.
+    Each container is visited once, even if it occurs many times.
 
     Raises: InputError, which begins with `name`.
     """
     finished: dict[int, tuple[int, int, int, int]] = {}
     visits: list[_Visit] = []
     within: dict[int, int] = {}
-    ends: dict[int, Record] = {}  # in place of what a way leads back to, by its identity
+    ends: dict[int, Record] = {}  # replacements that break cycles, by the replaced object's id
 
     def enter(key: Any, value: Any) -> None:
         if len(visits) >= MAX_DEPTH:
@@ -146,7 +146,7 @@ def check_structure(root: Any, name: str) -> None:
             elif not isinstance(child, _CONTAINERS):
                 visit.absorb(key, 0, 1, _leaf_size(child), 0)
             elif not child and len(visits) < MAX_DEPTH:
-                visit.absorb(key, 1, 1, 0, 0)  # an empty container is not worth a visit
+                visit.absorb(key, 1, 1, 0, 0)  # an empty container needs no visit
             elif id(child) not in within:
                 enter(key, child)
                 break
@@ -163,7 +163,7 @@ def check_structure(root: Any, name: str) -> None:
             del within[id(visit.value)]
             if visit.values > MAX_VALUES or visit.size > MAX_BYTES or visit.paths > MAX_PATHS:
                 got = f"{visit.values} values and {visit.size} bytes of data"
-                raise _refusal(name, f"{got}, and {visit.paths} letters of paths")
+                raise _refusal(name, f"{got}, and {visit.paths} characters of paths")
             found = (visit.depth, visit.values, visit.size, visit.paths)
             finished[id(visit.value)] = found
             if visits:
@@ -171,7 +171,7 @@ def check_structure(root: Any, name: str) -> None:
 
 
 def _replace(container: Any, key: Any, value: Record) -> bool:
-    """Puts the record in the place of the value there; whether that is possible."""
+    """Replaces the value at `key` by the record; returns whether that is possible."""
     if isinstance(container, dict | list) and key is not None:
         container[key] = value
     elif isinstance(container, Record) and key == "state":
@@ -188,13 +188,13 @@ def _without_content(value: Any) -> Record:
 def _refusal(name: str, got: str) -> InputError:
     return InputError(
         f"{name}: expected nested plain data; got {got}; allowed: {MAX_DEPTH} levels, {MAX_VALUES} "
-        f"values, {MAX_BYTES} bytes, {MAX_PATHS} letters of paths; no known weight file looks like "
-        "that: get it from its source"
+        f"values, {MAX_BYTES} bytes, {MAX_PATHS} characters of paths; no known weight file needs "
+        "more: get it from its source"
     )
 
 
 def unknown_classes(root: Any) -> collections.Counter[str]:
-    """Returns how many objects of each unknown class there are; each is counted once.
+    """Returns the number of objects of each unknown class; each object counts once.
 
     `root` has passed `check_structure`.
     """

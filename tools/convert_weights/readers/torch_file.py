@@ -1,14 +1,14 @@
-"""Reads what `torch.save` writes, without PyTorch: the zip archive and the older stream.
+"""Reads files of `torch.save` without PyTorch: the zip archive and the older stream.
 
 1. Zip archive (since PyTorch 1.6): `<root>/data.pkl`, a pickle whose tensors refer to the members
    `<root>/data/<key>`, raw storages; `<root>/byteorder` in newer files.
 2. Stream (before): pickles of a magic number, of the protocol version, of the writer's properties,
    of the object and of the list of storage keys; then for each key an int64 count and raw elements.
-   Storages come after the pickle that refers to them, so it is read twice: with empty memory, which
-   tells how long they are, and once their places are known with the file's own memory.
+   The storages follow the pickle that refers to them, so the pickle is read twice: first with empty
+   memory, to learn the lengths of the storages, then with the file's own memory.
 
 Tensors become read-only NumPy arrays, views of their storages with offset and strides as stored, so
-tensors that share a storage still share memory. Devices are ignored. bfloat16 is that of ml_dtypes.
+tensors that share a storage still share memory. Devices are ignored. bfloat16 is ml_dtypes' type.
 """
 
 import os
@@ -27,14 +27,14 @@ from tools.convert_weights.readers.unpickle import MAX_OPCODES, read_pickle
 # The whole file is held in memory.
 MAX_FILE_BYTES = 4 << 30
 _STREAM_PROTOCOL = 1001
-# The pickles around the object of a stream: a number, a small dict.
+# Enough for the pickles before the object of a stream: two numbers and a small dict.
 _HEADER_OPCODES = 100
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """Returns the bytes of a file.
 
-    Raises: InputError if there is none, it cannot be read or is larger than MAX_FILE_BYTES.
+    Raises: InputError if the file is missing, unreadable or larger than MAX_FILE_BYTES.
     """
     source = pathlib.Path(path)
     if not source.is_file():
@@ -63,9 +63,10 @@ def read_torch(path: str | os.PathLike[str]) -> Any:
 
 
 def read_torch_bytes(data: bytes, name: str, *, places: Places | None = None) -> Any:
-    """Returns the object in the bytes of such a file; `name` is what messages call it.
+    """Returns the object in the bytes of a file of `torch.save`.
 
-    places: of `data`; where storages lie that are not compressed is noted there.
+    name: the file's name in messages. places: of `data`; receives the places of all storages that
+    are not compressed.
 
     Raises: as `read_torch`.
     """
@@ -74,7 +75,7 @@ def read_torch_bytes(data: bytes, name: str, *, places: Places | None = None) ->
         return _read_zip(Archive(data, name), name, places)
     if kind == signatures.TORCH_LEGACY:
         return read_stream(data, name)
-    advice = "see what it is with: python -m tools.convert_weights inspect FILE"
+    advice = "see what the file is with: python -m tools.convert_weights inspect FILE"
     if kind == signatures.TORCH_TAR:
         advice = "load it with PyTorch 1.x and save it again"
     raise InputError(
@@ -145,8 +146,8 @@ def read_stream(data: bytes, name: str, *, max_opcodes: int = MAX_OPCODES) -> An
     magic, version, properties = header
     if (magic, version) != (signatures.TORCH_LEGACY_MAGIC, _STREAM_PROTOCOL):
         raise InputError(
-            f"{name}: expected a PyTorch stream of version {_STREAM_PROTOCOL}; got another one; "
-            "load it and save it again with a newer PyTorch"
+            f"{name}: expected a PyTorch stream of version {_STREAM_PROTOCOL}; got "
+            "another version; load it and save it again with a newer PyTorch"
         )
     if not isinstance(properties, dict) or properties.get("little_endian") is not True:
         raise InputError(
@@ -158,7 +159,7 @@ def read_stream(data: bytes, name: str, *, max_opcodes: int = MAX_OPCODES) -> An
     if not isinstance(keys, list) or any(type(key) is not str for key in keys):
         raise _truncated(name, "no list of storage keys after the object")
     if sorted(keys) != sorted(lengths):
-        raise _truncated(name, "another list of storages than the tensors refer to")
+        raise _truncated(name, "a list of storages that does not match the tensors")
     storages = {}
     for key in keys:
         storages[key] = _storage_at(data, end, key, lengths[key], name)
@@ -179,8 +180,10 @@ def read_stream(data: bytes, name: str, *, max_opcodes: int = MAX_OPCODES) -> An
 def _measure(
     data: bytes, start: int, name: str, max_opcodes: int
 ) -> tuple[dict[str, tuple[np.dtype[Any], int]], int]:
-    """Returns dtype and element count of the storages that the pickle at `start` asks for, and its
-    end; memory for them is asked for but not touched, and at most as much as the file has left.
+    """Returns the pickle's storages, key to dtype and element count, and the pickle's end.
+
+    The memory for the storages is allocated but never touched, and never exceeds the rest of the
+    file.
     """
     lengths: dict[str, tuple[np.dtype[Any], int]] = {}
     spare = len(data) - start

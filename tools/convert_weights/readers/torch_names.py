@@ -1,14 +1,14 @@
 """Stand-ins for the names that PyTorch uses in pickles of tensors.
 
-These are the names that its own restricted loader (`weights_only=True`) allows. Every tensor that
-is dense becomes an array with the numbers that PyTorch would show:
+These are the names that PyTorch's restricted loader (`weights_only=True`) allows. Every dense
+tensor becomes an array with the numbers that PyTorch would show:
 
-1. views of storages, also repeated (stride 0), or marked as conjugate or negative;
-2. tensors of another device, which are pickled as NumPy's arrays or as tensors of the CPU;
+1. views of storages, also with repeated elements (stride 0) or a conjugate or negative bit;
+2. tensors of other devices, which are pickled as NumPy arrays or as CPU tensors;
 3. parameters, tensors of a subclass and tensors with attributes; subclass and attributes are lost.
 
-Sparse, quantised and nested tensors, those without data, and those of a type that NumPy does not
-know become records, whose name says what they are.
+Sparse, quantised and nested tensors, tensors without data and tensors of a type that NumPy lacks
+become records. The record's name says what the tensor is.
 """
 
 import dataclasses
@@ -72,12 +72,12 @@ class Storage:
 
 
 def storage_request(identity: Any, fields: int) -> tuple[str, np.dtype[Any], int]:
-    """Returns key, dtype and element count of a persistent id: storage, class, key, place, count.
+    """Returns key, dtype and count of a persistent id ("storage", class, key, device, count).
 
-    fields: 5 in a zip archive; 6 in the old stream, the last one for views of storages, which
-      files since 2017 do not have. The place, a device, does not matter here.
+    fields: 5 in a zip archive; 6 in the old stream, where the last one is for views of storages,
+      which files since 2017 do not have. The device is ignored.
 
-    Raises: ValueError if it is anything else.
+    Raises: ValueError if the persistent id has another form.
     """
     if not isinstance(identity, tuple) or len(identity) != fields or identity[0] != "storage":
         raise ValueError(f"a persistent id that is no storage of {fields} fields")
@@ -95,7 +95,7 @@ def storage_request(identity: Any, fields: int) -> tuple[str, np.dtype[Any], int
 def _view(flat: np.ndarray, offset: Any, sizes: Any, strides: Any) -> np.ndarray:
     """Returns the tensor as a read-only view of its storage; offset and strides count elements.
 
-    A view may repeat elements, up to a limit: copied, it would grow at will.
+    A view may repeat elements up to a limit, because a copy of it takes the memory of all of them.
     """
     (offset,) = whole_numbers((offset,), "offset")
     sizes, strides = array_shape(sizes), whole_numbers(strides, "strides")
@@ -127,12 +127,12 @@ def _view(flat: np.ndarray, offset: Any, sizes: Any, strides: Any) -> np.ndarray
 
 
 def _with_marks(view: np.ndarray, marks: Any) -> np.ndarray:
-    """Returns the numbers that a tensor shows: PyTorch conjugates and negates by a mark."""
+    """Applies the conjugate and negative bits, which PyTorch stores instead of changed numbers."""
     if marks is not None and not isinstance(marks, dict):
-        raise TypeError("expected the marks of a tensor")
+        raise TypeError("expected the bits conj and neg of a tensor, in a dict")
     given = {key for key, is_set in (marks or {}).items() if is_set is True}
     if given - {"conj", "neg"}:
-        raise ValueError(f"expected the marks conj and neg, got {sorted(map(str, given))}")
+        raise ValueError(f"expected the bits conj and neg, got {sorted(map(str, given))}")
     view = np.conj(view) if "conj" in given else view
     return np.negative(view) if "neg" in given else view
 
@@ -165,7 +165,7 @@ def _typed_tensor(
     dtype: Any,
     marks: Any = None,
 ) -> np.ndarray | Record:
-    """A tensor of a younger type, which has no class of storages: its storage is bytes."""
+    """Returns a tensor of a newer dtype without a storage class: its storage is raw bytes."""
     kind = _resolve(dtype)
     if kind is None:
         return _not_dense(f"of {dtype.name}", storage, offset, sizes, strides)
@@ -175,14 +175,14 @@ def _typed_tensor(
 
 
 def _resolve(dtype: Any) -> np.dtype[Any] | None:
-    """Returns the dtype that a name of PyTorch means; None if NumPy has no such."""
+    """Returns the NumPy dtype of a PyTorch dtype, or None if NumPy lacks it."""
     if not isinstance(dtype, StandIn) or not dtype.name.startswith("torch."):
         raise TypeError("expected a dtype of PyTorch")
     return dtype.value if isinstance(dtype.value, np.dtype) else None
 
 
 def _device_tensor(data: Any, dtype: Any, device: Any, requires_grad: Any) -> np.ndarray | Record:
-    """A tensor of a device whose storages cannot be saved, with its numbers as an array."""
+    """Returns a tensor of a device whose storages cannot be pickled; `data` holds its numbers."""
     kind = _resolve(dtype)
     if kind is None or isinstance(data, Record):
         return _not_dense(f"of {dtype.name}", data)
@@ -201,7 +201,7 @@ def _parameter(tensor: Any, requires_grad: Any = False, *ignored: Any) -> np.nda
 
 
 def _of_type(function: Any, kind: Any, arguments: Any, state: Any = None) -> Any:
-    """A tensor of a subclass or with attributes: what makes the tensor alone is called."""
+    """Returns a tensor of a subclass or with attributes, made by the call for the plain tensor."""
     if not isinstance(function, StandIn) or not isinstance(arguments, tuple):
         raise TypeError("expected a function and its arguments")
     if not function.name.startswith("torch._utils.") or function.call is None:

@@ -1,18 +1,19 @@
-"""Reads pickles as data: our own interpreter of the opcodes, which never runs foreign code.
+"""Reads pickles as data, with our own interpreter of the opcodes; never runs foreign code.
 
 A pickle is a program for a stack machine whose instructions include "import this name" and "call
-it". Here nothing is ever imported, and a name is one of three things:
+it". Here nothing is ever imported. There are three kinds of names:
 
-1. one of the caller's allow-list: a stand-in, a pure function of ours, is called;
-2. one that would run things (foreign_names.py): the pickle is refused, and the name is told;
-3. any other: an inert record notes the call, and the state and the items given to it. What a record
-   makes when it is called is a record too.
+1. A name in the caller's allow-list: a stand-in, a pure function of ours, is called.
+2. A name that would run something (foreign_names.py): the pickle is refused with that name.
+3. Any other name: an inert record keeps the arguments of the call, the state and the items. A call
+   of a record makes another record.
 
 `pickletools` decodes the opcodes of the protocols 0 to 5; it executes nothing.
 
-What a file may make us do is bounded: opcodes, bytes made by stand-ins, repeated elements, records,
-and the shape of the result (structure.py). No foreign value is hashed or compared: keys are scalars
-or records, because the hash of a deeply nested tuple overflows the C stack.
+The work and memory that a file can cause are limited: opcodes, bytes made by stand-ins, repeated
+elements, records, and the structure of the result (structure.py). No foreign value is hashed or
+compared: keys are scalars or records, because the hash of a deeply nested tuple overflows the C
+stack.
 """
 
 import io
@@ -35,19 +36,19 @@ from tools.convert_weights.readers.stand_ins import (
 )
 from tools.convert_weights.readers.structure import Record, check_structure
 
-# A 1024 px StyleGAN2-ADA pickle has about 60,000; this many take some ten seconds.
+# A 1024 px StyleGAN2-ADA pickle has about 60,000 opcodes; the limit takes about ten seconds.
 MAX_OPCODES = 5_000_000
-# Stand-ins copy the bytes of a pickle once or twice; more means one text decoded again and again.
+# Stand-ins copy the bytes of a pickle once or twice; a hostile file decodes one text many times.
 MAX_COPIES = 4
 MAX_SPARE_BYTES = 1 << 20
-# An empty record has some hundred bytes, and the least opcodes that make one have four.
+# An empty record takes about a hundred bytes, and four bytes of opcodes can make one.
 _RECORD_BYTES = 64
 # Texts of the file in messages are cut to this many characters.
 _LONGEST_REASON = 200
 
 
 class ForbiddenName(InputError):
-    """A pickle asked for a name that runs things: `name` is that name."""
+    """A pickle refers to a name that would run something: `name`."""
 
     def __init__(self, message: str, name: str):
         super().__init__(message)
@@ -67,13 +68,13 @@ def read_pickle(
 ) -> tuple[Any, int]:
     """Returns the object pickled at byte `start`, and the position after its last byte.
 
-    name: what messages call the file. persistent: turns a persistent id into an object. places:
-    of the file `data`; the bytes pickled as they are, and the arrays that hold them, are noted.
-    beside: how many bytes of the file are outside of `data`, such as storages; copies may be made
-    of them as well.
+    name: the file's name in messages. persistent: turns a persistent id into an object. places: of
+    the file `data`; receives the places of uncompressed bytes and of the arrays made from them.
+    beside: number of bytes of the file outside of `data`, such as storages; the limit of copies
+    counts them.
 
-    Raises: ForbiddenName for a name that would run things; InputError if the pickle is damaged,
-      asks for something that only code could do, or is beyond the limits.
+    Raises: ForbiddenName for a name that would run something; InputError if the pickle is damaged,
+      needs foreign code or exceeds a limit.
     """
     stream = io.BytesIO(data)
     stream.seek(start)
@@ -81,7 +82,7 @@ def read_pickle(
     machine = _Machine(allowed, persistent, spare_bytes, places)
     position = start
     with warnings.catch_warnings():
-        # Python warns of odd escapes in texts of protocol 0; whether they matter, the reader sees.
+        # Python warns of invalid escapes in texts of protocol 0; the reader checks what matters.
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
             for count, (opcode, argument, at) in enumerate(pickletools.genops(stream)):
@@ -101,12 +102,12 @@ def read_pickle(
                 raise InputError(
                     f"{name}: expected a whole pickle; got one that ends before its last opcode, "
                     f"after {len(data)} bytes; the download or the copy is incomplete: get the "
-                    "file anew"
+                    "file again"
                 ) from error
             got = f"{str(error)[:_LONGEST_REASON]} (at byte {position})"
             raise InputError(
                 f"{name}: expected a pickle of plain data; got {got}; nothing was executed; "
-                "the file is damaged or no weight file: get it anew"
+                "the file is damaged or no weight file: download it again"
             ) from error
     check_structure(result, name)
     return result, stream.tell()
@@ -119,7 +120,7 @@ def _is_cut(error: Exception) -> bool:
 
 
 def _note(places: Places, argument: Any, end: int) -> None:
-    """Notes bytes that end there; of length 1 Python keeps one object for all, of any place."""
+    """Notes the place of bytes that end at `end`; equal bytes of length 1 are one shared object."""
     if len(argument) > 1:
         places.note(argument, end - len(argument))
 
@@ -177,10 +178,10 @@ class _Machine:
         return self.stack[-1]
 
     def top_container(self, kind: type) -> Any:
-        """Returns what items are for: of that kind, or an object of an unknown class."""
+        """Returns the container that items are added to: of that kind, or a record."""
         top = self.top()
         if not isinstance(top, kind | Record):
-            raise ValueError(f"items for something that is no {kind.__name__}")
+            raise ValueError(f"items for an object that is no {kind.__name__}")
         return top
 
     def pop_marked(self) -> list[Any]:
@@ -206,7 +207,7 @@ class _Machine:
         if not isinstance(arguments, tuple):
             raise TypeError(f"a call of {label} without a tuple of arguments")
         if isinstance(function, Record):
-            # What an object of an unknown class makes is as unknown.
+            # A call of an object of an unknown class makes another object of an unknown class.
             function, arguments = unknown(label.removesuffix("()") + "()"), (function, arguments)
         if not isinstance(function, StandIn) or function.call is None:
             raise ValueError(f"a call of {label}, which is no function")
@@ -232,7 +233,7 @@ class _Machine:
             self._place(given, made, self.places)
 
     def _place(self, given: tuple[Any, ...], made: np.ndarray, places: Places) -> None:
-        """Notes an array for which NumPy copied its bytes, as it does with a few or unaligned."""
+        """Notes the place of an array whose bytes NumPy copied: few or unaligned bytes."""
         for raw in given:
             if isinstance(raw, bytes) and len(raw) == made.nbytes:
                 offset = places.offset_of_noted(raw)
@@ -342,7 +343,7 @@ class _Machine:
 
 
 def _made_bytes(value: Any) -> int:
-    """About the memory of a stand-in's argument or result; views of other arrays are free."""
+    """Returns the approximate memory of an argument or a result; views of other arrays cost 0."""
     if isinstance(value, np.ndarray):
         return value.nbytes if value.base is None else 0
     if isinstance(value, Record):
@@ -355,7 +356,7 @@ def _made_bytes(value: Any) -> int:
 
 
 def _repeated_bytes(made: Any) -> int:
-    """Returns the bytes of an array that shows some of its memory more than once."""
+    """Returns the size of an array that repeats some of its memory; 0 for any other value."""
     if not isinstance(made, np.ndarray) or made.flags.forc or not made.size:
         return 0
     low, high = np.lib.array_utils.byte_bounds(made)
@@ -364,7 +365,7 @@ def _repeated_bytes(made: Any) -> int:
 
 def _forbidden(name: str) -> ForbiddenName:
     return ForbiddenName(
-        f"expected weights and plain data; got a pickle that asks for {name!r}; nothing was "
+        f"expected weights and plain data; got a pickle that refers to {name!r}; nothing was "
         "executed; allowed: arrays, plain data and objects of classes, but no name that runs, "
         "loads or opens something; if you trust the file, load it with the program that wrote it "
         "and save a plain state_dict",

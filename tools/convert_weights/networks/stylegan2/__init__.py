@@ -1,4 +1,4 @@
-"""StyleGAN2 of three programs; what the package declares of it."""
+"""Converts StyleGAN2 generators of three programs; declares the command `stylegan2`."""
 
 import re
 
@@ -14,7 +14,7 @@ _NAMES = {
     _TENSORFLOW: (r"\d+x\d+/Const/const", r"mapping/Dense0/weight"),
     _ROSINALITY: (r"input\.input", r"convs\.0\.conv\.weight", r"style\.1\.weight"),
 }
-# In these names of layers the numbers are the sides of the layer's output.
+# The number in such an array's name is the side of its layer's output, in pixels.
 _SIDE = re.compile(r"synthesis\.b(\d+)\.|(\d+)x\d+/")
 _NOISE = re.compile(r"(?:.*[/.])?noises\.noise_\d+")
 

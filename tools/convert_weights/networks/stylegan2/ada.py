@@ -1,7 +1,7 @@
 """StyleGAN2 in the names of NVIDIA's PyTorch programs: stylegan2-ada-pytorch and stylegan3.
 
-A pickled network says all of its settings. A state dict of it alone has arrays only; what they do
-not show are options there: the mapping's learning-rate multiplier and the bound of activations.
+A pickled network stores all of its settings. A bare state dict stores arrays only, so two settings
+come from options of the command: the mapping's learning-rate multiplier, the bound of activations.
 """
 
 from collections.abc import Mapping
@@ -31,11 +31,11 @@ from tools.convert_weights.readers.structure import Record
 
 
 def draft_ada(modules: Mapping[str, Record], arrays: Mapping[str, np.ndarray], name: str) -> Draft:
-    """Returns what a pickled network with these arrays holds.
+    """Returns the draft of a pickled network.
 
-    modules: those below the network, by path, with their settings.
+    modules: the pickled submodules by path, with their settings. arrays: by their name in the file.
 
-    Raises: InputError, which begins with `name`, if that is no StyleGAN2 generator.
+    Raises: InputError, which begins with `name`, if the network is no StyleGAN2 generator.
     """
     found, filters = rename(arrays, NAMES, name)
     dense, conv, modulated = r"mapping\.fc\d+", r".*\.conv[01]", r".*\.(conv[01]|torgb)"
@@ -49,23 +49,25 @@ def draft_ada(modules: Mapping[str, Record], arrays: Mapping[str, np.ndarray], n
         resample_taps=taps_of(filters, name),
         clamp=clamp_of(common_setting(modules, modulated, "conv_clamp", name), name),
     )
-    return Draft(found, settings, has_noise=bool(use_noise), told=_told(modules))
+    return Draft(found, settings, has_noise=bool(use_noise), stored=_stored_sizes(modules))
 
 
 def draft_ada_state(
     state: Mapping[str, np.ndarray], name: str, *, mapping_rate: float, clamp: float | None
 ) -> Draft:
-    """Returns what the state dict of such a network holds.
+    """Returns the draft of a bare state dict.
 
-    Raises: InputError, which begins with `name`, if that is no StyleGAN2 generator.
+    mapping_rate, clamp: the settings that a state dict does not store.
+
+    Raises: InputError, which begins with `name`, if it is no StyleGAN2 generator.
     """
     found, filters = rename(state, NAMES, name)
     has_noise = any(path.endswith("/noise_strength") for path in found)
     return Draft(found, Settings(mapping_rate, taps_of(filters, name), clamp), has_noise)
 
 
-def _told(modules: Mapping[str, Record]) -> dict[str, int]:
-    """Returns the sizes that the mapping and the synthesis keep beside their arrays."""
+def _stored_sizes(modules: Mapping[str, Record]) -> dict[str, int]:
+    """Returns the sizes that the mapping and the synthesis store as attributes."""
     keys = {
         "z_dim": ("mapping", "z_dim"),
         "label_dim": ("mapping", "c_dim"),
@@ -97,10 +99,10 @@ def _names() -> Names:
             names[f"{theirs}.affine.bias"] = Target(f"{ours}/affine/bias")
             names[f"{theirs}.noise_const"] = Target(f"{ours}/noise")
             names[f"{theirs}.noise_strength"] = Target(f"{ours}/noise_strength")
-            # conv1 does not resample, and its filter is the default, whatever the others' is.
+            # conv1 does not resample; its filter always has the default value and has no effect.
             names[f"{theirs}.resample_filter"] = Target(UNUSED if part == "conv1" else FILTER)
     return names
 
 
-# The arrays of such a network, by name.
+# Our place for each array, by its name in the file.
 NAMES: Names = _names()

@@ -1,4 +1,4 @@
-"""The command `stylegan2`: one file, one official network by name, or all of these."""
+"""The command `stylegan2`: converts a file, an official network by name, or all official ones."""
 
 import argparse
 import dataclasses
@@ -22,7 +22,7 @@ _MOST_DRAWS = 1_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of the command, but for the output."""
+    """Adds all arguments of the command but --out."""
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "source",
@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--all-known",
         action="store_true",
-        help="every official network, some 19 GB; --out is then a folder; those in it are kept",
+        help="convert every official network, about 19 GB; --out is a folder; files already in it "
+        "are kept",
     )
     add_choice(parser)
     parser.add_argument(
@@ -42,35 +43,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         default=MAPPING_RATE,
         metavar="RATE",
-        help="learning-rate multiplier of the mapping where the file, a state dict, does not say "
-        "it; default: %(default)s, as in all official programs",
+        help="learning-rate multiplier of the mapping, for a state dict, which does not store it; "
+        "default: %(default)s, as in all official programs",
     )
     parser.add_argument(
         "--clamp",
         type=_positive,
         metavar="BOUND",
-        help="bound of activations (conv_clamp) where the file, a state dict of NVIDIA's program, "
-        "does not say it; default: none; its training program sets 256",
+        help="bound of activations (conv_clamp), for a state dict of NVIDIA's PyTorch programs, "
+        "which does not store it; default: none; the training program of NVIDIA sets 256",
     )
     parser.add_argument(
         "--draws",
         type=_count,
         default=AVERAGE_DRAWS,
         metavar="N",
-        help="draws of z (seed 0) for an average w that the file lacks; default: %(default)s",
+        help="number of draws of z (seed 0) to estimate the average w from, for a file without "
+        "one; default: %(default)s",
     )
     parser.add_argument(
         "--label-names",
         type=_names,
         default=(),
         metavar="FILE",
-        help="names of the classes, in order: a text with one a line, a JSON list, or a JSON "
-        "object with a list label_names; without it classes have numbers only",
+        help="names of the classes, in order: a text file with one name per line, a JSON list, or "
+        "a JSON object with a list label_names; default: classes have numbers only",
     )
 
 
 def _positive(text: str) -> float:
-    """Returns a finite number above 0."""
+    """Returns the finite number above 0 that the text spells."""
     try:
         value = float(text)
     except ValueError:
@@ -81,7 +83,7 @@ def _positive(text: str) -> float:
 
 
 def _count(text: str) -> int:
-    """Returns a whole number from 1 on."""
+    """Returns the whole number that the text spells, from 1 to the limit."""
     if not text.isdecimal() or not 1 <= int(text) <= _MOST_DRAWS:
         raise argparse.ArgumentTypeError(
             f"expected a whole number from 1 to {_MOST_DRAWS}; got {text!r}"
@@ -90,7 +92,7 @@ def _count(text: str) -> int:
 
 
 def _names(path: str) -> tuple[str, ...]:
-    """Returns the names in a file."""
+    """Returns the class names in a file."""
     try:
         text = pathlib.Path(path).read_text(encoding="utf-8")
         content = json.loads(text) if text.lstrip()[:1] in ("[", "{") else text.splitlines()
@@ -105,13 +107,13 @@ def _names(path: str) -> tuple[str, ...]:
 
 
 def options_of(arguments: argparse.Namespace) -> Options:
-    """Returns what the user said of the file."""
+    """Returns the options of one conversion."""
     names = [field.name for field in dataclasses.fields(Options)]
     return Options(**{name: getattr(arguments, name) for name in names})
 
 
 def convert(arguments: argparse.Namespace, open_file: Opener) -> str | None:
-    """Converts as the user said; see `base.Network`.
+    """Runs the command; returns as `base.Network.convert`.
 
     Raises: InputError.
     """
@@ -122,17 +124,17 @@ def convert(arguments: argparse.Namespace, open_file: Opener) -> str | None:
         return arguments.out
     if options != Options():
         raise InputError(
-            "--all-known: expected no other option than --out; got one that is of a single "
-            "file; leave it out, or convert that network by its name"
+            "--all-known: expected no other option than --out; got an option for a single file; "
+            "leave it out, or convert that network by its name"
         )
     convert_all(arguments.out, open_file)
     return None
 
 
 def convert_one(source: str, out: str, options: Options, open_file: Opener) -> None:
-    """Converts a file or, where there is no such file, the official network of that name.
+    """Converts the file `source`, or the official network of that name if no such file exists.
 
-    Raises: InputError as `from_foreign`, or if the network cannot be had.
+    Raises: InputError as `from_foreign`, or if the network cannot be downloaded.
     """
     if not os.path.exists(source):
         if source in KNOWN_NETWORKS:
@@ -149,12 +151,12 @@ def convert_one(source: str, out: str, options: Options, open_file: Opener) -> N
 
 
 def convert_all(folder: str, open_file: Opener) -> None:
-    """Converts every official network into a file of its name in the folder; keeps what is there.
+    """Converts every official network to NAME.safetensors in the folder; keeps existing files.
 
-    A line is printed for each. Without a connection nothing more is tried; a single network that
-    fails keeps none of the others back.
+    Prints one line per network. A network that fails does not stop the others; a missing network
+    connection does.
 
-    Raises: InputError at the end, naming each network that failed and why.
+    Raises: InputError if the connection is missing, or at the end, with each failure and its cause.
     """
     target = make_folder(folder)
     failures: list[str] = []
@@ -169,7 +171,7 @@ def convert_all(folder: str, open_file: Opener) -> None:
         except NoConnection as error:
             raise InputError(
                 f"--all-known: expected a network connection; got none at {label}; {error}; "
-                "run the command again to go on from there"
+                "run the command again to continue from there"
             ) from error
         except InputError as error:
             failures.append(str(error))

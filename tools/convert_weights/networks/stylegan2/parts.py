@@ -1,7 +1,7 @@
-"""What the readers of StyleGAN2's three formats share: renaming, settings, sizes, the average w.
+"""Shared parts of the readers of StyleGAN2's three formats: names, settings, sizes, the average w.
 
-Each format is a table of foreign names with our paths and what turns the array into our layout,
-always a view, so that the place of every number in the file stays known.
+Each format is a table from foreign names to our paths, with a function that turns the array into
+our layout. That function returns a view, so that each number's place in the file stays known.
 """
 
 import dataclasses
@@ -19,27 +19,27 @@ from navigan_jax.errors import InputError
 from navigan_jax.generators.files import make_generator
 from tools.convert_weights.readers.structure import Found, Record
 
-# Draws of z for an average w that a file lacks, as the rosinality program makes it.
+# Draws of z to estimate a missing average w from, as many as in rosinality's program.
 AVERAGE_DRAWS = 4096
-# Of the mapping, in all official programs; a bare state dict does not say it.
+# The mapping's learning-rate multiplier in all official programs; no state dict stores it.
 MAPPING_RATE = 0.01
-# Of the constant noise that is drawn for a file that lacks it.
+# Seed of the constant noise that is drawn for a file without noise.
 NOISE_SEED = 0
 
 Config = dict[str, Any]
 Params = dict[str, Any]
 Turn = Callable[[np.ndarray], np.ndarray]
 
-# In place of a path: an array that says what the filter is, or nothing of use.
+# In place of a path: the array is a resampling filter, or it has no effect.
 FILTER, UNUSED = "", "unused"
-# More than any network has; 4 << 12 pixels a side would not fit any memory.
+# More than any network has: images of 4 << 12 pixels a side would not fit in any memory.
 MOST_LAYERS, MOST_BLOCKS = 100, 12
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 _AVERAGE = "mapping/w_avg"
 
 
 class Target(NamedTuple):
-    """Our path for a foreign array, the view of it in our layout, and what is added to that."""
+    """Our path for a foreign array, the view of it in our layout, and the number added to it."""
 
     path: str
     turn: Turn = lambda array: array
@@ -50,7 +50,7 @@ Names = Mapping[str, Target]
 
 
 class Settings(NamedTuple):
-    """What the arrays do not show; the fields are keywords of the architecture."""
+    """Settings that the arrays do not show; the fields are keys of the architecture's config."""
 
     mapping_rate: float
     resample_taps: tuple[float, ...]
@@ -60,22 +60,27 @@ class Settings(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Draft:
-    """A network that was found, renamed, but not yet checked.
+    """A network with its arrays renamed, not yet checked as a whole.
 
-    arrays: by our path, views of what was read. has_noise: whether its layers have noise. told:
-    keys of the config whose values the file says too, beside the arrays that show them.
+    arrays: views of the arrays in the file, by our path. has_noise: whether its layers have noise.
+    stored: sizes in the file's settings, by the config's key; they must agree with the arrays.
     """
 
     arrays: Mapping[str, Found]
     settings: Settings
     has_noise: bool = True
-    told: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    stored: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def lacks_noise(self) -> bool:
-        """Whether all layers have a strength of their noise, and none has the noise itself."""
+        """Whether the file stores noise strengths but no noise."""
         ends = [path.rpartition("/")[2] for path in self.arrays]
         return self.has_noise and "noise_strength" in ends and "noise" not in ends
+
+    @property
+    def lacks_average(self) -> bool:
+        """Whether the file stores no average w."""
+        return _AVERAGE not in self.arrays
 
 
 def transposed(array: np.ndarray) -> np.ndarray:
@@ -95,19 +100,19 @@ def turned(array: np.ndarray) -> np.ndarray:
 
 
 def single(axes: int, turn: Turn = lambda array: array) -> Turn:
-    """Returns the turn of an array behind so many axes of length 1."""
+    """Returns `turn` for an array that has this many leading axes of length 1."""
     return lambda array: turn(array.squeeze(tuple(range(axes))))
 
 
 def rename(
     arrays: Mapping[str, np.ndarray], names: Names, name: str
 ) -> tuple[dict[str, Found], dict[str, np.ndarray]]:
-    """Returns our arrays by path, and the filters by their foreign names.
+    """Returns the arrays by our path, and the filters by their foreign names.
 
-    Raises: InputError, which begins with `name`, for an array that is unknown or of odd shape.
+    Raises: InputError, which begins with `name`, for an unknown array, dtype or number of axes.
     """
     if unknown := [key for key in arrays if key not in names]:
-        raise refusal(name, f"the arrays {listed(unknown)}, which are unknown here")
+        raise refusal(name, f"the unknown arrays {listed(unknown)}")
     found, filters = {}, {}
     for key, array in arrays.items():
         path, turn, added = names[key]
@@ -124,9 +129,9 @@ def rename(
 
 
 def taps_of(filters: Mapping[str, np.ndarray], name: str) -> tuple[float, ...]:
-    """Returns the taps, of sum 1, whose outer product every filter is but for its sum.
+    """Returns the taps, normalised to sum 1, whose outer product gives every filter up to scale.
 
-    Raises: InputError, which begins with `name`, if there are none or they differ.
+    Raises: InputError, which begins with `name`, if there are no filters or they differ.
     """
     found: list[np.ndarray] = []
     for key, array in filters.items():
@@ -136,33 +141,32 @@ def taps_of(filters: Mapping[str, np.ndarray], name: str) -> tuple[float, ...]:
         array = array / total
         taps = array if array.ndim == 1 else array.sum(axis=1)
         if array.ndim == 2 and not np.allclose(array, np.outer(taps, taps), rtol=0, atol=1e-6):
-            raise refusal(name, f"the filter {key}, which is no outer product of one with itself")
+            raise refusal(name, f"the filter {key}, which is not the outer product of its taps")
         found.append(taps)
     if not found or any(
         taps.shape != found[0].shape or not np.allclose(taps, found[0], rtol=0, atol=1e-6)
         for taps in found
     ):
-        raise refusal(name, f"{len(found)} filters, not all the same")
+        raise refusal(name, f"{len(found)} filters that are not all equal")
     return tuple(found[0].tolist())
 
 
 def finish(
     draft: Draft, name: str, *, draws: int = AVERAGE_DRAWS, label_names: Sequence[str] = ()
 ) -> tuple[Config, Params]:
-    """Returns (config, params), float32, once every array has the shape that the others imply.
+    """Returns (config, params in float32) after checking that all arrays fit one another.
 
-    draws: of z, for the average w if the network lacks it; always the same ones. label_names: of
-    its classes.
+    draws: number of draws of z (seed 0) to estimate a missing average w from. label_names: of the
+    classes.
 
-    Raises: InputError, which begins with `name`, if it is no StyleGAN2 generator.
+    Raises: InputError, which begins with `name`, if the draft is no StyleGAN2 generator.
     """
     flat = {path: view + added if added else view for path, (view, added) in draft.arrays.items()}
     if not draft.has_noise:
         flat |= _silence(flat, name)
     if draft.lacks_noise:
         flat |= _draw_noise(flat, name)
-    lacks_average = _AVERAGE not in flat
-    if lacks_average:
+    if draft.lacks_average:
         widths = [flat[path].shape for path in flat if re.fullmatch(r"mapping/fc\d+/bias", path)]
         flat[_AVERAGE] = np.zeros(widths[-1] if widths else 0, np.float32)
     with np.errstate(over="ignore"):  # beyond float32 becomes infinite and is refused when written
@@ -170,23 +174,23 @@ def finish(
             {path: np.array(array, np.float32, order="C") for path, array in flat.items()}
         )
     config = _config_of(flat, draft.settings, name) | {"label_names": list(label_names)}
-    for key, value in draft.told.items():
+    for key, value in draft.stored.items():
         if config[key] != value:
-            raise refusal(name, f"settings that say {key} {value} beside arrays of {config[key]}")
+            raise refusal(name, f"the setting {key}={value} but arrays of {key} {config[key]}")
     try:
         generator = make_generator("stylegan2", config)
     except InputError as error:
         raise refusal(name, f"sizes that do not fit ({error})") from error
     expected = jax.eval_shape(generator.init, jax.random.key(0))
     if differences := params_lib.describe_differences(expected, params):
-        raise refusal(name, f"another set of arrays than its own sizes need: {listed(differences)}")
-    if lacks_average:
+        raise refusal(name, f"arrays that do not match its own sizes: {listed(differences)}")
+    if draft.lacks_average:
         params = params_lib.replace(params, _AVERAGE, _average_w(config, params, draws))
     return config, params
 
 
 def average_of(latent_avg: np.ndarray, name: str) -> np.ndarray:
-    """Returns the average w, of which encoders keep a copy for each layer.
+    """Returns the average w as one row; encoders store a copy for each layer.
 
     Raises: InputError, which begins with `name`, if the copies differ.
     """
@@ -196,21 +200,21 @@ def average_of(latent_avg: np.ndarray, name: str) -> np.ndarray:
     if not len(rows) or not np.array_equal(rows, np.broadcast_to(rows[0], rows.shape)):
         raise refusal(
             name,
-            f"a latent_avg of shape {list(latent_avg.shape)} whose rows differ; the average is "
-            "one w for all layers",
+            f"a latent_avg of shape {list(latent_avg.shape)} whose rows differ; the average w must "
+            "be the same for all layers",
         )
     return rows[0]
 
 
 def describe_average(draft: Draft, draws: int) -> str:
-    """Returns where the average w of a network is from."""
-    if _AVERAGE in draft.arrays:
+    """Returns a text on the origin of the average w."""
+    if not draft.lacks_average:
         return "in the file"
     return f"not in the file: mean of {draws} draws, seed 0"
 
 
 def describe_noise(draft: Draft) -> str:
-    """Returns where the constant noise of a network is from; nothing where it is in the file."""
+    """Returns a text on the origin of the constant noise; empty if the file stores it."""
     if not draft.has_noise:
         return "none: the network has no noise"
     return f"not in the file: drawn once, seed {NOISE_SEED}" if draft.lacks_noise else ""
@@ -218,7 +222,7 @@ def describe_noise(draft: Draft) -> str:
 
 def _config_of(flat: Mapping[str, np.ndarray], settings: Settings, name: str) -> Config:
     def sizes(pattern: str, axis: int) -> list[int]:
-        """The sizes of an axis of the arrays whose paths match, by the number in the path."""
+        """Returns one axis of each shape whose path matches, in order of the path's number."""
         found = {}
         for path, array in flat.items():
             if match := re.fullmatch(pattern, path):
@@ -259,7 +263,7 @@ def _average_w(config: Config, params: Params, draws: int) -> Any:
 
 
 def _first_size(flat: Mapping[str, np.ndarray], name: str) -> tuple[int, int]:
-    """Returns height and width of the constant features, 4x4 unless a user had other plans."""
+    """Returns height and width of the constant features; 4x4 in all official networks."""
     constant = flat.get("synthesis/b4/const", np.zeros(0))
     if constant.ndim != 3:
         raise refusal(name, f"a constant of shape {list(constant.shape)}")
@@ -267,7 +271,7 @@ def _first_size(flat: Mapping[str, np.ndarray], name: str) -> tuple[int, int]:
 
 
 def _silence(flat: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
-    """Returns noise of strength 0 for the layers of a network that has none."""
+    """Returns noise of strength 0 for each layer of a network without noise."""
     found: dict[str, np.ndarray] = {}
     for path, size in _noise_sizes(flat, name).items():
         found |= {f"{path}/noise_strength": np.zeros(()), f"{path}/noise": np.zeros(size)}
@@ -275,9 +279,9 @@ def _silence(flat: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]
 
 
 def _draw_noise(flat: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
-    """Returns noise for the layers of a network whose file has none, always the same.
+    """Returns noise from a fixed seed for each layer of a network whose file stores none.
 
-    The programs draw it once, when they make a network, so one draw is as good as another.
+    The programs draw the noise once, when they make a network, so any draw serves equally well.
     """
     random = np.random.RandomState(NOISE_SEED)
     return {
@@ -298,9 +302,9 @@ def _noise_sizes(flat: Mapping[str, np.ndarray], name: str) -> dict[str, tuple[i
 
 
 def common_setting(modules: Mapping[str, Record], pattern: str, key: str, name: str) -> Any:
-    """Returns the attribute that all modules whose path matches have in common.
+    """Returns the attribute `key`, equal in all modules whose path matches.
 
-    Raises: InputError, which begins with `name`, if some differ or lack it.
+    Raises: InputError, which begins with `name`, if modules differ in the attribute or lack it.
     """
     values = [
         module.state.get(key, "nothing")
@@ -314,15 +318,18 @@ def common_setting(modules: Mapping[str, Record], pattern: str, key: str, name: 
 
 
 def require(key: str, value: Any, allowed: tuple[Any, ...], name: str) -> None:
-    """Raises: InputError, which begins with `name`, if a setting has no value that is allowed."""
+    """Checks that a setting has an allowed value.
+
+    Raises: InputError, which begins with `name`, if it has another.
+    """
     if not any(value is choice or value == choice for choice in allowed):
-        raise refusal(name, f"the setting {key}={value!r} where only {listed(allowed)} will do")
+        raise refusal(name, f"the setting {key}={value!r}; allowed values: {listed(allowed)}")
 
 
 def number(key: str, value: Any, name: str) -> float:
-    """Returns a setting that is a finite number.
+    """Returns a setting as a float.
 
-    Raises: InputError, which begins with `name`, if it is none.
+    Raises: InputError, which begins with `name`, if it is no finite number.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         raise refusal(name, f"the setting {key}={value!r}")
@@ -340,13 +347,13 @@ def clamp_of(value: Any, name: str) -> float | None:
 
 
 def listed(values: Iterable[Any]) -> str:
-    """Returns the first eight with commas, and how many more there are."""
+    """Returns the first eight values, joined by commas, and the count of the others."""
     texts = [str(value) for value in values]
     return ", ".join(texts[:8]) + (f" and {len(texts) - 8} more" if len(texts) > 8 else "")
 
 
 def refusal(name: str, got: str) -> InputError:
-    """Returns the error for a file called `name` that holds something else."""
+    """Returns the error for a file that holds no StyleGAN2 generator; `got` is what it holds."""
     return InputError(
         f"{name}: expected a StyleGAN2 generator; got {got}; allowed, in any wrapper: the network "
         "or state dict of rosinality/stylegan2-pytorch or NaviGAN (g_ema), that of NVIDIA's "

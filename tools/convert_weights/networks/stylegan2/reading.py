@@ -1,12 +1,12 @@
-"""StyleGAN2 generators as three programs write them.
+"""Reads the StyleGAN2 generators that three programs write.
 
 1. Networks and state dicts of rosinality/stylegan2-pytorch and of NaviGAN.
 2. Networks and state dicts of NVIDIA's PyTorch programs: G_ema, and G.
 3. Networks of NVIDIA's TensorFlow programs: Gs, and G.
 
-Each is renamed to the parameters of our StyleGAN2; their names and shapes give
-the architecture, and what they do not show is read from the settings beside them or, where a state
-dict stands alone, told by options. Where every weight stands in the file is kept beside them.
+The arrays are renamed to the parameters of our StyleGAN2. Their names and shapes give the
+architecture. The other settings are read from the pickled network, or come from the command's
+options if the file is a bare state dict. A map keeps the place of each weight in the file.
 """
 
 import dataclasses
@@ -37,19 +37,19 @@ from tools.convert_weights.readers.modules import Contents, name_values
 from tools.convert_weights.readers.structure import Found
 
 ROSINALITY, ADA, TENSORFLOW = "rosinality", "NVIDIA PyTorch", "NVIDIA TensorFlow"
-# The average w, where it stands beside a state dict.
+# The name of an average w that is stored beside a state dict.
 _LATENT_AVERAGE = "latent_avg"
 _ADA_AVERAGE = "mapping.w_avg"
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a user may have to say about a file.
+    """The user's options for one file.
 
-    network: which of its generators, as the file calls it; None: the average of training.
-    mapping_rate, clamp: learning-rate multiplier of the mapping and bound of activations, used
-    where a state dict does not say them. draws: of z, for an average w that the file lacks.
-    label_names: of the classes, in order, which no file says.
+    network: the generator to convert, by its name in the file; None: the average of training.
+    mapping_rate, clamp: learning-rate multiplier of the mapping and bound of activations, for a
+    state dict, which does not store them. draws: number of draws of z to estimate the average w
+    from, for a file without one. label_names: of the classes, in order; no file stores them.
     """
 
     network: str | None = None
@@ -67,9 +67,10 @@ def from_foreign(
 ) -> tuple[Config, Params, dict[str, Any]]:
     """Returns (config, params, source) of a file of any of the three kinds.
 
-    source: what and where the weights are from, and the map of their places in the file.
+    source: the origin of the weights, and the map of their places in the file.
 
-    Raises: InputError if the file holds no such StyleGAN2 generator, or several alike.
+    Raises: InputError if the file holds no such StyleGAN2 generator, or several that fit equally
+      well, or if an option is given for a setting that the file stores.
     """
     candidates, chosen, draft = _chosen(foreign.contents, foreign.name, options)
     config, params = finish(
@@ -84,15 +85,15 @@ def from_foreign(
         **foreign.origin,
         "network": chosen.label,
         "average w": describe_average(draft, options.draws),
-        **_told("noise", describe_noise(draft)),
-        **_told("assumed", _assumed(chosen, draft)),
+        **_unless_empty("noise", describe_noise(draft)),
+        **_unless_empty("assumed", _assumed(chosen, draft)),
         "map": foreign.map_of(chosen.label, networks),
     }
     return config, params, source
 
 
 def from_content(content: Any, name: str, options: Options = _DEFAULTS) -> tuple[Config, Params]:
-    """Returns (config, params) of what was read, as `from_foreign` does.
+    """Returns (config, params) of a file's content, as `from_foreign` does.
 
     Raises: InputError, which begins with `name`.
     """
@@ -109,9 +110,10 @@ def from_rosinality(
 ) -> tuple[Config, Params]:
     """Returns (config, params) of a generator's state dict in rosinality's names.
 
-    latent_avg: the average w; None: made here, of fixed draws of z. mapping_rate: `lr_mlp` there.
+    latent_avg: the average w; None: estimated from fixed draws of z. mapping_rate: rosinality's
+    `lr_mlp`.
 
-    Raises: InputError, which begins with `name`, if that is no StyleGAN2 generator.
+    Raises: InputError, which begins with `name`, if the state dict is no StyleGAN2 generator.
     """
     return finish(
         rosinality.draft_rosinality(state, latent_avg, name, mapping_rate=mapping_rate), name
@@ -122,7 +124,7 @@ def _knows_tensorflow(name: str) -> bool:
     return name.startswith(("synthesis/", "mapping/"))
 
 
-# The anchors of the generations before and after are here too, to be refused by name.
+# StyleGAN1 and StyleGAN3 have anchors here too, so that they are refused by name.
 _FORMS = (
     Form(ROSINALITY, r"input\.input", rosinality.NAMES.__contains__),
     Form(ADA, r"synthesis\.(?:b4\.const|input\.freqs)", ada.NAMES.__contains__),
@@ -133,18 +135,18 @@ _FORMS = (
 def _chosen(
     contents: Contents, name: str, options: Options
 ) -> tuple[list[Candidate], Candidate, Draft]:
-    """Returns all networks that may be generators, and the one to be converted, renamed."""
+    """Returns all candidates, the chosen one, and the draft of the chosen one."""
     candidates = find(contents, _FORMS, name)
     if not candidates:
         raise refusal(name, describe(contents))
     read = functools.partial(_draft, name=name, options=options)
     chosen, draft = choose(candidates, read, options.network, name)
-    _check_options(chosen, options, name)
+    _check_options(chosen, draft, options, name)
     return candidates, chosen, draft
 
 
 def _draft(candidate: Candidate, name: str, options: Options) -> Draft:
-    """Returns a generator in our names, not yet checked as a whole."""
+    """Returns the draft of a candidate: its arrays in our names, not yet checked as a whole."""
     arrays = {key: array for key, array in candidate.arrays.items() if key != _LATENT_AVERAGE}
     _refuse_others(arrays, name)
     average = candidate.beside(_LATENT_AVERAGE)
@@ -167,57 +169,63 @@ def _draft(candidate: Candidate, name: str, options: Options) -> Draft:
 
 
 def _refuse_others(arrays: Mapping[str, np.ndarray], name: str) -> None:
-    """Refuses by name the generations of networks that files of this layout may hold too."""
+    """Refuses StyleGAN1 and StyleGAN3, whose files have the same layout, by their names."""
     if any(key.startswith("synthesis.input.") for key in arrays):
         raise refusal(name, "a StyleGAN3 generator, whose layers are of another kind")
     if any("ToRGB_lod" in key for key in arrays):
         raise refusal(name, "a StyleGAN1 or progressive generator, whose layers are of other kinds")
 
 
-def _unsaid(candidate: Candidate, name: str) -> tuple[str, ...]:
-    """Returns the options that say what the file does not."""
+def _options_for_missing(candidate: Candidate, name: str) -> tuple[str, ...]:
+    """Returns the options for those settings that the file does not store."""
     if candidate.form == ROSINALITY:
-        is_said = rosinality.mapping_rate_of(candidate.modules, name) is not None
-        return () if is_said else ("--mapping-rate",)
+        is_stored = rosinality.mapping_rate_of(candidate.modules, name) is not None
+        return () if is_stored else ("--mapping-rate",)
     is_state = candidate.form == ADA and candidate.record is None
     return ("--mapping-rate", "--clamp") if is_state else ()
 
 
-def _check_options(chosen: Candidate, options: Options, name: str) -> None:
-    """Refuses what a user says of a file that tells it itself, rather than pass it over."""
+def _check_options(chosen: Candidate, draft: Draft, options: Options, name: str) -> None:
+    """Refuses an option without effect: the file stores that setting, or the average w, itself."""
     given = {
         "--mapping-rate": options.mapping_rate != MAPPING_RATE,
         "--clamp": options.clamp is not None,
     }
-    unsaid = _unsaid(chosen, name)
-    useless = [option for option in given if given[option] and option not in unsaid]
+    missing = _options_for_missing(chosen, name)
+    useless = [option for option in given if given[option] and option not in missing]
     if useless:
+        of = " of NVIDIA's PyTorch programs" if useless[0] == "--clamp" else ""
         raise InputError(
-            f"{name}: expected {useless[0]} only for a state dict, which does not say it (--clamp: "
-            "one of NVIDIA's program); got a network that settles it; leave the option out"
+            f"{name}: expected {useless[0]} only for a state dict{of}, which does not store this "
+            "setting; got a network whose setting is fixed; leave the option out"
+        )
+    if options.draws != AVERAGE_DRAWS and not draft.lacks_average:
+        raise InputError(
+            f"{name}: expected --draws only for a file without an average w; got a file that "
+            "stores the average w; leave the option out"
         )
 
 
 def _assumed(chosen: Candidate, draft: Draft) -> str:
-    """Returns what was taken of the options, or their defaults, as a state dict does not say it."""
+    """Returns the settings that come from the options or their defaults, not from the file."""
     settings = draft.settings
     texts = {
         "--mapping-rate": f"mapping rate {settings.mapping_rate:g}",
         "--clamp": f"clamp {settings.clamp or 'none'}",
     }
-    return ", ".join(texts[option] for option in _unsaid(chosen, ""))
+    return ", ".join(texts[option] for option in _options_for_missing(chosen, ""))
 
 
-def _told(key: str, text: str) -> dict[str, str]:
+def _unless_empty(key: str, text: str) -> dict[str, str]:
     return {key: text} if text else {}
 
 
 def _alike(candidate: Candidate, draft: Draft, options: Options) -> Mapping[str, Found] | None:
-    """Returns the arrays of another generator of the file, if it has the shapes of this one."""
+    """Returns the arrays of another generator in the file, or None if its shapes differ."""
     try:
         arrays = _draft(candidate, "", options).arrays
     except InputError:
-        return None  # it was not asked for, so what it is does not matter
+        return None  # another kind of network, which the user did not ask for
     shapes, wanted = (
         {path: entry.view.shape for path, entry in group.items()}
         for group in (arrays, draft.arrays)

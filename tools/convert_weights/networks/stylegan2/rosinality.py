@@ -1,8 +1,8 @@
 """StyleGAN2 in the names of rosinality/stylegan2-pytorch, which NaviGAN uses too.
 
-A state dict does not say the mapping's learning-rate multiplier; a pickled module does. The filters
-are stored times 4. In this program z, w and all layers between have one size, and there are no
-labels: a first layer that takes more than that is of another network.
+A state dict does not store the mapping's learning-rate multiplier; a pickled module does. The
+filters are stored times 4. In this program z, w and all layers between have one size, and there are
+no labels: a first layer with more inputs belongs to another network.
 """
 
 import re
@@ -34,7 +34,7 @@ from tools.convert_weights.networks.stylegan2.parts import (
 from tools.convert_weights.readers.structure import Found, Record
 
 _DENSE = r"style\.[1-9]\d*"
-# What the modules of a pickled network may say: all networks of this program say the same.
+# Settings of a pickled network's modules, with their allowed values: this program has no others.
 _SETTINGS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     (_DENSE, "activation", ("fused_lrelu", True)),
     (r".*\.activate", "negative_slope", (0.2,)),
@@ -53,12 +53,12 @@ def draft_rosinality(
     mapping_rate: float,
     modules: Mapping[str, Record] = _NO_MODULES,
 ) -> Draft:
-    """Returns what a state dict in these names holds.
+    """Returns the draft of a state dict in these names.
 
-    latent_avg: the average w, once or once a layer. modules: of a pickled network those below it,
-    by path; what they say goes before `mapping_rate`.
+    latent_avg: the average w, as one row or one row per layer. modules: the submodules of a pickled
+    network, by path; their learning-rate multiplier takes precedence over `mapping_rate`.
 
-    Raises: InputError, which begins with `name`, if that is no StyleGAN2 generator.
+    Raises: InputError, which begins with `name`, if the state dict is no StyleGAN2 generator.
     """
     arrays, filters = rename(state, NAMES, name)
     _check_mapping(arrays, name)
@@ -73,37 +73,37 @@ def draft_rosinality(
 
 
 def mapping_rate_of(modules: Mapping[str, Record], name: str) -> float | None:
-    """Returns the mapping's learning-rate multiplier if the modules of a network say it.
+    """Returns the mapping's learning-rate multiplier, or None if the modules do not store it.
 
-    Raises: InputError, which begins with `name`, if they say different ones.
+    Raises: InputError, which begins with `name`, if the modules store different ones.
     """
     rate = _setting(modules, _DENSE, "lr_mul", name)
     return None if rate is None else number("lr_mul", rate, name)
 
 
 def _setting(modules: Mapping[str, Record], pattern: str, key: str, name: str) -> Any:
-    """Returns what all modules whose path matches say of a setting; None if none of them does."""
+    """Returns the common setting of all modules whose path matches; None if no module stores it."""
     if any(re.fullmatch(pattern, path) and key in modules[path].state for path in modules):
         return common_setting(modules, pattern, key, name)
     return None
 
 
 def _check_mapping(arrays: Mapping[str, Found], name: str) -> None:
-    """Refuses a mapping whose layers differ in size, as one with a label or its own z does."""
+    """Refuses a mapping whose layers differ in size: it has labels, or a z of another size."""
     kernels = [
         found.view
         for path, found in arrays.items()
         if path.startswith("mapping/") and found.view.ndim == 2
     ]
     if not kernels:
-        return  # what is missing is told with the rest
+        return  # `finish` lists all missing arrays
     inputs, width = kernels[0].shape[0], kernels[-1].shape[1]
     if inputs != width:
         raise refusal(
             name,
-            f"style.1.weight with {inputs} inputs where w has {width}: a network with labels or "
-            "another z, for which the names of this program have no place; convert the file that "
-            "it was made of",
+            f"style.1.weight with {inputs} inputs where w has {width}: a network with labels or a "
+            "z of another size, which this program does not have; convert the original file that "
+            "it was made from",
         )
     if len({size for kernel in kernels for size in kernel.shape}) > 1:
         raise refusal(name, "layers style.N of different sizes, which this program does not have")
@@ -138,5 +138,5 @@ def _names() -> Names:
     return names
 
 
-# The arrays of such a network, by name.
+# Our place for each array, by its name in the file.
 NAMES: Names = _names()

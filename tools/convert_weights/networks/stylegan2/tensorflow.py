@@ -1,8 +1,8 @@
 """StyleGAN2 in the names of NVIDIA's TensorFlow programs: stylegan2 and stylegan2-ada.
 
-Kernels are HWIO already. Those of the doubling convolutions are stored turned by 180 degrees, and
-the biases of styles without their 1. Forks for images of any aspect begin with another size than
-4x4, and some name the blocks after their sides.
+Kernels are HWIO already. The kernels of upsampling convolutions are stored rotated by 180 degrees,
+and the style biases are stored without the 1 that the program adds. Forks for images of any aspect
+ratio begin with a size other than 4x4, and some name the blocks after their sides.
 """
 
 import re
@@ -42,7 +42,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "mapping_func": "G_mapping",
     "synthesis_func": "G_synthesis",
 }
-_BOX = (1, 1)  # what the program takes where it is given no filter
+_BOX = (1, 1)  # the program's filter if the setting is None
 _ALLOWED: Mapping[str, tuple[Any, ...]] = {
     "use_noise": (True, False),
     "nonlinearity": ("lrelu",),
@@ -51,9 +51,9 @@ _ALLOWED: Mapping[str, tuple[Any, ...]] = {
     "mapping_func": ("G_mapping",),
     "synthesis_func": ("G_synthesis", "G_synthesis_stylegan2"),
 }
-# Sizes that the settings say too.
-_TOLD = {"latent_size": "z_dim", "label_size": "label_dim", "num_channels": "image_channels"}
-# Sizes, which the arrays show, and what acts only in training or is chosen at run time.
+# Sizes that both the settings and the arrays give, by the setting's name.
+_SIZES = {"latent_size": "z_dim", "label_size": "label_dim", "num_channels": "image_channels"}
+# Settings without effect here: sizes (the arrays show them), and options of training or run time.
 _WITHOUT_EFFECT = frozenset(
     (
         *("num_channels", "resolution", "label_size", "latent_size", "dlatent_size"),
@@ -63,7 +63,7 @@ _WITHOUT_EFFECT = frozenset(
         *("fused_modconv", "num_fp16_res", "dtype"),
         *("truncation_psi", "truncation_cutoff", "truncation_psi_val", "truncation_cutoff_val"),
         *("randomize_noise", "impl", "verbose"),
-        # Of forks: the sizes, once more; those in _check_sizes have to agree with the arrays.
+        # Sizes in the settings of forks; `_check_sizes` compares some of them with the arrays.
         *("min_h", "min_w", "init_res", "resolution_h", "resolution_w", "res_log2"),
         *("size", "scale_type"),
     )
@@ -72,9 +72,11 @@ _CONST = re.compile(r"synthesis/(\d+)x(\d+)/Const/const")
 
 
 def draft_tensorflow(network: Record, arrays: Mapping[str, np.ndarray], name: str) -> Draft:
-    """Returns what a network with these arrays holds.
+    """Returns the draft of a pickled network.
 
-    Raises: InputError, which begins with `name`, if that is no StyleGAN2 generator.
+    arrays: by their name in the file.
+
+    Raises: InputError, which begins with `name`, if the network is no StyleGAN2 generator.
     """
     found, _ = rename(arrays, _names(_first_sides(arrays, name)), name)
     given = network.state.get("static_kwargs")
@@ -86,7 +88,7 @@ def draft_tensorflow(network: Record, arrays: Mapping[str, np.ndarray], name: st
         chosen["resample_kernel"] = _BOX
     for key in chosen.keys() - _WITHOUT_EFFECT:
         if key not in _DEFAULTS:
-            raise refusal(name, f"the setting {key}={chosen[key]!r}, which is unknown here")
+            raise refusal(name, f"the unknown setting {key}={chosen[key]!r}")
     _check_sizes(chosen, found, name)
     settings = {**_DEFAULTS, **chosen}
     for key, allowed in _ALLOWED.items():
@@ -104,8 +106,8 @@ def draft_tensorflow(network: Record, arrays: Mapping[str, np.ndarray], name: st
             labels="concatenated" if "mapping/LabelConcat/weight" in arrays else "embedded",
         ),
         has_noise=bool(settings["use_noise"]),
-        told={
-            ours: given[theirs] for theirs, ours in _TOLD.items() if type(given.get(theirs)) is int
+        stored={
+            ours: given[theirs] for theirs, ours in _SIZES.items() if type(given.get(theirs)) is int
         },
     )
 
@@ -117,16 +119,16 @@ def _first_sides(arrays: Mapping[str, np.ndarray], name: str) -> tuple[int, int]
         raise refusal(name, f"{len(matches)} constants synthesis/4x4/Const/const")
     ((match, constant),) = matches.items()
     sides = int(match[1]), int(match[2])
-    # Some forks keep the name 4x4 whatever the size; the others name the sides.
+    # Some forks keep the name 4x4 for every size; the others name the actual sides.
     if sides != (4, 4) and sorted(sides) != sorted(constant.shape[2:]):
         raise refusal(name, f"{match[0]} of shape {list(constant.shape)}")
     return sides
 
 
 def _check_sizes(settings: Mapping[str, Any], found: Mapping[str, Found], name: str) -> None:
-    """Refuses settings of forks that say other sizes than the arrays have.
+    """Refuses settings of forks that contradict the sizes of the arrays.
 
-    Images that are stretched or padded on the way to another size are another network.
+    A network that stretches or pads its images to another size computes something else.
     """
     constant = found["synthesis/b4/const"].view
     first = constant.shape[:2]
