@@ -252,7 +252,7 @@ def test_scale_that_is_given_may_make_odd_images(files, tmp_path, capsys, monkey
     config = configure(files, shift__scale=30.0, steps=2, save_steps=2)
     run(config, tmp_path / "run")
     said = capsys.readouterr().out
-    assert "note: at ±30, config.shift.scale, all images are unlike" in said
+    assert "note: at ±30, config.shift.scale, all images are out of" in said
     assert "of 3 directions kept" in said
 
 
@@ -372,7 +372,7 @@ def test_a_reconstructor_that_tells_nan_ends_the_run(train, tmp_path):
         ({"shift__scale": 1e30}, r"config\.shift\.scale: .* set --config\.shift\.scale=[\d.]+, or"),
         (
             {"reconstructor__side": 4096, "batch": 10**5, "microbatch": 10**5},
-            r"config\.reconstructor\.side: .* makes of 100000 pairs .*, at 4096 pixels; lower it",
+            r"config\.reconstructor\.side: .* for 100000 pairs .*, at 4096 pixels; lower it",
         ),
         ({"reconstructor__side": 8}, r"reconstructor: expected images of 32 pixels or more; got 8"),
         ({"steps": 0}, r"config\.steps: expected a number above 0; got 0"),

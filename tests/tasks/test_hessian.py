@@ -220,11 +220,13 @@ def test_step_too_small_for_float32_is_told(
         files, solver__name="power", solver__iterations=2, solver__epsilon=1e-5, directions=1
     )
     run(config, tmp_path / "run")
-    assert re.search(r"warning: .* left \d+% of the weights .* config.solver.eps", _said(capsys))
+    assert re.search(
+        r"warning: .* \d+% of the weights did not change.* config.solver.eps", _said(capsys)
+    )
     gone = configure(files, solver__name="power", solver__epsilon=1e-12, directions=1)
     with pytest.raises(InputError, match="gradient"):
         run(gone, tmp_path / "gone")
-    assert "left 100% of the weights as they were" in _said(capsys)
+    assert "100% of the weights did not change" in _said(capsys)
 
 
 def _said(capsys: pytest.CaptureFixture[str]) -> str:

@@ -175,7 +175,7 @@ def test_recipe_in_the_workdir_stays_as_it_is(folder: pathlib.Path, tmp_path: pa
     text = (folder / "recipe.json").read_text() + "\n"  # as written by hand
     path.write_text(text)
     said = configure(folder, "edit", recipe=str(path), **{"synthesis.noise": "none"})
-    with pytest.raises(InputError, match=r"recipe.json: .* than it has; choose another --workdir"):
+    with pytest.raises(InputError, match=r"recipe.json: .* others in config.synthesis; choose"):
         tasks.TASKS["edit"](said, tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["recipe.json"]
     tasks.TASKS["edit"](configure(folder, "edit", recipe=str(path)), tmp_path)
