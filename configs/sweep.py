@@ -3,9 +3,8 @@
   python -m navigan_jax.main --config=configs/sweep.py --workdir=runs/sweep \
       --config.generator=runs/weights/faces.safetensors
 
-Each layer gets a folder with its directions, as configs/hessian.py would have made it: go on there
-with more directions, or show it with configs/gallery.py. A run that was stopped goes on with the
-layer it was at.
+Each layer gets a folder like a run of configs/hessian.py. Find more directions there, or show them
+with configs/gallery.py. A stopped run resumes with the layer it was at.
 """
 
 import ml_collections
@@ -14,7 +13,7 @@ from configs import hessian
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Returns the config: that of hessian.py for many layers, with few directions of each."""
+    """Returns the config: hessian.py for many layers, with few directions of each."""
     config = hessian.get_config()
     config.task = "sweep"
     del config.layer

@@ -39,9 +39,9 @@ _ADVICE = {
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
 }
 
-# Names of files that are being written begin with it; host, process and a word follow.
+# Prefix of files that are being written; host, process and a random word follow.
 _UNFINISHED = ".unfinished-"
-# Seconds without a change after which nobody writes to such a file any more, on whatever host.
+# Seconds without a change after which such a file counts as abandoned, on any host.
 _ABANDONED = 3600.0
 
 # What reading an .npz file raises if it is none, damaged, or lacks the array.
@@ -53,7 +53,7 @@ NO_NPZ = (
     TypeError,
     MemoryError,
     OverflowError,
-    RuntimeError,  # encrypted, or packed in a way that zipfile does not know
+    RuntimeError,  # encrypted, or an unknown compression
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -70,7 +70,7 @@ def _told_as_input_error(path: pathlib.Path) -> Iterator[None]:
 
 
 def make_folder(path: str | os.PathLike[str]) -> pathlib.Path:
-    """Makes the folder and its parents if need be; returns it.
+    """Creates the folder and its parents if they are missing, and returns its path.
 
     Raises: InputError if it cannot be made or written to.
     """
@@ -83,7 +83,7 @@ def make_folder(path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def is_same_file(path: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
-    """Whether two paths lead to one file, by links too; it need not be there yet."""
+    """Whether two paths name one file, also through links. The file may not exist yet."""
     try:
         return os.path.samefile(path, other)
     except OSError:
@@ -94,8 +94,8 @@ def is_same_file(path: str | os.PathLike[str], other: str | os.PathLike[str]) ->
 def atomic_output(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path`; on success that file takes the name `path`.
 
-    The bytes are on the disk before the name changes, so a reader finds the old file or the new
-    one, never a half. On any error the temporary file is removed.
+    The bytes are on the disk before the file is renamed, so a reader finds the old file or the new
+    one, never a part. After an error the temporary file is removed.
 
     Raises: InputError naming the path, the reason and what to do if the system refuses to write.
     """
@@ -110,7 +110,7 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
             with open(temporary, "xb") as file:
                 mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             yield temporary
-            # safetensors makes another file of that name, which nobody else may read.
+            # safetensors replaces the file by one that only this user may read.
             os.chmod(temporary, mode)
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
@@ -121,10 +121,10 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Holds the folder for this process; the system lets go of it when the process ends.
+    """Locks the folder for this process; the system unlocks it when the process ends.
 
-    What killed writers left in it and in its folders is removed; after an hour, if they were on
-    another host.
+    Unfinished files of killed writers in the folder and its subfolders are removed, those of
+    another host after an hour.
     Raises: InputError if another process holds it.
     """
     with _told_as_input_error(pathlib.Path(folder)):
@@ -153,14 +153,14 @@ def _remove_unfinished(folder: pathlib.Path) -> None:
 
 
 def _is_abandoned(path: pathlib.Path) -> bool:
-    """Whether nobody writes to an unfinished file any more, as far as this host can tell."""
+    """Whether the writer of an unfinished file is gone, as far as this host can tell."""
     host, _, process = path.name.removeprefix(_UNFINISHED).rpartition("-")[0].rpartition("-")
     if host == socket.gethostname() and process.isdecimal():
         try:
             os.kill(int(process), 0)  # sends nothing: asks whether the process is there
         except ProcessLookupError:
             return True
-        except OSError:  # somebody else's
+        except OSError:  # a process of another user
             return False
     return time.time() - path.stat().st_mtime > _ABANDONED
 
@@ -200,7 +200,7 @@ def write_arrays(
         try:
             safetensors.numpy.save_file(contiguous, temporary, metadata=dict(metadata))
         except safetensors.SafetensorError as error:
-            # What the system refused comes wrapped; only the text still has its number.
+            # safetensors wraps the system's error; only the text keeps its number.
             code = re.search(r"\(os error (\d+)\)", str(error))
             if code is None:
                 raise
@@ -209,9 +209,9 @@ def write_arrays(
 
 
 def _sort_metadata(path: pathlib.Path) -> None:
-    """Puts the metadata of a safetensors file in order: as written, it is another every time.
+    """Sorts the metadata of a safetensors file, whose order differs with every write.
 
-    The header keeps its length, so that no array moves; padding blanks are part of the format.
+    The header keeps its length, so no array moves; the format allows blanks as padding.
     """
     with path.open("r+b") as file:
         size = int.from_bytes(file.read(8), "little")
@@ -248,7 +248,7 @@ def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], di
 
 
 def _other_file(path: pathlib.Path, error: Exception) -> str:
-    """Returns what a file is that could not be read as safetensors, in words."""
+    """Returns a description of a file that could not be read as safetensors."""
     try:
         with open(path, "rb") as opened:
             start = opened.read(2)
@@ -288,7 +288,7 @@ def require_format(path: str | os.PathLike[str], metadata: Mapping[str, str], ki
 def read_json(
     path: str | os.PathLike[str], metadata: Mapping[str, str], key: str, kind: type = dict
 ) -> Any:
-    """Returns a JSON entry of the metadata, which has to be of that kind.
+    """Returns a JSON entry of the metadata, checked to be of the given kind.
 
     Raises: InputError if it is missing, no JSON or of another kind.
     """
@@ -305,9 +305,9 @@ def read_json(
 
 
 def write_state(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
-    """Writes what a run resumes from, a nested mapping of arrays, atomically.
+    """Writes the state from which a run resumes, a nested mapping of arrays, atomically.
 
-    An empty branch does not come back.
+    Empty branches are lost.
     Raises: as `atomic_output`.
     """
     from navigan_jax import params  # imports JAX, which `main` puts off
@@ -334,5 +334,5 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 
 def remove_state(path: str | os.PathLike[str]) -> None:
-    """Removes what `write_state` wrote, if there is anything."""
+    """Removes the file of `write_state`, if it exists."""
     pathlib.Path(path).unlink(missing_ok=True)

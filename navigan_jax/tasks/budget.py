@@ -1,8 +1,8 @@
-"""Which microbatch a stated budget of memory allows.
+"""The largest microbatch that fits a memory budget.
 
-What a run needs is summed up beforehand, for each device: from the compiler what its programs take
-at that microbatch, from sizes what is kept between them. Nothing is run, and neither the free
-memory nor a random number matters, so the same config leads to the same microbatch.
+The estimate is made before the run, for each device. The compiler tells what each program needs at
+that microbatch; the sizes of arrays tell what is kept between programs. Nothing is run. The free
+memory and random numbers play no part, so one config always gives one microbatch.
 """
 
 import dataclasses
@@ -27,19 +27,19 @@ from navigan_jax.tasks import inputs
 from navigan_jax.tasks.inputs import Problem
 from navigan_jax.tasks.workdirs import say
 
-_LARGEST = 16  # more at once are not faster on CPU; on a GPU try more by hand
+_LARGEST = 16  # a larger microbatch is not faster on CPU; on a GPU, set one by hand
 
 _PIXELS_AT_ONCE = 2**22
 
-# Python, JAX, what it compiled and what the allocator keeps; benchmarks/large.py tells.
+# Python, JAX, compiled programs and what the allocator keeps; measured by benchmarks/large.py.
 _PROGRAM_BYTES = 3 * 2**29
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What a run needs, of one device or, where devices share one memory, of all.
+    """The memory that a run needs on one device, or on all devices if they share one memory.
 
-    working: bytes of its largest program. parts: all others, (what, bytes).
+    working: bytes of the largest program. parts: everything else, as (name, bytes).
     """
 
     microbatch: int
@@ -47,7 +47,7 @@ class Estimate:
     parts: tuple[tuple[str, int], ...]
 
     def least(self, microbatch: int) -> float:
-        """Returns what a run with another microbatch needs if its programs shrink in proportion."""
+        """Returns the bytes at another microbatch, if programs shrink in proportion to it."""
         scale = microbatch / self.microbatch
         return scale * self.working + sum(size for _, size in self.parts)
 
@@ -62,9 +62,9 @@ class Estimate:
 
 
 def microbatch_of_spectrum(config: Config, problem: Problem, z: np.ndarray) -> int:
-    """Returns how many latents a device takes at once: what the config says, or for 0 what fits.
+    """Returns the microbatch of the solver: the config's, or the largest that fits for 0.
 
-    Raises: InputError if not even one fits `config.memory_gib`.
+    Raises: InputError if a microbatch of 1 does not fit `config.memory_gib`.
     """
     if config.microbatch:
         return int(config.microbatch)
@@ -82,9 +82,9 @@ def microbatch_of_spectrum(config: Config, problem: Problem, z: np.ndarray) -> i
 
 
 def estimate_spectrum(config: Config, problem: Problem, z: np.ndarray, microbatch: int) -> Estimate:
-    """Returns what the solver of the task `hessian` needs with that microbatch.
+    """Returns the memory that the solver of the task `hessian` needs at a microbatch.
 
-    A run that leaves out weights that no latent can feel needs less.
+    A run needs less if it drops weights that have no effect for any latent.
     """
     settings, entries = config.solver, sum(math.prod(layer.shape) for layer in problem.layers)
     is_power = settings.name == "power"
@@ -126,10 +126,10 @@ def estimate_spectrum(config: Config, problem: Problem, z: np.ndarray, microbatc
 
 
 def microbatch_of_images(config: Config, problem: Problem) -> int:
-    """Returns how many images to make at once: what the config says, or for 0 what fits.
+    """Returns the microbatch for rendering: the config's, or the largest that fits for 0.
 
-    Fewer where they are large: they are made whole, while the solver may need some pixels alone.
-    Raises: InputError if not even one fits `config.memory_gib`.
+    It is smaller for large images: they are rendered whole, while the solver may need few pixels.
+    Raises: InputError if a microbatch of 1 does not fit `config.memory_gib`.
     """
     if config.microbatch:
         return min(int(config.microbatch), images_at_once(problem.generator))
@@ -151,7 +151,7 @@ def microbatch_of_images(config: Config, problem: Problem) -> int:
 
 
 def images_at_once(generator: Generator) -> int:
-    """Returns how many whole images to make at once at most; more are not faster.
+    """Returns the largest useful microbatch for whole images; a larger one is not faster.
 
     At 1024 px 16 images of StyleGAN2 take 6.9 GiB, 4 take 1.7.
     """
@@ -162,10 +162,10 @@ def images_at_once(generator: Generator) -> int:
 def choose(
     memory_gib: float, estimate: Callable[[int], Estimate], *, most: int, otherwise: str
 ) -> Estimate:
-    """Returns the estimate of the largest of most, most / 2, ..., 1 that fits the budget.
+    """Returns the estimate of the largest microbatch among most, most / 2, ..., 1 that fits.
 
-    otherwise: what else can be done if none does, for the message.
-    Raises: InputError if none does.
+    otherwise: other advice for the message if none fits.
+    Raises: InputError if none fits.
     """
     budget = memory_gib * 2**30
     size = most

@@ -1,4 +1,4 @@
-"""Calibration as tasks ask for it: shifts of equal change, and how far images stay plausible."""
+"""Calibration in tasks: shifts that spend one perceptual budget, and the effective range."""
 
 import dataclasses
 import math
@@ -42,10 +42,11 @@ SETTINGS = Settings(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Gauge:
-    """What directions of a generator are measured by, whatever their layers.
+    """The measure that calibrates the directions of a generator, in any layer.
 
-    name: what it measures, in words. microbatch: images made at once. z: latents. target: distance
-    at the shift scale. plausible: None where it is not asked for.
+    name: a description for the provenance. microbatch: images rendered at once. z: latents. target:
+    the perceptual budget, as a distance. plausible: the out-of-distribution score, or None if the
+    config turns it off.
     """
 
     name: str
@@ -58,9 +59,9 @@ class Gauge:
 def measure_plausible(
     config: Config, problem: Problem, microbatch: int
 ) -> plausibility.Plausibility:
-    """Returns what is plausible by the generator's own images.
+    """Returns the out-of-distribution score, fitted to the generator's own images.
 
-    Raises: InputError if these are not finite.
+    Raises: InputError if these images are not finite.
     """
     key = jax.random.fold_in(jax.random.key(config.seed), 5)
     return plausibility.measure(
@@ -80,9 +81,9 @@ def make_gauge(
 ) -> Gauge:
     """Returns the gauge of a generator and its distance.
 
-    microbatch: images to be made at once, here and with the gauge. plausible: of this generator,
-    if it was measured before.
-    Raises: InputError if all images of the generator are the same, or not finite.
+    microbatch: images rendered at once, here and by the gauge. plausible: the score of this
+    generator, if it was fitted before.
+    Raises: InputError if all images of the generator are equal, or not finite.
     """
     generator, params, metric = problem.generator, problem.params, problem.metric
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
@@ -114,7 +115,7 @@ def make_gauge(
 
 
 def describe_calibration(config: Config) -> str:
-    """Returns in words what directions are calibrated to, whatever their layer."""
+    """Returns a description of the calibration, the same for all layers."""
     show = config.show
     words = (
         f"distance {show.change:g} of that between two random images, in the mean over "
@@ -132,9 +133,10 @@ def calibrate_once(
     gauge: Callable[[], Gauge],
     path: pathlib.Path,
 ) -> Directions:
-    """Returns the directions with the shifts that the config asks for.
+    """Returns directions that are calibrated as the config says.
 
-    If they have others they are calibrated, by what `gauge` makes, and written to the path.
+    Directions with another calibration are calibrated anew and written to `path`. `gauge` is called
+    only then.
     """
     if directions.provenance.get(NOTED) == describe_calibration(config):
         return directions
@@ -144,7 +146,7 @@ def calibrate_once(
 
 
 def calibrate(problem: Problem, directions: Directions, gauge: Gauge) -> Directions:
-    """Returns the directions with the shifts at which images have changed by the wanted amount."""
+    """Returns the directions with the shifts that spend the perceptual budget."""
     plausible = gauge.plausible
     look = edit.make_look(
         problem.generator,
@@ -161,9 +163,9 @@ def calibrate(problem: Problem, directions: Directions, gauge: Gauge) -> Directi
     with Progress(
         "shift scales", len(directions), unit="directions", is_main=devices.is_main_process()
     ) as progress:
-        # What is known of an edit of zero: how odd the originals are.
+        # The out-of-distribution score of the unchanged images.
         usual = look(edit.on_device(directions.edit(0)), 0.0)[1]
-        ratio = 1.0  # of the last direction's scale to its guess: much the same for the next one
+        ratio = 1.0  # last direction's scale / its guess; about the same for the next direction
         for index in range(len(directions)):
             direction = edit.on_device(directions.edit(index))
             guess = _first_guess(directions, index, gauge.target, weight_norm)
@@ -180,7 +182,7 @@ def calibrate(problem: Problem, directions: Directions, gauge: Gauge) -> Directi
                 scales[index, side] = found.scale.shift
                 distances[index, side] = found.scale.distance
                 edges[index, side] = found.plausible
-                first = found.scale.shift or first  # the other side is much like this one
+                first = found.scale.shift or first  # the other side has a similar scale
             ratio = scales[index, 0] / guess if scales[index, 0] else ratio
             progress.advance(1, scale=scales[index].max())
     return dataclasses.replace(
@@ -199,7 +201,7 @@ def _along(
 
 
 def _first_guess(directions: Directions, index: int, target: float, weight_norm: float) -> float:
-    """Returns the shift t of distance t²λ/2 = target, or without eigenvalues some small one."""
+    """Returns t with t²λ/2 = target; without eigenvalues, a hundredth of the weights' norm."""
     eigenvalues = directions.measures.get("eigenvalue")
     if eigenvalues is None:
         return weight_norm / 100

@@ -1,4 +1,4 @@
-"""Directions that were found before: their file, the generator they belong to, and a choice."""
+"""Reads a directions file, its generator, and the choice of directions to use."""
 
 import dataclasses
 import re
@@ -33,9 +33,9 @@ _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Choice:
-    """Directions of a file, which of them are meant, and what they edit.
+    """The directions of a file, the chosen ones, and the generator that they edit.
 
-    problem: the generator and the layers; its distance is the plain one and is not used.
+    problem: the generator and the layers; its distance is L2 and is not used.
     """
 
     problem: Problem
@@ -45,7 +45,7 @@ class Choice:
 
 
 def read_choice(config: Config) -> Choice:
-    """Returns what the keys of `CHOICE` name.
+    """Returns the choice that the keys of `CHOICE` describe.
 
     Raises: InputError for files that are damaged or do not belong together, and for a choice that
       names no direction of the file.
@@ -64,9 +64,9 @@ def read_choice(config: Config) -> Choice:
 
 
 def choose(words: str, count: int, noted: Notes) -> tuple[int, ...]:
-    """Returns the numbers that words mean: "all", "starred", or numbers like "0,3,8-11".
+    """Returns the indices for "all", "starred", or numbers such as "0,3,8-11".
 
-    Raises: InputError if they mean no direction, or one that is not there.
+    Raises: InputError if no direction is chosen, or an index is out of range.
     """
     words = words.strip()
     if words == "all":
@@ -94,7 +94,7 @@ def choose(words: str, count: int, noted: Notes) -> tuple[int, ...]:
 
 
 def require_scales(directions: Directions, indices: Sequence[int], raw_shift: float) -> None:
-    """Checks that the directions have shift scales, or that a raw shift stands in for them.
+    """Checks that the directions have shift scales, or that a raw shift is given.
 
     Raises: InputError.
     """

@@ -1,4 +1,4 @@
-"""Directions made visible: images along each, then the pictures."""
+"""Renders images along directions and writes the pictures that show them."""
 
 import math
 import pathlib
@@ -22,7 +22,7 @@ from navigan_jax.tasks.inputs import Problem
 from navigan_jax.tasks.settings import POSITIVE, SEED, Limits, Settings, wrong_number
 from navigan_jax.tasks.workdirs import say_written
 
-# Beyond these no run is meant, and arrays that large end the process.
+# Larger values are mistakes, and arrays of that size end the process.
 SAMPLES = Limits(most=1000, is_open=True)
 STEPS = Limits(most=1001, is_open=True)
 
@@ -53,9 +53,9 @@ def check(config: Config) -> None:
 def find_ends(
     directions: Directions, indices: Sequence[int], raw_shift: float
 ) -> Float[np.ndarray, "chosen 2"]:
-    """Returns s of the chosen directions: the |t| that pictures go to, for t < 0 and t > 0.
+    """Returns s of the chosen directions: the |t| at the ends of a picture, for t < 0 and t > 0.
 
-    raw_shift: s for all directions instead, if it is not 0.
+    raw_shift: if it is not 0, s of all directions.
     """
     ends = np.maximum(directions.shown, 1e-6)[list(indices)]
     return np.full_like(ends, raw_shift) if raw_shift else ends
@@ -80,11 +80,11 @@ def render_showcase(
     microbatch: int,
     raw_shift: float = 0.0,
 ) -> Showcase:
-    """Returns frames of those directions, from −s to +s, with all that is known of them.
+    """Returns frames of the directions `indices` from −s to +s, and their facts for the pictures.
 
-    s is the shift of equal change of each side, or less where images stop being plausible before.
-    Large images are reduced to about the size at which pages show them at most.
-    microbatch: samples at once. raw_shift: s for all directions instead, if it is not 0.
+    On each side, s is the shift that spends the perceptual budget, or the end of the effective
+    range if that is nearer. Large images are reduced to the largest size that pages show.
+    microbatch: samples at once. raw_shift: if it is not 0, s of all directions.
     """
     z = problem.generator.sample_latents(jax.random.key(seed), samples)
     shifts = spread_all(find_ends(directions, indices, raw_shift), steps)
@@ -146,9 +146,9 @@ def show(
     name: str,
     microbatch: int,
 ) -> None:
-    """Renders the directions and writes the pictures; ends by naming them.
+    """Renders the directions, writes the pictures and prints their names.
 
-    name: of the directions' own file in the workdir. microbatch: samples at once.
+    name: the directions file in the workdir. microbatch: samples at once.
     """
     noted = notes.read_notes(
         workdir / name, digest=directions_lib.digest(directions), count=len(directions)

@@ -34,7 +34,7 @@ from navigan_jax.tasks.inputs import Problem
 from navigan_jax.tasks.settings import Limits, Settings
 from navigan_jax.tasks.workdirs import say, say_written
 
-# Keys of this task alone; all others are those of `hessian`, but for the layer.
+# Keys of this task; the others are those of `hessian`, without `layer`.
 _OWN = Settings(
     {
         "layers": str,
@@ -77,7 +77,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             "or run configs/hessian.py for each"
         )
     with checkpoints.locked(workdir):
-        # The last layers need most for their images.
+        # Rendering needs most memory in the last layer.
         microbatch = budget.microbatch_of_images(config, problems[-1])
         gauge = functools.cache(lambda: calibrating.make_gauge(config, problems[0], microbatch))
         records, idle = [], []
@@ -92,7 +92,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
                 idle.append(path)
                 continue
             records.append(_record(config, folder, problem, directions, microbatch))
-            # After every layer, so that there is something to look at during a long run.
+            # Written after every layer, so that the page is useful during a long run.
             layers_page.write_page(
                 workdir / "layers.html",
                 f"{generator.architecture} {generator.resolution} px",
@@ -116,7 +116,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
 
 
 def choose_layers(generator: Generator, words: str) -> tuple[EditableLayer, ...]:
-    """Returns the layers that words mean: "all", "convolutions", or names with commas.
+    """Returns the layers for "all", "convolutions", or names separated by commas.
 
     Raises: InputError for a name that the generator does not know.
     """
@@ -164,7 +164,7 @@ def _record(
     directions: Directions,
     microbatch: int,
 ) -> LayerRecord:
-    """Returns what the page shows of a layer, with the names that people gave to its directions."""
+    """Returns the page's record of a layer, with the names from its notes."""
     noted = notes.read_notes(
         folder / hessian.DIRECTIONS,
         digest=directions_lib.digest(directions),

@@ -1,4 +1,4 @@
-"""The task `viewer`: serves a page to look at directions until it is told to stop."""
+"""The task `viewer`: serves a page that shows directions, until Ctrl-C."""
 
 import pathlib
 import secrets
@@ -38,7 +38,7 @@ SETTINGS = (
 
 
 def run(config: Config, workdir: pathlib.Path) -> None:
-    """Serves the viewer; prints its address first. Ctrl-C ends it in order."""
+    """Prints the address and serves the viewer. Ctrl-C ends it cleanly."""
     SETTINGS.check(config)
     if config.distributed:
         raise InputError(
