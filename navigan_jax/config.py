@@ -1,11 +1,11 @@
-"""Configs: loading a file, checking every key, freezing, saving as text, telling two apart.
+"""Configs: load a file, check every key, freeze, save as text, compare two.
 
 A config is a `ConfigDict` of numbers, texts, truth values and tuples of these, nested by topic.
 Keys are named by their path, as on the command line: `generator.layer` is set with
-`--config.generator.layer=conv1`. A key whose value the user has to give, or that may stay None, is
-a `config_dict.placeholder(type)`; which of the two it is, the task says in the keys it expects.
-One for a text is emptied with `--config.key=None`. A text that begins with ~/ is a path in the
-home folder: shells leave it so after the `=` of an option.
+`--config.generator.layer=conv1`. A required key, or a key that may stay None, is a
+`config_dict.placeholder(type)`; the task's keys say which of the two it is. `--config.key=None`
+empties a placeholder for text. A text that begins with ~/ is a path in the home folder, because
+shells do not expand ~ after the `=` of an option.
 """
 
 import dataclasses
@@ -40,8 +40,8 @@ def load(argument: str) -> Config:
     """Returns what `get_config` of a config file returns.
 
     argument: "path.py", or "path.py:word" to call `get_config("word")`.
-    Raises: InputError if there is no such file, if it is not Python, or if its config holds what
-      the command line could not set or a text file could not keep.
+    Raises: InputError if there is no such file, if it is not Python, or if its config holds values
+      that the command line cannot set or JSON cannot store.
     """
     path, *words = argument.split(":", 1)
     if not os.path.isfile(path):
@@ -93,7 +93,7 @@ def load(argument: str) -> Config:
 
 
 def _python_files(folder: pathlib.Path) -> list[str]:
-    """Returns the names of config files in a folder; none if it may not be read."""
+    """Returns the names of config files in a folder; none if the folder is not readable."""
     try:
         return sorted(file.name for file in folder.glob("[!_]*.py"))
     except OSError:
@@ -101,7 +101,7 @@ def _python_files(folder: pathlib.Path) -> list[str]:
 
 
 def _failure(path: str, error: Exception) -> InputError:
-    """Returns the error for what a config file raised, with the line of the file it came from."""
+    """Returns the error for an exception of a config file, with the line that raised it."""
     lines = [
         frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)
@@ -119,7 +119,7 @@ def _failure(path: str, error: Exception) -> InputError:
 
 
 def require_key(config: Config, path: str) -> None:
-    """Checks that the config has a value at this path, as the command line names it.
+    """Checks that the config has a key at this path.
 
     Raises: InputError with the keys most like it.
     """
@@ -129,16 +129,16 @@ def require_key(config: Config, path: str) -> None:
 
 
 def misfit(config: Config, path: str, value: str) -> InputError:
-    """Returns the error for a text on the command line that is no value of the key at `path`."""
+    """Returns the error for a command-line text that is not a valid value of the key `path`."""
     return InputError(_misfit_message(path, list_kinds(config)[path], repr(value)))
 
 
 def validate(config: Config, keys: Keys, *, others: bool = False) -> None:
     """Checks a whole config against the keys that its reader expects.
 
-    keys: each path with what its value must be: a type, `tuple[int, ...]`, or a union such as
+    keys: the kind of each path's value: a type, `tuple[int, ...]`, or a union such as
       `int | None`. An int passes for a float; True does not pass for an int.
-    others: whether keys that are not in `keys` are allowed, whatever they hold.
+    others: whether keys that are not in `keys` are allowed, with any value.
     Raises: InputError for the first key that is unknown, missing, not set, or of another type.
     """
     leaves = {leaf.path: leaf for leaf in _leaves(config)}
@@ -183,9 +183,9 @@ def replace(config: Config, values: Mapping[str, Any]) -> Config:
 
 
 def expand_home(text: str) -> str:
-    """Returns the text with the home folder for each ~ that begins a path; commas part paths.
+    """Returns the text with each leading ~ of a path expanded; commas separate paths.
 
-    A text that is a path as a whole, with its commas, stays one.
+    A text with commas that is an existing path as a whole is one path.
 
     >>> expand_home("runs/a~/b")
     'runs/a~/b'
@@ -197,10 +197,9 @@ def expand_home(text: str) -> str:
 
 
 def split_paths(text: str) -> list[str]:
-    """Returns the paths in a text that has commas between them.
+    """Returns the paths in a text, separated by commas.
 
-    A path may hold commas and begin or end with blanks itself: of the paths that could begin at a
-    place, the longest that is there is meant.
+    A path may itself hold commas and begin or end with blanks: the longest existing path is taken.
     """
     pieces = text.split(",")
     paths = []
@@ -223,7 +222,7 @@ def to_text(config: Config) -> str:
 def from_text(text: str, name: str = "saved config") -> Config:
     """Returns the frozen config that `to_text` wrote.
 
-    name: of where the text is from, with which a message begins.
+    name: the source of the text, with which a message begins.
     Raises: InputError if the text is not such a text.
     """
     try:
@@ -257,7 +256,7 @@ def list_keys(config: Config) -> list[str]:
 
 
 def list_kinds(config: Config) -> dict[str, type]:
-    """Returns the type of each key's value; of a placeholder, that of the value it waits for."""
+    """Returns the type of each key's value; for a placeholder, its declared type."""
     return {leaf.path: leaf.kind for leaf in _leaves(config)}
 
 
@@ -322,7 +321,7 @@ def _fits(value: Any, kind: Kind) -> bool:
 
 
 def _item(kind: Kind) -> Kind:
-    """Returns int for tuple[int, ...], and None for what is no such type."""
+    """Returns int for tuple[int, ...], and None for any other type."""
     return typing.get_args(kind)[0] if isinstance(kind, types.GenericAlias) else None
 
 

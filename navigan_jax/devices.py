@@ -1,8 +1,8 @@
-"""The one place that knows of pmap, psum, processes and microbatches.
+"""Devices: pmap, psum, processes and microbatches are used in this module only.
 
-Latents are spread over all devices of all processes, each device goes through its share one
-microbatch at a time, and sums are taken over everything. Shares are padded with copies of weight
-zero, so any number of latents fits any number of devices and any microbatch.
+Latents are spread over all devices of all processes. Each device works through its share one
+microbatch at a time, and sums run over all devices. Shares are padded with copies of weight zero,
+so any number of latents fits any number of devices and any microbatch.
 """
 
 import dataclasses
@@ -30,8 +30,8 @@ _PATIENCE = 300  # seconds to wait for the coordinator; JAX's own default
 def initialize_distributed() -> None:
     """Joins the processes of a pod; must come before any other use of JAX.
 
-    Reads JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID where they are set, and
-    leaves the rest to JAX, which knows TPU pods and Slurm.
+    Reads JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID if they are set. JAX finds
+    the rest on TPU pods and under Slurm.
     Raises: InputError if the processes cannot find each other.
     """
     settings: dict[str, Any] = {}
@@ -92,7 +92,7 @@ def is_main_process() -> bool:
 
 
 def process_number() -> int:
-    """Returns which of the processes this is, from 0."""
+    """Returns the index of this process, from 0."""
     return int(jax.process_index())
 
 
@@ -102,13 +102,13 @@ def is_single_process() -> bool:
 
 
 def wait_for_all(name: str) -> None:
-    """Returns once all processes have called this with that name."""
+    """Waits until all processes have called this function with the same name."""
     if not is_single_process():
         multihost_utils.sync_global_devices(name)
 
 
 def value_of_main_process(value: float) -> float:
-    """Returns the value that the main process has; all processes have to ask for it."""
+    """Returns the value of the main process; every process must call this function."""
     if is_single_process():
         return value
     return float(multihost_utils.broadcast_one_to_all(np.float32(value)))
@@ -120,7 +120,7 @@ def share_memory() -> bool:
 
 
 def describe() -> str:
-    """Returns a line for people: how many devices of which kind in how many processes."""
+    """Returns a line for logs: the number and kind of devices, and the number of processes."""
     kind = jax.devices()[0].device_kind
     processes = jax.process_count()
     text = f"{jax.device_count()} x {kind}"
@@ -162,7 +162,7 @@ def shard(data: Any, *, microbatch: int) -> Shards:
 
 
 def share_of_samples(samples: int) -> int:
-    """Returns how many of so many samples a device takes, padding included."""
+    """Returns the number of samples that one device takes, padding included."""
     return -(-samples // jax.device_count())
 
 
@@ -275,7 +275,7 @@ def map_microbatch_shapes(
 def sum_working_bytes(
     function: Callable[[Any, Any, jax.Array, Any], Any], shared: Any, shards: Shards, argument: Any
 ) -> int:
-    """Returns the working bytes of a device in what `sum_over_samples` makes of the function."""
+    """Returns the working bytes of a device for `sum_over_samples` of the function."""
     arguments = shared, shards.batches[0], shards.weights[0], argument
     return bytes_of_program(_map_and_sum(function).lower(*arguments).compile()) or 0
 
@@ -305,12 +305,12 @@ def mean_over_devices(tree: Any) -> Any:
 
 
 def mapped_devices() -> int:
-    """Returns how many devices run the mapped function; only inside it."""
+    """Returns the number of devices that run the mapped function; only inside that function."""
     return lax.axis_size(_AXIS)
 
 
 def share_of_device(tree: Any) -> Any:
-    """Returns the part of arrays [samples, ...] that is this device's; only inside a map.
+    """Returns this device's part of arrays [samples, ...]; only inside a mapped function.
 
     All devices hold the same tree and get equal parts.
     Raises: ValueError if the devices do not divide the samples.
@@ -351,9 +351,9 @@ class _Checked:
 
 
 def _require_memory(program: Any) -> None:
-    """Refuses a program whose temporaries and results do not fit what is free.
+    """Refuses a program whose temporaries and results do not fit the free memory.
 
-    Asked beforehand because a system that promises more memory than it has kills the process.
+    The check comes first because a system that overcommits memory kills the process.
     Raises: InputError naming the key to lower.
     """
     shortage = _shortage(bytes_of_program(program) or 0)
@@ -367,13 +367,13 @@ def _require_memory(program: Any) -> None:
 
 
 def describe_shortage(needed: int) -> str:
-    """Returns in words what so many bytes on every device exceed, or nothing: they may fit."""
+    """Returns a description of the shortage if `needed` bytes on every device do not fit, or ""."""
     shortage = _shortage(needed)
     return "{:.1f} GiB, where {:.1f} GiB are free".format(*shortage) if shortage else ""
 
 
 def _shortage(needed: int) -> tuple[float, float] | None:
-    """Returns (GiB needed, GiB free) if so many bytes on every device do not fit, else None."""
+    """Returns (GiB needed, GiB free) if `needed` bytes on every device do not fit, else None."""
     free = _free_bytes()
     if share_memory():
         needed *= jax.local_device_count()
@@ -381,7 +381,7 @@ def _shortage(needed: int) -> tuple[float, float] | None:
 
 
 def bytes_of_program(program: Any) -> int | None:
-    """Returns the bytes of a program's temporaries and results on a device, if it tells."""
+    """Returns the bytes of a program's temporaries and results on a device, if known."""
     analysis = program.memory_analysis()
     if analysis is None:
         return None
@@ -389,7 +389,7 @@ def bytes_of_program(program: Any) -> int | None:
 
 
 def _free_bytes() -> int | None:
-    """Returns the free memory of a device, or None where the system does not tell."""
+    """Returns the free memory of a device, or None if it is unknown."""
     device = jax.local_devices()[0]
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:

@@ -2,13 +2,13 @@
 
   python -m navigan_jax.main --config=configs/hessian.py --workdir=runs/hessian
 
-The config file holds every setting of the run, each with a comment; any of them can be changed on
-the command line, after --config:
+The config file holds every setting of the run, each with a comment. The command line can change any
+of them; flags may come in any order:
 
   python -m navigan_jax.main --config=configs/hessian.py --config.seed=1 --workdir=runs/seed1
 
-"--config=FILE.py:WORD" gives the file a word to choose by, where its text says so. Results and the
-config they came from are written to --workdir; the same command again goes on where it stopped.
+"--config=FILE.py:WORD" chooses a variant, if the head of the file names variants. Results and their
+config are written to --workdir; the same command resumes a stopped run.
 
 Exit codes: 0 done; 2 a mistake in the command, the config or a file, told in one message;
 130 (Ctrl-C) or 143 (SIGTERM) interrupted; 1 a fault of the program, with its traceback.
@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> None:
 def parse_flags(argv: Sequence[str]) -> list[str]:
     """Parses the command line into the flags of this module.
 
-    Raises: InputError for whatever cannot be understood, with what was expected instead.
+    Raises: InputError for an invalid flag, with what was expected instead.
     """
     if not {"--help", "-help", "-h", "-?"}.isdisjoint(argv):
         app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
@@ -144,7 +144,7 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 
 
 def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
-    """Interrupts once more where Python dropped it, as in what runs at a garbage collection."""
+    """Interrupts again if Python dropped the interrupt, as it does during garbage collection."""
     error = lost.exc_value
     if not isinstance(error, KeyboardInterrupt):
         sys.__unraisablehook__(lost)
@@ -159,7 +159,7 @@ _MEMORY_KEYS = ("microbatch", "show.samples", "video.samples")
 
 
 def _what_to_lower(config: config_lib.Config) -> str:
-    """Returns what to do about memory, in the keys of this config."""
+    """Returns advice against out-of-memory in the keys of this config."""
     keys = config_lib.list_keys(config)
     known = [key for key in _MEMORY_KEYS if key in keys]
     if not known:
