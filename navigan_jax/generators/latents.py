@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from navigan_jax import checkpoints
+from navigan_jax import checkpoints, faults
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import Generator
 from navigan_jax.generators.stored_arrays import StoredArray, opened, pickled
@@ -111,14 +111,16 @@ def read_latents(path: str, spaces: Spaces) -> Latents:
     """
     source = pathlib.Path(path)
     if not source.is_file():
-        found = "a folder" if source.is_dir() else "nothing"
-        raise InputError(f"{path}: expected an .npz or .npy file of latents; got {found}")
+        raise InputError(
+            f"{path}: expected an .npz or .npy file of latents; got {faults.found_at(source)}; "
+            "check the path"
+        )
     try:
         with source.open("rb") as file:
             return parse_latents(file, path, spaces)
     except OSError as error:
         raise InputError(
-            f"{path}: expected a readable file; got {error.strerror or error}; check it"
+            f"{path}: expected a readable file; got {faults.in_words(error)}; check it"
         ) from error
 
 

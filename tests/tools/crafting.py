@@ -211,6 +211,19 @@ def dcgan_state(
     return state | {"main.1.num_batches_tracked": np.array(9, np.int64)}
 
 
+def by_module(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Returns a module's own values, and the state dict of each of its submodules."""
+    own: dict[str, Any] = {}
+    below: dict[str, dict[str, Any]] = {}
+    for name, value in state.items():
+        child, dot, rest = name.partition(".")
+        if dot:
+            below.setdefault(child, {})[rest] = value
+        else:
+            own[name] = value
+    return own, below
+
+
 def resnet18_shapes() -> dict[str, tuple[int, ...]]:
     """Returns the names and shapes of the weights of torchvision's ResNet-18."""
     shapes: dict[str, tuple[int, ...]] = {"conv1.weight": (64, 3, 7, 7)}

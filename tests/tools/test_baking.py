@@ -171,14 +171,7 @@ def golden_state() -> dict[str, np.ndarray]:
 
 def pickled_module(state: dict[str, Any]) -> Any:
     """A module of a class that no reader knows, with the pickled tensors of a state dict."""
-    below: dict[str, dict[str, Any]] = {}
-    own = {}
-    for name, array in state.items():
-        child, dot, rest = name.partition(".")
-        if dot:
-            below.setdefault(child, {})[rest] = array
-        else:
-            own[name] = array
+    own, below = crafting.by_module(state)
     modules = {name: pickled_module(part) for name, part in below.items()}
     groups = {"training": True, "_parameters": own, "_buffers": {}, "_modules": modules}
     return crafting.Build(crafting.New(crafting.Global("model", "Layer")), groups)

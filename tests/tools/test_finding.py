@@ -9,7 +9,7 @@ import pytest
 
 from navigan_jax import params as params_lib
 from navigan_jax.errors import InputError
-from tests.tools.crafting import dcgan_state
+from tests.tools.crafting import by_module, dcgan_state
 from tools.convert_weights.finding import Form, choose, describe, find
 from tools.convert_weights.networks import dcgan
 from tools.convert_weights.readers.modules import name_values
@@ -35,14 +35,7 @@ def assert_same(got: Mapping[str, Any], want: Mapping[str, Any]) -> None:
 
 def module(state: Mapping[str, Any], kind: str = "toy.Network", **attributes: Any) -> Record:
     """Returns a state dict as PyTorch pickles the module that has it."""
-    below: dict[str, dict[str, Any]] = {}
-    own = {}
-    for name, array in state.items():
-        child, dot, rest = name.partition(".")
-        if dot:
-            below.setdefault(child, {})[rest] = array
-        else:
-            own[name] = array
+    own, below = by_module(state)
     groups = {
         "_parameters": own | {"absent": None},
         "_buffers": {},

@@ -5,6 +5,22 @@ This slow and plain reference shares, folds and skips nothing.
 
 import numpy as np
 
+# A network of 8x8 pixels without labels, and the options that give it labels.
+CONFIG = {
+    "z_dim": 5,
+    "label_dim": 0,
+    "label_width": 0,
+    "labels": "embedded",
+    "mapping_widths": [6, 7],
+    "mapping_rate": 0.1,
+    "channels": [5, 4],
+    "image_channels": 2,
+    "blocks": "skip",
+    "resample_taps": [1.0, 3.0, 3.0, 1.0],
+    "clamp": None,
+}
+LABELLED = {"label_dim": 3, "label_width": 4}
+
 
 def by_definition(x, kernel, style, up, taps, demodulate, change=None):
     """Convolves with one kernel per sample: scaled by the style, normalised per output.

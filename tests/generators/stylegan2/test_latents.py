@@ -11,24 +11,11 @@ from navigan_jax import testing
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import mix_latents
 from navigan_jax.generators.files import make_generator
-
-CONFIG = {
-    "z_dim": 5,
-    "label_dim": 3,
-    "label_width": 4,
-    "labels": "embedded",
-    "mapping_widths": [6, 7],
-    "mapping_rate": 0.1,
-    "channels": [5, 4],
-    "image_channels": 2,
-    "blocks": "skip",
-    "resample_taps": [1.0, 3.0, 3.0, 1.0],
-    "clamp": None,
-}
+from tests.generators.stylegan2.definition import CONFIG, LABELLED
 
 
 def make(**changes):
-    return make_generator("stylegan2", CONFIG | changes)
+    return make_generator("stylegan2", CONFIG | LABELLED | changes)
 
 
 @pytest.fixture(scope="module")

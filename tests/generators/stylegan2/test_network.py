@@ -12,21 +12,7 @@ from navigan_jax import testing
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import make_generator, read_generator, write_generator
 from navigan_jax.generators.stylegan2.network import BLOCKS
-
-CONFIG = {
-    "z_dim": 5,
-    "label_dim": 0,
-    "label_width": 0,
-    "labels": "embedded",
-    "mapping_widths": [6, 7],
-    "mapping_rate": 0.1,
-    "channels": [5, 4],
-    "image_channels": 2,
-    "blocks": "skip",
-    "resample_taps": [1.0, 3.0, 3.0, 1.0],
-    "clamp": None,
-}
-LABELLED = {"label_dim": 3, "label_width": 4}
+from tests.generators.stylegan2.definition import CONFIG, LABELLED
 
 
 def make(**changes):

@@ -35,8 +35,8 @@ class _Found:
         return f"{self.place or 'an array'} {list(self.array.shape)}"
 
 
-def find_latents(content: Any, name: str, file: str) -> tuple[str, np.ndarray, int]:
-    """Returns the name of the latents, the latents [count, ...] in float32, the number of arrays.
+def find_latents(content: Any, name: str, file: str) -> tuple[str, np.ndarray]:
+    """Returns the name of the latents, and the latents [count, ...] in float32.
 
     content: of the file, plain containers. name: of latents without a name of their own. file: the
     file's name in messages.
@@ -57,10 +57,10 @@ def find_latents(content: Any, name: str, file: str) -> tuple[str, np.ndarray, i
         )
     arrays = [each.array for each in found]
     if len(arrays) == 1:
-        return found[0].name, arrays[0], 1
+        return found[0].name, arrays[0]
     is_one_each = arrays[0].ndim == 1 or (arrays[0].ndim == 2 and len(arrays[0]) > 1)
     joined = np.stack(arrays) if is_one_each else np.concatenate(arrays)
-    return found[0].name, joined, len(arrays)
+    return found[0].name, joined
 
 
 def _walk(value: Any, name: str, place: str, file: str) -> Iterator[_Found]:
@@ -103,7 +103,7 @@ def _convert(options: argparse.Namespace, open_file: Opener) -> str:
     check_output(options.out, options.source, suffix=".npz")
     foreign = open_file(options.source)
     stem = pathlib.PurePath(options.source).stem.lower()
-    found, latents, _ = find_latents(foreign.content, stem, foreign.name)
+    found, latents = find_latents(foreign.content, stem, foreign.name)
     with atomic_output(options.out) as temporary:
         np.savez(temporary, allow_pickle=False, **{options.name or found: latents})
     return options.out

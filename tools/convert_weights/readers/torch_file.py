@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from navigan_jax import faults
 from navigan_jax.errors import InputError
 from tools.convert_weights.readers import signatures
 from tools.convert_weights.readers.archive import Archive
@@ -38,8 +39,9 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """
     source = pathlib.Path(path)
     if not source.is_file():
-        found = "a folder" if source.is_dir() else "nothing"
-        raise InputError(f"{source}: expected a file; got {found}; check the path")
+        raise InputError(
+            f"{source}: expected a file; got {faults.found_at(source)}; check the path"
+        )
     try:
         size = source.stat().st_size
         if size > MAX_FILE_BYTES:
@@ -50,7 +52,8 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         return source.read_bytes()
     except OSError as error:
         raise InputError(
-            f"{source}: expected a readable file; got {error.strerror}; check its permissions"
+            f"{source}: expected a readable file; got {faults.in_words(error)}; check its "
+            "permissions"
         ) from error
 
 
