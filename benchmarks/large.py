@@ -73,7 +73,7 @@ def main() -> None:
         common.ratio("budget_over_peak", options.memory * 2**30 / peak)
         images_at_once = budget.microbatch_of_images(config, problem)
         began = time.perf_counter()
-        gauge = calibrating.make_gauge(config, problem, images_at_once)
+        calibrator = calibrating.make_calibrator(config, problem, images_at_once)
         one = dataclasses.replace(
             directions,
             basis={path: rows[:1] for path, rows in directions.basis.items()},
@@ -81,7 +81,7 @@ def main() -> None:
             shift_scales=directions.shift_scales[:1],
             distances=directions.distances[:1],
         )
-        first = calibrating.calibrate(problem, one, gauge)
+        first = calibrating.calibrate(problem, one, calibrator)
         seconds, peak = time.perf_counter() - began, common.peak_bytes()
         print(
             f"{images_at_once} images at once; shift scale of one direction in {seconds:.0f} s, "

@@ -41,7 +41,7 @@ SETTINGS = Settings(
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Gauge:
+class Calibrator:
     """The measure that calibrates the directions of a generator, in any layer.
 
     name: a description for the provenance. microbatch: images rendered at once. z: latents. target:
@@ -73,15 +73,15 @@ def measure_plausible(
     )
 
 
-def make_gauge(
+def make_calibrator(
     config: Config,
     problem: Problem,
     microbatch: int,
     plausible: plausibility.Plausibility | None = None,
-) -> Gauge:
-    """Returns the gauge of a generator and its distance.
+) -> Calibrator:
+    """Returns the calibrator of a generator and its distance.
 
-    microbatch: images rendered at once, here and by the gauge. plausible: the score of this
+    microbatch: images rendered at once, here and by the calibrator. plausible: the score of this
     generator, if it was fitted before.
     Raises: InputError if all images of the generator are equal, or not finite.
     """
@@ -109,7 +109,7 @@ def make_gauge(
     if plausible is None and config.show.plausible_samples:
         plausible = measure_plausible(config, problem, microbatch)
     half = np.asarray(z[: config.show.calibration_latents])
-    return Gauge(
+    return Calibrator(
         describe_calibration(config), microbatch, half, config.show.change * between, plausible
     )
 
@@ -130,32 +130,32 @@ def calibrate_once(
     config: Config,
     problem: Problem,
     directions: Directions,
-    gauge: Callable[[], Gauge],
+    calibrator: Callable[[], Calibrator],
     path: pathlib.Path,
 ) -> Directions:
     """Returns directions that are calibrated as the config says.
 
-    Directions with another calibration are calibrated anew and written to `path`. `gauge` is called
-    only then.
+    Directions with another calibration are calibrated anew and written to `path`. Only then is
+    `calibrator` called.
     """
     if directions.provenance.get(NOTED) == describe_calibration(config):
         return directions
-    directions = calibrate(problem, directions, gauge())
+    directions = calibrate(problem, directions, calibrator())
     write_directions(path, directions)
     return directions
 
 
-def calibrate(problem: Problem, directions: Directions, gauge: Gauge) -> Directions:
+def calibrate(problem: Problem, directions: Directions, calibrator: Calibrator) -> Directions:
     """Returns the directions with the shifts that spend the perceptual budget."""
-    plausible = gauge.plausible
+    plausible = calibrator.plausible
     look = edit.make_look(
         problem.generator,
         problem.params,
         problem.layers,
         problem.metric,
-        jnp.asarray(gauge.z),
+        jnp.asarray(calibrator.z),
         plausible,
-        gauge.microbatch,
+        calibrator.microbatch,
     )
     weights = [params_lib.get(problem.params, layer.path) for layer in problem.layers]
     weight_norm = math.sqrt(sum(float(np.sum(np.square(weight))) for weight in weights))
@@ -168,12 +168,12 @@ def calibrate(problem: Problem, directions: Directions, gauge: Gauge) -> Directi
         ratio = 1.0  # last direction's scale / its guess; about the same for the next direction
         for index in range(len(directions)):
             direction = edit.on_device(directions.edit(index))
-            guess = _first_guess(directions, index, gauge.target, weight_norm)
+            guess = _first_guess(directions, index, calibrator.target, weight_norm)
             first = ratio * guess
             for side, sign in enumerate((-1.0, 1.0)):
                 found = calibration.find_side(
                     _along(look, direction, sign),
-                    target=gauge.target,
+                    target=calibrator.target,
                     first=first,
                     largest=max(10 * weight_norm, first),
                     bound=math.inf if plausible is None else 1.0,
@@ -190,7 +190,7 @@ def calibrate(problem: Problem, directions: Directions, gauge: Gauge) -> Directi
         shift_scales=scales,
         distances=distances,
         plausible=None if plausible is None else edges,
-        provenance={**directions.provenance, NOTED: gauge.name},
+        provenance={**directions.provenance, NOTED: calibrator.name},
     )
 
 

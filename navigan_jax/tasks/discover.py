@@ -352,7 +352,7 @@ def _show(
             config,
             problem,
             directions,
-            lambda: calibrating.make_gauge(config, problem, microbatch, plausible),
+            lambda: calibrating.make_calibrator(config, problem, microbatch, plausible),
             workdir / _DIRECTIONS,
         )
         showing.show(config, workdir, problem, directions, name=_DIRECTIONS, microbatch=microbatch)

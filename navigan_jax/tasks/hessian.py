@@ -99,7 +99,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
                 config,
                 problem,
                 directions,
-                lambda: calibrating.make_gauge(config, problem, microbatch),
+                lambda: calibrating.make_calibrator(config, problem, microbatch),
                 workdir / DIRECTIONS,
             )
             showing.show(

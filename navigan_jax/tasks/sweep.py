@@ -29,7 +29,7 @@ from navigan_jax.generators.base import EditableLayer, Generator
 from navigan_jax.showcase import layers_page
 from navigan_jax.showcase.layers_page import LayerRecord
 from navigan_jax.tasks import budget, calibrating, hessian, inputs, showing
-from navigan_jax.tasks.calibrating import Gauge
+from navigan_jax.tasks.calibrating import Calibrator
 from navigan_jax.tasks.inputs import Problem
 from navigan_jax.tasks.settings import Limits, Settings
 from navigan_jax.tasks.workdirs import say, say_written
@@ -79,14 +79,16 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     with checkpoints.locked(workdir):
         # Rendering needs most memory in the last layer.
         microbatch = budget.microbatch_of_images(config, problems[-1])
-        gauge = functools.cache(lambda: calibrating.make_gauge(config, problems[0], microbatch))
+        calibrator = functools.cache(
+            lambda: calibrating.make_calibrator(config, problems[0], microbatch)
+        )
         records, idle = [], []
         for number, (one, problem) in enumerate(zip(single, problems, strict=True)):
             path = problem.layers[0].path
             say(f"layer {number + 1} of {len(layers)}: {path}")
             folder = checkpoints.make_folder(workdir / folder_name(path))
             try:
-                directions = _find(one, folder, problem, z, gauge)
+                directions = _find(one, folder, problem, z, calibrator)
             except NoEffectError:
                 say(f"  left out: no image changes with {path}")
                 idle.append(path)
@@ -147,12 +149,12 @@ def _find(
     folder: pathlib.Path,
     problem: Problem,
     z: np.ndarray,
-    gauge: Callable[[], Gauge],
+    calibrator: Callable[[], Calibrator],
 ) -> Directions:
     """Returns the calibrated directions of a layer, found and measured once."""
     directions = hessian.find(config, folder, problem, z)
     path = folder / hessian.DIRECTIONS
-    directions = calibrating.calibrate_once(config, problem, directions, gauge, path)
+    directions = calibrating.calibrate_once(config, problem, directions, calibrator, path)
     checkpoints.remove_state(folder / hessian.STATE)
     return directions
 
