@@ -1,0 +1,126 @@
+"""Anybody's own functions, named as "FILE.py:NAME".
+
+The file is run, deliberately, as Python runs a script: name only files that you trust. Its folder
+joins Python's search path, at the end, so that the file can import others beside it. An exception
+in it becomes one message that names the file and the line.
+"""
+
+import contextlib
+import difflib
+import hashlib
+import importlib.util
+import keyword
+import os
+import pathlib
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+from navigan_jax import faults
+from navigan_jax.errors import InputError
+
+_SHOWN = 8  # names of functions in a message
+
+
+def is_own_code(text: str) -> bool:
+    """Whether the text names a Python file, with or without a function in it."""
+    return re.search(r"\.py(:|$)", text) is not None
+
+
+def file_of(text: str) -> pathlib.Path:
+    """Returns the file of "FILE.py:NAME".
+
+    Raises: InputError if the text has another form, or there is no such file.
+    """
+    return _split(text)[0]
+
+
+def load_function(text: str) -> Callable[..., Any]:
+    """Runs the file of "FILE.py:NAME", and returns its function (or class) NAME.
+
+    Raises: InputError if the text has another form, there is no such file or function, or the file
+      raises an exception.
+    """
+    path, name = _split(text)
+    module = _run(text, path)
+    function = getattr(module, name, None)
+    if not callable(function):
+        found = "no such name" if function is None else f"a {type(function).__name__}"
+        names = [
+            key
+            for key, value in vars(module).items()
+            if callable(value) and getattr(value, "__module__", None) == module.__name__
+        ]
+        near = difflib.get_close_matches(name, names, n=_SHOWN, cutoff=0) or ["none"]
+        raise InputError(
+            f"{text}: expected a function {name} in {path}; got {found}; functions there: "
+            f"{', '.join(near)}; name one of them, or define {name}"
+        )
+    return function
+
+
+@contextlib.contextmanager
+def explaining_errors(text: str) -> Iterator[None]:
+    """Turns an exception of the own code "FILE.py:NAME", which the block calls, into InputError.
+
+    The message names the line of the file where it came from. An InputError passes unchanged.
+    """
+    path = text.rpartition(":")[0]
+    try:
+        yield
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        reason = str(error).strip().partition("\n")[0]
+        name = type(error).__name__
+        raise InputError(
+            f"{text}: expected code that runs; got {name}{f': {reason}' if reason else ''}, "
+            f"{_place(error, path)}; correct it there"
+        ) from error
+
+
+def _split(text: str) -> tuple[pathlib.Path, str]:
+    path, _, name = text.rpartition(":")  # the last colon: a drive of Windows has one too
+    if not path.endswith(".py") or not name.isidentifier() or keyword.iskeyword(name):
+        raise InputError(
+            f"{text}: expected a Python file and the name of a function in it, FILE.py:NAME; got "
+            f"{text!r}; write for example my_code.py:make"
+        )
+    if not os.path.isfile(path):
+        raise InputError(
+            f"{text}: expected a Python file; got {faults.found_at(path)} at {path}; check the path"
+        )
+    return pathlib.Path(path), name
+
+
+def _run(text: str, path: pathlib.Path) -> ModuleType:
+    place = path.resolve()
+    # Dataclasses and pickles look for their module under its name, which must be nobody else's.
+    name = f"own_code_{place.stem}_{hashlib.sha256(os.fsencode(place)).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_file_location(name, place)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{text}: expected a Python file; got {path}; check the path")
+    module = importlib.util.module_from_spec(spec)
+    if str(place.parent) not in sys.path:
+        sys.path.append(str(place.parent))
+    sys.modules[name] = module
+    try:
+        with explaining_errors(text):
+            spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _place(error: BaseException, path: str) -> str:
+    """Returns where in the file the exception came from, or else in which file it was raised."""
+    own = os.path.realpath(path)
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"in {os.path.basename(error.filename)}, line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    mine = [frame for frame in frames if os.path.realpath(frame.filename) == own]
+    return f"in {os.path.basename(path)}, line {mine[-1].lineno}" if mine else f"in {path}"
