@@ -5,7 +5,7 @@ from typing import Any
 
 import ml_collections
 
-from configs import discover, edit, gallery, hessian, maps, sweep
+from configs import discover, edit, factors, gallery, hessian, maps, sweep
 
 _EXPERIMENTS = {
     "hessian": hessian.get_config,
@@ -13,6 +13,7 @@ _EXPERIMENTS = {
     "sweep": sweep.get_config,
     "gallery": gallery.get_config,
     "maps": maps.get_config,
+    "factors": factors.get_config,
     "edit": edit.get_config,
 }
 
@@ -46,6 +47,7 @@ _SIZES: Mapping[str, Mapping[str, Any]] = {
         "video.seconds": 0.4,
     },
     "maps": {"latents.count": 6, "steps": 3, "microbatch": 4, "show.samples": 2},
+    "factors": {"latents.count": 5, "steps": 4, "microbatch": 4},
     "edit": {},
     "discover": {
         "directions": 3,

@@ -16,7 +16,7 @@ import types
 import typing
 from typing import Any
 
-from configs import bake, discover, edit, gallery, hessian, maps, sweep, viewer
+from configs import bake, discover, edit, factors, gallery, hessian, maps, sweep, viewer
 from navigan_jax import tasks
 from navigan_jax.tasks.settings import Limits, Settings
 
@@ -28,6 +28,7 @@ CONFIGS = {
     "sweep": sweep,
     "gallery": gallery,
     "maps": maps,
+    "factors": factors,
     "viewer": viewer,
     "edit": edit,
     "bake": bake,

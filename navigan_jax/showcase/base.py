@@ -36,6 +36,7 @@ class DirectionRecord:
     equal: tuple[float, float] = (math.nan, math.nan)  # |t| of equal change, for t < 0 and t > 0
     plausible: tuple[float, float] = (math.nan, math.nan)  # |t| of the ends of the effective range
     note: Note = dataclasses.field(default_factory=Note)  # name, star, good range, text
+    suggestion: str = ""  # a name that gauges propose; shown where the note has none
 
     @property
     def name(self) -> str:
@@ -44,8 +45,17 @@ class DirectionRecord:
 
     @property
     def title(self) -> str:
-        """The name, or "direction K" without one."""
-        return self.note.name or f"direction {self.index}"
+        """The name, else the proposed name with a question mark, else "direction K"."""
+        return self.note.name or self._proposed or f"direction {self.index}"
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the title is a name or a proposed name."""
+        return bool(self.note.name or self.suggestion)
+
+    @property
+    def _proposed(self) -> str:
+        return f"{self.suggestion} ?" if self.suggestion else ""
 
     @property
     def ends(self) -> tuple[float, float]:

@@ -75,7 +75,9 @@
     );
   }
 
-  const nameOf = ({ index }) => notes.get(index).name;
+  /** Returns the user's name, or else the proposed one with a question mark. */
+  const nameOf = ({ index, suggestion }) =>
+    notes.get(index).name || (suggestion ? `${suggestion} ?` : "");
   const titleOf = (direction) => {
     const name = nameOf(direction);
     return name ? `direction ${direction.index}, ${name}` : `direction ${direction.index}`;
@@ -87,6 +89,7 @@
     numberPart.textContent = name ? index : "";
     numberPart.hidden = !name;
     namePart.textContent = name || `Direction ${index}`;
+    namePart.classList.toggle("proposed", Boolean(name) && !notes.get(index).name);
     namePart.title = namePart.textContent;
   }
 
@@ -315,7 +318,8 @@
     const words = $("filter").value.trim().toLowerCase();
     const isStarredAlone = $("starred").getAttribute("aria-pressed") === "true";
     const matches = ({ direction }) => {
-      const { name, text, starred } = notes.get(direction.index);
+      const { text, starred } = notes.get(direction.index);
+      const name = nameOf(direction);
       if (isStarredAlone && !starred) return false;
       return /^\d+$/.test(words) ? String(direction.index) === words || name.toLowerCase().includes(words)
         : `direction ${direction.index} ${name} ${text}`.toLowerCase().includes(words);
@@ -362,6 +366,10 @@
     const { name, text, good_range: range } = notes.get(zoomed.direction.index);
     const fill = (id, value) => { if (document.activeElement !== $(id)) $(id).value = value; };
     fill("note-name", name);
+    const { suggestion } = zoomed.direction;
+    $("note-name").placeholder = suggestion;
+    $("note-take").hidden = !suggestion || name !== "";
+    $("note-take").textContent = `use “${suggestion}”`;
     fill("note-text", text);
     fill("note-low", range ? range[0] : "");
     fill("note-high", range ? range[1] : "");
@@ -382,6 +390,10 @@
   $("noting").hidden = $("zoom-star").hidden = !notes.isOn;
   document.querySelector(".noting-help").hidden = !notes.isOn;
   $("note-name").addEventListener("input", () => noteZoomed({ name: $("note-name").value.trim() }));
+  $("note-take").addEventListener("click", () => {
+    noteZoomed({ name: zoomed.direction.suggestion });
+    $("note-name").focus();
+  });
   $("note-text").addEventListener("input", () => noteZoomed({ text: $("note-text").value.trim() }));
   for (const id of ["note-low", "note-high"]) {
     $(id).addEventListener("input", () => {

@@ -136,7 +136,7 @@ def _data(showcase: base.Showcase, encoding: Encoding, sheets: list[str]) -> dic
         "directions": [
             {
                 "index": record.index,
-                "name": record.name,
+                "suggestion": record.suggestion,
                 **{name: _known(value) for name, value in record.measures.items()},
                 "scale": max(record.ends),
                 "strongest": strongest_end(frames) * (len(columns) - 1),

@@ -195,7 +195,7 @@ def _draw_label(draw: ImageDraw.ImageDraw, record: base.DirectionRecord, top: in
     ]
     if not math.isnan(record.distance):
         lines.append(f"d = {base.format_number(record.distance)}")
-    if record.name:
+    if record.is_named:
         lines.insert(0, f"direction {record.index}")
     for i, line in enumerate(lines):
         draw.text((_MARGIN, top + 32 + 17 * i), line, _MUTED, font(13))

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Callable
 
 from navigan_jax.config import Config
-from navigan_jax.tasks import bake, discover, edit, gallery, hessian, maps, sweep, viewer
+from navigan_jax.tasks import bake, discover, edit, factors, gallery, hessian, maps, sweep, viewer
 
 TASKS: dict[str, Callable[[Config, pathlib.Path], None]] = {
     "hessian": hessian.run,
@@ -16,6 +16,7 @@ TASKS: dict[str, Callable[[Config, pathlib.Path], None]] = {
     "sweep": sweep.run,
     "gallery": gallery.run,
     "maps": maps.run,
+    "factors": factors.run,
     "viewer": viewer.run,
     "edit": edit.run,
     "bake": bake.run,

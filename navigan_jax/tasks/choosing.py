@@ -2,10 +2,10 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from navigan_jax import directions as directions_lib
-from navigan_jax import notes
+from navigan_jax import notes, suggestions
 from navigan_jax import params as params_lib
 from navigan_jax.config import Config
 from navigan_jax.directions import Directions, read_fitting
@@ -35,13 +35,20 @@ _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 class Choice:
     """The directions of a file, the chosen ones, and the generator that they edit.
 
-    problem: the generator and the layers; its distance is L2 and is not used.
+    problem: the generator and the layers; its distance is L2 and is not used. suggested: names that
+    gauges propose, by direction.
     """
 
     problem: Problem
     directions: Directions
     notes: Notes
+    suggested: Mapping[int, str]
     indices: tuple[int, ...]
+
+    def title(self, index: int) -> str:
+        """Returns the name from the notes, else the proposed one, else "direction INDEX"."""
+        proposed = f"{self.suggested[index]} ?" if index in self.suggested else ""
+        return self.notes.get(index).name or proposed or f"direction {index}"
 
 
 def read_choice(config: Config) -> Choice:
@@ -57,10 +64,11 @@ def read_choice(config: Config) -> Choice:
     )
     layers = generator.find_layers(directions.layers)
     problem = Problem(generator, params, digest, layers, METRICS["l2"](), config.generator)
-    noted = notes.read_notes(
-        config.directions, digest=directions_lib.digest(directions), count=len(directions)
-    )
-    return Choice(problem, directions, noted, choose(config.choose, len(directions), noted))
+    found, count = directions_lib.digest(directions), len(directions)
+    noted = notes.read_notes(config.directions, digest=found, count=count)
+    suggested = suggestions.read_suggestions(config.directions, digest=found, count=count)
+    indices = choose(config.choose, count, noted)
+    return Choice(problem, directions, noted, suggested, indices)
 
 
 def choose(words: str, count: int, noted: Notes) -> tuple[int, ...]:

@@ -67,6 +67,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         choice.problem,
         choice.directions,
         choice.notes,
+        choice.suggested,
         indices=choice.indices,
         seed=config.show.seed,
         samples=config.show.samples,

@@ -14,6 +14,8 @@ from navigan_jax.array_types import Params
 from navigan_jax.config import Config
 from navigan_jax.editing.recipe import AS_IT_IS, Synthesis
 from navigan_jax.errors import InputError, OptionError
+from navigan_jax.evaluation import gauges as gauges_lib
+from navigan_jax.evaluation.gauges import Gauges
 from navigan_jax.generators import base
 from navigan_jax.generators.base import EditableLayer, Generator
 from navigan_jax.generators.files import OPTIONS, read_generator
@@ -29,18 +31,18 @@ from navigan_jax.tasks.workdirs import say
 COMMON = Settings(
     {"task": str, "seed": int, "compilation_cache": bool, "distributed": bool}, {"seed": SEED}
 )
-PROBLEM = Settings(
+METRIC = Settings(
     {
-        "generator": str,
-        "layer": str,
         "metric.name": str,
         "metric.weights": str | None,
         "metric.size": int,
         "metric.resize": str,
-        "microbatch": int,
     },
-    {"metric.size": Limits(most=4096), "microbatch": POSITIVE},
+    {"metric.size": Limits(most=4096)},
     {"metric.name": tuple(METRICS), "metric.resize": RESIZE_METHODS},
+)
+PROBLEM = METRIC | Settings(
+    {"generator": str, "layer": str, "microbatch": int}, {"microbatch": POSITIVE}
 )
 LATENTS = Settings(
     {"latents.count": int, "latents.path": str | None},
@@ -144,6 +146,28 @@ def read_problem(config: Config) -> Problem:
     jax.eval_shape(metric.features, images)
     digest = params_lib.digest(params)
     return Problem(generator, params, digest, layers, metric, config.generator)
+
+
+def find_gauges(config: Config) -> str | None:
+    """Returns `config.gauges`; if it is empty, the generator's own gauges, or None without any."""
+    if config.gauges is not None:
+        return config.gauges
+    return config.generator if config.generator in gauges_lib.ASSETS else None
+
+
+def require_gauges(config: Config) -> Gauges:
+    """Returns the gauges of a task that cannot do without.
+
+    Raises: InputError if there are none, and as `gauges.read_gauges`.
+    """
+    name = find_gauges(config)
+    if name is None:
+        raise InputError(
+            "config.gauges: expected what reads factors off the images of this generator; got "
+            "nothing; allowed: a file of gauges, a function of your own (my_gauge.py:make), or a "
+            f"name: {', '.join(gauges_lib.ASSETS)}; set it with --config.gauges=my_gauge.py:make"
+        )
+    return gauges_lib.read_gauges(name)
 
 
 def make_metric(config: Config) -> Distance:

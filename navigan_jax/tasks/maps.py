@@ -129,7 +129,7 @@ def _rows(
     )
     return [
         maps.MapRow(
-            name=choice.notes.get(index).name or f"direction {index}",
+            name=choice.title(index),
             change=changes[number],
             half_area=float(areas[number]),
             samples=frames[number, :, 1],

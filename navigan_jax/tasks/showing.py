@@ -2,13 +2,13 @@
 
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
 from jaxtyping import Float
 
-from navigan_jax import devices, notes
+from navigan_jax import devices, notes, suggestions
 from navigan_jax import directions as directions_lib
 from navigan_jax.config import Config
 from navigan_jax.directions import Directions
@@ -72,6 +72,7 @@ def render_showcase(
     problem: Problem,
     directions: Directions,
     noted: Notes,
+    suggested: Mapping[int, str],
     *,
     indices: Sequence[int],
     seed: int,
@@ -84,7 +85,8 @@ def render_showcase(
 
     On each side, s is the shift that spends the perceptual budget, or the end of the effective
     range if that is nearer. Large images are reduced to the largest size that pages show.
-    microbatch: samples at once. raw_shift: if it is not 0, s of all directions.
+    suggested: proposed names, by direction. microbatch: samples at once. raw_shift: if it is not
+    0, s of all directions.
     """
     z = problem.generator.sample_latents(jax.random.key(seed), samples)
     shifts = spread_all(find_ends(directions, indices, raw_shift), steps)
@@ -103,7 +105,7 @@ def render_showcase(
             largest=gallery.LARGEST_CELL,
         )
     records = tuple(
-        _record(directions, noted, index, row, is_raw=bool(raw_shift))
+        _record(directions, noted, suggested, index, row, is_raw=bool(raw_shift))
         for index, row in zip(indices, shifts, strict=True)
     )
     known = directions.provenance
@@ -121,7 +123,13 @@ def render_showcase(
 
 
 def _record(
-    directions: Directions, noted: Notes, index: int, shifts: np.ndarray, *, is_raw: bool
+    directions: Directions,
+    noted: Notes,
+    suggested: Mapping[int, str],
+    index: int,
+    shifts: np.ndarray,
+    *,
+    is_raw: bool,
 ) -> DirectionRecord:
     plausible = directions.plausible
     edges = (math.nan, math.nan) if plausible is None else tuple(map(float, plausible[index]))
@@ -134,6 +142,7 @@ def _record(
         equal=(equal[0], equal[1]),
         plausible=(edges[0], edges[1]),
         note=noted.get(index),
+        suggestion=suggested.get(index, ""),
     )
 
 
@@ -150,13 +159,12 @@ def show(
 
     name: the directions file in the workdir. microbatch: samples at once.
     """
-    noted = notes.read_notes(
-        workdir / name, digest=directions_lib.digest(directions), count=len(directions)
-    )
+    path, digest, count = workdir / name, directions_lib.digest(directions), len(directions)
     showcase = render_showcase(
         problem,
         directions,
-        noted,
+        notes.read_notes(path, digest=digest, count=count),
+        suggestions.read_suggestions(path, digest=digest, count=count),
         indices=range(len(directions)),
         seed=config.show.seed,
         samples=config.show.samples,

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from navigan_jax import channels, notes
+from navigan_jax import channels, notes, suggestions
 from navigan_jax import directions as directions_lib
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
@@ -76,12 +76,15 @@ class Studio:
         self.latent_shape = spaces.shapes["w_plus" if spaces.rows else "z"]
         self.own = OwnLatents(folder / "latents", spaces)
         self._notes = self._read_notes()
+        self._suggested = suggestions.read_suggestions(
+            self.path, digest=self.directions_digest, count=len(directions)
+        )
 
     def describe(self) -> dict[str, Any]:
         """Returns what a page needs before it requests images, as JSON data."""
         provenance = self.directions.provenance
         keys = ("architecture", "method", "metric", "latents", "seed")
-        chosen = self.synthesis.to_json()
+        chosen, count = self.synthesis.to_json(), len(self.directions)
         return {
             "generator": {
                 "digest": self.digest,
@@ -97,10 +100,9 @@ class Studio:
                 "layers": list(self.directions.layers),
                 "facts": {key: str(provenance[key]) for key in keys if key in provenance}
                 | {"synthesis": ", ".join(f"{key} {value}" for key, value in chosen.items())},
-                "ends": [
-                    [-low, high] for low, high in map(self._ends, range(len(self.directions)))
-                ],
+                "ends": [[-low, high] for low, high in map(self._ends, range(count))],
                 "plausible": self._plausible(),
+                "suggested": [self._suggested.get(index, "") for index in range(count)],
                 "measures": [
                     {"name": name, "values": [_known(value) for value in values]}
                     for name, values in self.directions.measures.items()

@@ -20,8 +20,7 @@ from configs import edit, gallery, maps, sweep, tiny
 from navigan_jax import checkpoints, notes, tasks, testing
 from navigan_jax import config as config_lib
 from navigan_jax import directions as directions_lib
-from navigan_jax import params as params_lib
-from navigan_jax.directions import Directions, read_directions, write_directions
+from navigan_jax.directions import read_directions, write_directions
 from navigan_jax.editing import recipe_files, rendering
 from navigan_jax.editing.recipe import Drawn, Move, Recipe, Video
 from navigan_jax.errors import InputError, NoEffectError
@@ -35,37 +34,14 @@ from navigan_jax.tasks import edit as edit_task
 from navigan_jax.tasks import gallery as gallery_task
 from navigan_jax.tasks import maps as maps_task
 from navigan_jax.tasks import sweep as sweep_task
+from tests.tasks.calibrated import COUNT, SIZES, write_calibrated
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SIZES = {"z_dim": 5, "widths": [7, 6], "image_channels": 3}
-COUNT = 5
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A generator, calibrated directions of its layer conv1, and notes on two of them."""
-    folder = tmp_path_factory.mktemp("looking")
-    generator = make_generator("dcgan", SIZES)
-    params = testing.draw_params(generator, 0)
-    write_generator(folder / "generator.safetensors", "dcgan", SIZES, params, {})
-    layer = generator.find_layers(["conv1"])[0]
-    rows = np.random.RandomState(3).standard_normal((COUNT, *layer.shape)).astype(np.float32)
-    rows /= np.sqrt(np.sum(rows**2, axis=(1, 2, 3, 4), keepdims=True))
-    names = ("architecture", "method", "metric", "seed", "latents", "config")
-    directions = Directions(
-        basis={layer.path: rows},
-        measures={"accuracy": np.linspace(1, 0.5, COUNT)},
-        shift_scales=np.full((COUNT, 2), [2.0, 3.0]),
-        distances=np.full((COUNT, 2), 0.1),
-        plausible=np.full((COUNT, 2), [1.5, 9.0]),
-        provenance=dict.fromkeys(names, "none") | {"digest": params_lib.digest(params)},
-    )
-    path = folder / "directions.safetensors"
-    write_directions(path, directions)
-    noted = Notes(directions_lib.digest(directions))
-    noted = noted.with_note(3, Note("smile", True)).with_note(1, Note("age", True, (-1.0, 2.0)))
-    notes.write_notes(path, noted)
-    return folder
+    return write_calibrated(tmp_path_factory.mktemp("looking"))
 
 
 def configure(experiment, folder, **changes):

@@ -62,7 +62,7 @@ const store = new Store({
   compare: "edited",
   ...readAddress(directions.ends.length, generator.rows),
 });
-const notes = new Notes(store, info, { digest: directions.digest, onRefused: refuse });
+const notes = new Notes(store, info, { digest: directions.digest, suggested: directions.suggested, onRefused: refuse });
 
 /** Selects a direction; unless directions are combined, the shifts of all others are removed. */
 function choose(index, { keep = store.state.combine } = {}) {

@@ -5,10 +5,11 @@ import * as api from "./api.js";
 const EMPTY = Object.freeze({ name: "", starred: false, good_range: null, text: "" });
 
 export class Notes extends EventTarget {
-  constructor(store, kept, { digest, onRefused }) {
+  constructor(store, kept, { digest, suggested, onRefused }) {
     super();
     this.store = store;
     this.onRefused = onRefused;
+    this.suggested = suggested; // by direction: the name that gauges propose, or ""
     this.unsaved = []; // changes {index, change} that the server has not saved yet
     this.saving = null;
     this.reading = false;
@@ -32,6 +33,12 @@ export class Notes extends EventTarget {
   get(index) {
     const changes = this.unsaved.filter((each) => each.index === index).map((each) => each.change);
     return Object.assign({}, EMPTY, this.kept[index], ...changes);
+  }
+
+  /** Returns the user's name, or else the proposed one with a question mark; may be empty. */
+  nameOf(index) {
+    const proposed = this.suggested[index];
+    return this.get(index).name || (proposed ? `${proposed} ?` : "");
   }
 
   async read() {

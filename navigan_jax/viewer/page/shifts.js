@@ -48,7 +48,7 @@ export function makeShifts(store, info, notes, choose, onRefused) {
 
   let unfinished = null; // the direction whose good range has only one bound typed so far
 
-  const nameOf = (index) => notes.get(index).name || `Direction ${index}`;
+  const nameOf = (index) => notes.nameOf(index) || `Direction ${index}`;
 
   function update() {
     const { chosen, combine } = store.state;
@@ -57,6 +57,10 @@ export function makeShifts(store, info, notes, choose, onRefused) {
     $("chosen-title").textContent = `Direction ${chosen}`;
     $("star").setAttribute("aria-pressed", String(note.starred));
     if (document.activeElement !== $("name")) $("name").value = note.name;
+    const proposed = notes.suggested[chosen];
+    $("name").placeholder = proposed || "What does it change?";
+    $("name-take").hidden = !proposed || note.name !== "";
+    $("name-take").textContent = `Use “${proposed}”`;
     setSlider($("shift"), value, ends[chosen], note.good_range);
     const [least, most] = plausible?.[chosen] ?? [-Infinity, Infinity];
     const beyond = value < least || value > most ? ", outside the effective range" : "";
@@ -152,6 +156,11 @@ export function makeShifts(store, info, notes, choose, onRefused) {
     named = store.state.chosen;
   });
   $("name").addEventListener("change", (event) => notes.change(named, { name: event.target.value.trim() }));
+  $("name-take").addEventListener("click", () => {
+    const { chosen } = store.state;
+    notes.change(chosen, { name: notes.suggested[chosen] });
+    $("name").focus();
+  });
   $("name").addEventListener("keydown", (event) => event.key === "Enter" && event.target.blur());
   const star = () => note({ starred: !notes.get(store.state.chosen).starred });
   $("star").addEventListener("click", star);

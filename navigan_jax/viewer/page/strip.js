@@ -100,7 +100,8 @@ export function makeStrip(store, info, notes, choose) {
     const how = $("sort").value;
     const wish = $("find").value.trim().toLowerCase();
     const found = cards.filter(({ index }) => {
-      const { name, starred } = notes.get(index);
+      const { starred } = notes.get(index);
+      const name = notes.nameOf(index);
       if ($("starred-only").checked && !starred) return false;
       return !wish || String(index) === wish || name.toLowerCase().includes(wish);
     });
@@ -108,7 +109,7 @@ export function makeStrip(store, info, notes, choose) {
       index: () => 0,
       scale: (a, b) => nearer(a.index) - nearer(b.index),
       name: (a, b) => {
-        const [left, right] = [notes.get(a.index).name, notes.get(b.index).name];
+        const [left, right] = [notes.nameOf(a.index), notes.nameOf(b.index)];
         return Number(!left) - Number(!right) || left.localeCompare(right);
       },
     };
@@ -137,7 +138,8 @@ export function makeStrip(store, info, notes, choose) {
     const { chosen, shifts } = store.state;
     const shownMeasure = measures[$("sort").value.startsWith("measure ") ? Number($("sort").value.slice(8)) : 0];
     for (const card of cards) {
-      const { name, starred } = notes.get(card.index);
+      const { starred } = notes.get(card.index);
+      const name = notes.nameOf(card.index);
       const value = `${SYMBOLS[shownMeasure.name] ?? shownMeasure.name} ${formatNumber(shownMeasure.values[card.index])}`;
       const title = name ? `${card.index} · ${name}` : String(card.index);
       if (card.title.textContent !== title) card.title.textContent = title;
