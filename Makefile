@@ -28,21 +28,33 @@ if ! cmp -s $(1) $(VENV)/$(1); then \
 fi
 endef
 
-.PHONY: help demo discover-demo test lint types format clean install install-dev
+.PHONY: help demo demo-faces discover-demo test lint types format clean install install-dev
 .NOTPARALLEL:
 
 help:
-	@echo "make demo     find and show directions of a small face generator (into runs/demo)"
-	@echo "make discover-demo  train directions of it against a reconstructor, ten minutes"
+	@echo "make demo     find, name and show directions of a small generator of cars (into runs/demo)"
+	@echo "make demo-faces     the same for faces; downloads 13 MB"
+	@echo "make discover-demo  train directions of faces against a reconstructor, ten minutes"
 	@echo "make test     run all tests"
 	@echo "make lint     check style and formatting"
 	@echo "make types    check types"
 	@echo "make format   mend style and formatting"
 	@echo "make clean    remove caches and .venv, but no results"
 
+# The gallery is drawn again after the factors are known, with the names that these propose.
 demo: install
-	test -f $(WEIGHTS) || $(RUN) -m tools.convert_weights dcgan faces --out $(WEIGHTS)
 	$(RUN) -m navigan_jax.main --config=configs/demo.py --workdir=runs/demo
+	$(RUN) -m navigan_jax.main --config=configs/factors.py --workdir=runs/demo \
+		--config.generator=cars --config.directions=runs/demo/directions.safetensors
+	$(RUN) -m navigan_jax.main --config=configs/gallery.py --workdir=runs/demo \
+		--config.generator=cars --config.directions=runs/demo/directions.safetensors \
+		--config.show.steps=9 --config.video.directions=0
+	@echo "Pictures in runs/demo: gallery.html (open it in a browser), gallery.png, factors.png,"
+	@echo "spectrum.png, animation.gif, figure.pdf."
+
+demo-faces: install
+	test -f $(WEIGHTS) || $(RUN) -m tools.convert_weights dcgan faces --out $(WEIGHTS)
+	$(RUN) -m navigan_jax.main --config=configs/demo_faces.py --workdir=runs/demo-faces
 
 # The pages are tested in a real browser where there is one; .ci/run installs Debian's.
 discover-demo: install

@@ -29,9 +29,9 @@ def make_parser(text: str) -> argparse.ArgumentParser:
 
 
 def read_faces() -> tuple[Generator, Params]:
-    """Returns the DCGAN of faces that `make demo` converts."""
+    """Returns the DCGAN of faces that `make demo-faces` converts."""
     if not FACES.exists():
-        sys.exit(f"{FACES} is missing: run make demo once")
+        sys.exit(f"{FACES} is missing: run make demo-faces once")
     return read_generator(FACES)
 
 

@@ -2,10 +2,12 @@
 
   python -m benchmarks.compiling
   python -m benchmarks.compiling --side 128
+  python -m benchmarks.compiling --gradient
 
 A tiny spectrum of a StyleGAN2 with the layers of config-f and few channels, which is slow to
 compile and quick to run, is found by `navigan_jax.main` in processes of their own: without the
 cache, with an empty one, and with what that run kept. The directions have to be the same bits.
+`--gradient` compiles the gradient of the whole config-f instead, and runs nothing.
 """
 
 import argparse
@@ -51,6 +53,47 @@ def run(folder: pathlib.Path, name: str, *, keep: bool) -> tuple[float, float]:
     return seconds, processor
 
 
+_GRADIENT = """
+import sys, time
+import jax, jax.numpy as jnp
+from benchmarks.stylegan2 import config_f
+from navigan_jax import cache
+from navigan_jax.generators.files import make_generator
+if sys.argv[1] == "True":
+    cache.keep_programs()
+generator = make_generator("stylegan2", config_f(int(sys.argv[2])))
+params = jax.eval_shape(generator.init, jax.random.key(0))
+z = jax.ShapeDtypeStruct((1, generator.z_dim), jnp.float32)
+def loss(params, z):
+    return jnp.sum(generator.synthesize(params, generator.map_latent(params, z)) ** 2)
+lowered = jax.jit(jax.grad(loss)).lower(params, z)
+began = time.perf_counter(), time.process_time()
+lowered.compile()
+print(time.perf_counter() - began[0], time.process_time() - began[1])
+"""
+
+
+def compile_gradient(side: int) -> None:
+    """Prints seconds to compile the gradient of config-f, anew and from the cache."""
+    common.say_where()
+    spent = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, keep in (("without", False), ("first", True), ("second", True)):
+            shown = subprocess.run(
+                [sys.executable, "-c", _GRADIENT, str(keep), str(side)],
+                cwd=common.ROOT,
+                env={**os.environ, "NAVIGAN_CACHE": folder},
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            spent[name] = tuple(map(float, shown.stdout.split()))
+            clock, processor = spent[name]
+            print(f"{name:9} {clock:6.1f} s by the clock, {processor:6.1f} s of the processor")
+    for number, kind in enumerate(("clock", "processor")):
+        common.ratio(f"second run, {kind}", spent["without"][number] / spent["second"][number])
+
+
 def main(side: int) -> None:
     """Prints seconds of each run, the size of what is kept, and ratios."""
     common.say_where()
@@ -75,4 +118,6 @@ def main(side: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=256)
-    main(parser.parse_args().side)
+    parser.add_argument("--gradient", action="store_true", help="of the whole config-f")
+    options = parser.parse_args()
+    (compile_gradient if options.gradient else main)(options.side)

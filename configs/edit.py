@@ -1,7 +1,7 @@
 """Makes the images of a recipe: samples, directions with their shifts, and moves of the latents.
 
   python -m navigan_jax.main --config=configs/edit.py --workdir=runs/edit \
-      --config.generator=runs/weights/faces.safetensors --config.recipe=recipe.json \
+      --config.generator=cars --config.recipe=recipe.json \
       --config.directions=runs/demo/directions.safetensors
 
 The viewer exports recipes; the images have the same bits as those it showed. A recipe is JSON and

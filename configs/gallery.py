@@ -1,7 +1,7 @@
 """Shows directions that were found before: a page, a contact sheet, a figure and a video.
 
   python -m navigan_jax.main --config=configs/gallery.py --workdir=runs/gallery \
-      --config.generator=runs/weights/faces.safetensors \
+      --config.generator=cars \
       --config.directions=runs/demo/directions.safetensors --config.choose=starred
 
 Names, stars and good ranges come from the notes beside the directions (directions.notes.json);

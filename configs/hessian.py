@@ -1,7 +1,7 @@
 """Top of the spectrum of a perceptual distance's Hessian at one layer: unsupervised directions.
 
   python -m navigan_jax.main --config=configs/hessian.py --workdir=runs/hessian \
-      --config.generator=runs/weights/faces.safetensors --config.layer=main.3
+      --config.generator=cars --config.layer=synthesis/b16/conv1
 
   --config=configs/hessian.py:paper   the setting of Cherepkov et al. 2021: LPIPS and ten power
       iterations a direction by central differences (set --config.metric.weights=lpips.safetensors)

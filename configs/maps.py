@@ -1,7 +1,7 @@
 """Where in the image directions act: mean squared change of every pixel.
 
   python -m navigan_jax.main --config=configs/maps.py --workdir=runs/maps \
-      --config.generator=runs/weights/faces.safetensors \
+      --config.generator=cars \
       --config.directions=runs/demo/directions.safetensors --config.choose=0-7
 
   --config=configs/maps.py:paper   the setting of Cherepkov et al. 2021, figure 12: 1600 latents and

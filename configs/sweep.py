@@ -1,7 +1,7 @@
 """Which layer? The leading directions of every layer of a generator, on one page to compare.
 
   python -m navigan_jax.main --config=configs/sweep.py --workdir=runs/sweep \
-      --config.generator=runs/weights/faces.safetensors
+      --config.generator=cars
 
 Each layer gets a folder like a run of configs/hessian.py. Find more directions there, or show them
 with configs/gallery.py. A stopped run resumes with the layer it was at.

@@ -1,7 +1,7 @@
 """A page on this machine to view, combine, name and save directions.
 
   python -m navigan_jax.main --config=configs/viewer.py --workdir=runs/viewer \
-      --config.generator=runs/weights/faces.safetensors \
+      --config.generator=cars \
       --config.directions=runs/demo/directions.safetensors
 
 Prints the address and serves until Ctrl-C. On another machine: forward its port with
@@ -31,6 +31,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.any_weights = False  # True: also directions found in other weights of the same sizes
     config.source = placeholder(str)  # the checkpoint the generator was converted from, if edited
     # copies of it are to be exported
+    config.gauges = placeholder(str)  # read factors off the image: a file, my_gauge.py:make, or a
+    # name; nothing: those of the generator if it has some; "none": no gauges
     config.synthesis = hessian.synthesis_keys()  # see there: truncation, noise, label, precision
     config.samples = 8  # shown side by side
 

@@ -2,7 +2,7 @@
 
   make demo
   python -m navigan_jax.main --config=configs/sweep.py --workdir=runs/sweep \
-      --config.generator=runs/weights/faces.safetensors --config.show.seed=24
+      --config.generator=cars
   python -m docs.screenshots
 
 Starts the viewer on a copy of the demo's directions and looks at it, and at the two pages on the
@@ -32,7 +32,7 @@ def served(directions: pathlib.Path, folder: pathlib.Path) -> Iterator[str]:
     command = [
         *(sys.executable, "-m", "navigan_jax.main", "--config=configs/viewer.py"),
         *(f"--workdir={folder / 'work'}", "--config.port=0", "--config.seed=24"),
-        "--config.generator=runs/weights/faces.safetensors",
+        "--config.generator=cars",
         f"--config.directions={folder / 'directions.safetensors'}",
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -24,6 +24,8 @@ ORDER = [
     "command_line",
     "params",
     "checkpoints",
+    "assets",
+    "assets.finding",
     "notes",
     "suggestions",
     "progress",

@@ -7,11 +7,11 @@ checked in the same way, and every user of them gets numbers of known shape in k
 import dataclasses
 import functools
 import hashlib
-import importlib.resources
 import json
 import math
 import numbers
 import os
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,13 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from navigan_jax import checkpoints, own_code
+from navigan_jax import assets, checkpoints, own_code
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Array, Float, Images, Params
+from navigan_jax.assets import finding
 from navigan_jax.errors import InputError
 from navigan_jax.evaluation.gauge_network import GaugeNetwork, make_network, read_shares
-
-ASSETS = {"cars": "cars_gauges.safetensors"}
 
 _LONGEST_NAME = 60
 _BATCH = 64  # images that a network reads at once, for the memory that features take
@@ -213,7 +212,7 @@ def _read_own(text: str) -> Gauges:
 
 
 def _read_network(name: str) -> Gauges:
-    path = _find(name)
+    path = _find_network(name)
     arrays, metadata = checkpoints.read_arrays(path)
     checkpoints.require_format(path, metadata, "gauges")
     config = checkpoints.read_json(path, metadata, "config")
@@ -236,17 +235,16 @@ def _read_network(name: str) -> Gauges:
     return Gauges(factors, _reader(path, network, factors, params), got, name)
 
 
-def _find(name: str) -> str:
-    """Returns the path of an asset by its name; anything else is a path already."""
-    if name in ASSETS:
-        return str(importlib.resources.files("navigan_jax") / "assets" / ASSETS[name])
-    if not os.path.exists(name):
+def _find_network(name: str) -> pathlib.Path:
+    """Returns the path of the network; a name of one in the package is found there."""
+    path = finding.find_gauges(name)
+    if not path.exists():
         raise InputError(
             f"{name}: expected gauges; got nothing at this path; allowed: a file of format "
-            f"navigan_jax.gauges, a function of your own (my_gauge.py:make), or a name: "
-            f"{', '.join(ASSETS)}; correct the path"
+            "navigan_jax.gauges, a function of your own (my_gauge.py:make), or a name: "
+            f"{', '.join(assets.GAUGES)}; correct the path"
         )
-    return name
+    return path
 
 
 def _make_network(
@@ -276,7 +274,7 @@ def _digest(factors: Sequence[Factor], config: Mapping[str, Any], params: Params
 
 
 def _reader(
-    path: str, network: GaugeNetwork, factors: Sequence[Factor], params: Params
+    path: pathlib.Path, network: GaugeNetwork, factors: Sequence[Factor], params: Params
 ) -> Callable[[Images | np.ndarray], np.ndarray]:
     """Returns the function that reads with this network; it compiles once for each batch shape."""
     lows = np.array([[factor.low for factor in factors]], np.float32)

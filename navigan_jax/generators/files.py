@@ -14,6 +14,7 @@ import numpy as np
 from navigan_jax import channels, checkpoints, generators
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
+from navigan_jax.assets import finding
 from navigan_jax.errors import InputError, OptionError
 from navigan_jax.generators.base import Generator
 
@@ -110,10 +111,12 @@ def read_generator(
 ) -> tuple[Generator, Params]:
     """Returns a generator and its parameters (NumPy arrays).
 
-    options: those in `OPTIONS`, or other keywords of the architecture that the file does not set.
+    path: of a generator file, or the name of one in the package, e.g. "cars". options: those in
+    `OPTIONS`, or other keywords of the architecture that the file does not set.
     Raises: InputError if the file is missing, damaged, of another kind, or its weights do not fit;
       OptionError if this generator lacks an option, or does not accept its value.
     """
+    path = finding.find_generator(path)
     arrays, metadata = checkpoints.read_arrays(path)
     checkpoints.require_format(path, metadata, "generator")
     config = checkpoints.read_json(path, metadata, "config")

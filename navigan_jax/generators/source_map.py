@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from navigan_jax import checkpoints
+from navigan_jax.assets import finding
 from navigan_jax.errors import InputError
 
 
@@ -95,6 +96,7 @@ def read_source_map(path: str | os.PathLike[str]) -> SourceMap:
 
     Raises: InputError if the file has none, or a damaged one.
     """
+    path = finding.find_generator(path)
     _, metadata = checkpoints.read_arrays(path)
     checkpoints.require_format(path, metadata, "generator")
     content = checkpoints.read_json(path, metadata, "source").get("map")

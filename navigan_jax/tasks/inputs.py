@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from navigan_jax import assets
 from navigan_jax import config as config_lib
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
@@ -148,26 +149,31 @@ def read_problem(config: Config) -> Problem:
     return Problem(generator, params, digest, layers, metric, config.generator)
 
 
-def find_gauges(config: Config) -> str | None:
-    """Returns `config.gauges`; if it is empty, the generator's own gauges, or None without any."""
-    if config.gauges is not None:
-        return config.gauges
-    return config.generator if config.generator in gauges_lib.ASSETS else None
+def read_gauges(config: Config) -> Gauges | None:
+    """Returns the gauges of `config.gauges`, else those of the generator's name, else None.
+
+    "none" stands for no gauges.
+    Raises: as `gauges.read_gauges`.
+    """
+    name = config.gauges
+    if name is None and config.generator in assets.GAUGES:
+        name = config.generator
+    return None if name in (None, "none") else gauges_lib.read_gauges(name)
 
 
 def require_gauges(config: Config) -> Gauges:
     """Returns the gauges of a task that cannot do without.
 
-    Raises: InputError if there are none, and as `gauges.read_gauges`.
+    Raises: InputError if there are none, and as `read_gauges`.
     """
-    name = find_gauges(config)
-    if name is None:
+    gauges = read_gauges(config)
+    if gauges is None:
         raise InputError(
             "config.gauges: expected what reads factors off the images of this generator; got "
             "nothing; allowed: a file of gauges, a function of your own (my_gauge.py:make), or a "
-            f"name: {', '.join(gauges_lib.ASSETS)}; set it with --config.gauges=my_gauge.py:make"
+            f"name: {', '.join(assets.GAUGES)}; set it with --config.gauges=my_gauge.py:make"
         )
-    return gauges_lib.read_gauges(name)
+    return gauges
 
 
 def make_metric(config: Config) -> Distance:

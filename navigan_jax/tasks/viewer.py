@@ -26,6 +26,7 @@ SETTINGS = (
             "directions": str,
             "any_weights": bool,
             "source": str | None,
+            "gauges": str | None,
             "samples": int,
             "port": int,
             "host": str,
@@ -54,13 +55,16 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         config.directions, params, digest=digest, any_weights=config.any_weights
     )
     generator.find_layers(directions.layers)
+    gauges = inputs.read_gauges(config)
     source = None
     if config.source is not None:
         source = Source(pathlib.Path(config.source), read_source_map(config.generator))
     with checkpoints.locked(workdir), server.listen(config.host, config.port) as listening:
         port = listening.getsockname()[1]
         rule = access.make_access(config.host, port, token, proxy)
-        studio = Studio(generator, params, directions, config.directions, workdir, synthesis)
+        studio = Studio(
+            generator, params, directions, config.directions, workdir, synthesis, gauges
+        )
         start = {"seed": config.seed, "samples": config.samples}
         with Worker() as worker:
             application = server.make_application(studio, worker, rule, start, source)

@@ -26,6 +26,7 @@ from navigan_jax.editing import recipe_files, rendering
 from navigan_jax.editing.kept import Kept
 from navigan_jax.editing.recipe import AS_IT_IS, Drawn, Given, Mix, Move, Recipe, Sample, Synthesis
 from navigan_jax.errors import InputError
+from navigan_jax.evaluation.gauges import Gauges, change_of
 from navigan_jax.generators.base import Generator
 from navigan_jax.generators.latents import spaces_of
 from navigan_jax.showcase import pictures
@@ -34,6 +35,7 @@ from navigan_jax.viewer.own_latents import OwnLatents
 MOST_MOVES = 64  # directions shifted at once
 SMALL = 128  # longer side of a preview, pixels
 _PICTURE_BYTES = 24 * 2**20
+_READING_BYTES = 2**18  # of gauges
 _CARRY_BYTES = 256 * 2**20  # of cached inputs of shifted layers, so that a drag is fast
 
 
@@ -60,6 +62,7 @@ class Studio:
         path: str | os.PathLike[str],
         folder: pathlib.Path,
         synthesis: Synthesis = AS_IT_IS,
+        gauges: Gauges | None = None,
     ) -> None:
         self.generator = generator
         self.digest = params_lib.digest(params)
@@ -67,8 +70,10 @@ class Studio:
         self.directions_digest = directions_lib.digest(directions)
         self.path = pathlib.Path(path)
         self.synthesis = synthesis
+        self.gauges = gauges
         self.params = params_lib.to_device(params)
         self._pictures: Kept[bytes] = Kept(_PICTURE_BYTES, len)
+        self._readings: Kept[np.ndarray] = Kept(_READING_BYTES, lambda array: array.nbytes)
         self._carries = rendering.keep_carries(_CARRY_BYTES)
         self._lock = threading.Lock()
         spaces = spaces_of(generator)
@@ -108,6 +113,7 @@ class Studio:
                     for name, values in self.directions.measures.items()
                 ],
             },
+            "gauges": None if self.gauges is None else _of_gauges(self.gauges),
             "most_moves": MOST_MOVES,
         }
 
@@ -188,6 +194,33 @@ class Studio:
             self._pictures.keep((view.key, small), png)
         return png
 
+    def read_gauges(self, view: View) -> dict[str, Any]:
+        """Returns the factors of the edited image and of the original, and the changes.
+
+        values, original: in the factors' own units. changes: in units of their ranges; circular
+        factors go the shorter way round.
+        Raises: InputError if there are no gauges, or they fail.
+        """
+        if self.gauges is None:
+            raise InputError("gauges: expected a viewer with gauges; set them with --config.gauges")
+        original = dataclasses.replace(view.recipe, moves=())
+        before, after = (self._read(recipe) for recipe in (original, view.recipe))
+        changes = change_of(self.gauges.factors, before, after)
+        return {
+            "values": after.tolist(),
+            "original": before.tolist(),
+            "changes": changes.tolist(),
+        }
+
+    def _read(self, recipe: Recipe) -> np.ndarray:
+        assert self.gauges is not None
+        key = recipe_files.to_text(recipe)
+        found = self._readings.find(key)
+        if found is None:
+            found = self.gauges.read(self.render(recipe)[None])[0]
+            self._readings.keep(key, found)
+        return found
+
     def recipe_text(self, recipe: Recipe) -> str:
         """Returns a recipe as JSON, with the names of its directions from the notes."""
         moves = tuple(
@@ -240,6 +273,13 @@ class Studio:
             "mark": _mark(self._notes),
             "notes": {str(index): note.to_json() for index, note in self._notes.by_index.items()},
         }
+
+
+def _of_gauges(gauges: Gauges) -> dict[str, Any]:
+    return {
+        "source": gauges.source,
+        "factors": [dataclasses.asdict(factor) for factor in gauges.factors],
+    }
 
 
 def _mark(kept: notes.Notes) -> str:

@@ -34,7 +34,7 @@ _SMALL = ("bake", "viewer")  # tasks that have no tiny experiment, as they are s
 # The first step of every run compiles; what is left out here is compiled in the tests of the tasks.
 _SHRUNK: Mapping[str, Mapping[str, Any]] = {
     "hessian": {"directions": _MOST_DIRECTIONS, "show.plausible_samples": 0},
-    "sweep": {"directions": _MOST_DIRECTIONS, "layers": "main.3", "show.plausible_samples": 0},
+    "sweep": {"directions": _MOST_DIRECTIONS, "layers": "convs.3", "show.plausible_samples": 0},
     "viewer": {"port": 0},
 }
 

@@ -1,6 +1,7 @@
 """Every command of README and docs/ runs as it stands, at tiny size and without a network."""
 
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -60,13 +61,20 @@ def workdir_of(command: Sequence[str]) -> str | None:
     return next(named, None)
 
 
+def named_file(text: str) -> str | None:
+    """Returns the name of a file that a block of Python shows: its first line is `# NAME.py`."""
+    first = text.partition("\n")[0]
+    return first.removeprefix("# ") if re.fullmatch(r"# \w+\.py", first) else None
+
+
 class World:
-    """A folder where the demo was made; each command runs there once."""
+    """A folder where the demos were made; each command runs there once."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.patch = patch
         self.done: set[tuple[str, ...]] = set()
         self.run(("make", "demo"))
+        self.run(("make", "demo-faces"))
 
     def run(self, command: tuple[str, ...]) -> None:
         """Runs a command unless it was run; looks only at one of NOT_RUN."""
@@ -101,7 +109,7 @@ class World:
 
     def recipe(self, text: str) -> None:
         """Writes recipe.json, with the digests that `inspect` tells."""
-        _, params = read_generator("runs/weights/faces.safetensors")
+        _, params = read_generator("cars")
         digest = params_lib.digest(params)
         found = directions_lib.read_directions("runs/demo/directions.safetensors", digest=digest)
         text = text.replace("DIGEST_OF_GENERATOR", digest)
@@ -126,6 +134,8 @@ def test_blocks_of_a_page_run_in_order(page: str, world: World) -> None:
             case "sh":
                 for command in commands(block.text):
                     world.run(command)
+            case "python" if file := named_file(block.text):
+                pathlib.Path(file).write_text(block.text, encoding="utf-8")
             case "python":
                 exec(compile(block.text, page, "exec"), names)
             case "json":

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from navigan_jax import testing
+from benchmarks.cars.train import SIZES as CARS
+from navigan_jax import assets, testing
+from navigan_jax.generators.files import make_generator, write_generator
 from navigan_jax.perceptual import lpips
 from tests.docs.reading import ROOT
 from tests.tools.crafting import dcgan_state, resnet18_shapes, state_dict_file, zip_archive
@@ -96,8 +98,17 @@ def _downloads() -> dict[str, bytes]:
     }
 
 
+def _write_small_cars(path: pathlib.Path) -> None:
+    """Writes a StyleGAN2 of 16 px in the place of the one of cars, which takes long to compile."""
+    sizes = {**CARS, "channels": (8, 8, 8), "mapping_widths": (8,)}
+    generator = make_generator("stylegan2", sizes)
+    write_generator(path, "stylegan2", sizes, testing.draw_params(generator, 0), {})
+
+
 def make_world(folder: pathlib.Path, patch: pytest.MonkeyPatch) -> None:
     """Fills a folder, makes it the current one and the home, and closes the network."""
+    _write_small_cars(folder / "small_cars.safetensors")
+    patch.setitem(assets.GENERATORS, "cars", str(folder / "small_cars.safetensors"))
     for name, data in _files().items():
         (folder / name).write_bytes(data)
     cache = folder / ".cache" / "navigan_jax"

@@ -16,6 +16,7 @@ import uvicorn
 from navigan_jax import params as params_lib
 from navigan_jax import testing
 from navigan_jax.directions import Directions, write_directions
+from navigan_jax.evaluation.gauges import Gauges
 from navigan_jax.generators.files import make_generator, write_generator
 from navigan_jax.viewer import access, proxies, server
 from navigan_jax.viewer.studio import Studio
@@ -45,7 +46,9 @@ def make_directions(params: Any, layer: str, digest: str) -> Directions:
     )
 
 
-def make_studio(architecture: str, folder: pathlib.Path, image_channels: int = 3) -> Studio:
+def make_studio(
+    architecture: str, folder: pathlib.Path, image_channels: int = 3, gauges: Gauges | None = None
+) -> Studio:
     """Returns a studio of a tiny generator whose directions lie in the folder."""
     config = {**testing.TINY_CONFIGS[architecture], "image_channels": image_channels}
     generator = make_generator(architecture, config)
@@ -54,7 +57,7 @@ def make_studio(architecture: str, folder: pathlib.Path, image_channels: int = 3
     directions = make_directions(params, LAYERS[architecture], digest)
     path = folder / "directions.safetensors"
     write_directions(path, directions)
-    return Studio(generator, params, directions, path, folder / "work")
+    return Studio(generator, params, directions, path, folder / "work", gauges=gauges)
 
 
 @dataclasses.dataclass
@@ -67,9 +70,10 @@ class Served:
     token: str | None = None
     image_channels: int = 3
     address: str | None = None
+    gauges: Gauges | None = None
 
     def __post_init__(self) -> None:
-        self.studio = make_studio(self.architecture, self.folder, self.image_channels)
+        self.studio = make_studio(self.architecture, self.folder, self.image_channels, self.gauges)
 
     @property
     def url(self) -> str:

@@ -29,10 +29,8 @@ def test_page_loads_nothing_from_elsewhere(http: httpx.Client) -> None:
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy and "script-src 'self';" in policy
     assert page.headers["x-frame-options"] == "DENY" and "server" not in page.headers
-    parts = ["viewer.css"] + [
-        f"{name}.js"
-        for name in ("main", "api", "history", "notes", "samples", "shifts", "stage", "strip")
-    ]
+    names = "main", "api", "gauges", "history", "notes", "samples", "shifts", "stage", "strip"
+    parts = ["viewer.css", *(f"{name}.js" for name in names)]
     for name in parts:
         part = http.get(f"/{name}")
         assert part.status_code == 200

@@ -22,6 +22,8 @@ from navigan_jax import environment
 if __name__ == "__main__":  # JAX reads its variables when it is imported, which is below
     environment.set_aside()
 
+from navigan_jax import assets
+from navigan_jax.assets import finding
 from navigan_jax.errors import InputError
 from tools.convert_weights.foreign import read_foreign
 from tools.convert_weights.inspect_file import describe_file
@@ -39,7 +41,9 @@ class _Parser(argparse.ArgumentParser):
 
 def _run(options: argparse.Namespace) -> int:
     if options.kind == _INSPECT:
-        description = describe_file(options.source)
+        is_name = options.source in assets.GENERATORS
+        path = finding.find_generator(options.source) if is_name else options.source
+        description = describe_file(path)
         _say(description.text)
         return 0 if description.is_read else _UNREADABLE
     out = NETWORKS[options.kind].convert(options, read_foreign)

@@ -92,15 +92,17 @@ export const addLatents = async (file) =>
     })
   ).json();
 
+const asBitmap = async (response) => createImageBitmap(await response.blob());
+
 /**
- * A place on the page that shows one picture at a time.
+ * A place on the page that shows one answer at a time: a picture, or what `read` makes of it.
  *
  * At most `most` requests are under way. Of the views wanted meanwhile only the last is requested.
- * A picture that arrives after a newer one is dropped.
+ * An answer that arrives after a newer one is dropped.
  */
 export class Place {
-  constructor(name, show, { most = 2, small = false, patient = false, onRefused = () => {} } = {}) {
-    Object.assign(this, { name, show, most, small, patient, onRefused });
+  constructor(name, show, { most = 2, small = false, patient = false, path = "api/image", read = asBitmap, onRefused = () => {} } = {}) {
+    Object.assign(this, { name, show, most, small, patient, path, read, onRefused });
     this.under = 0;
     this.shown = 0;
     this.wanted = null;
@@ -142,13 +144,13 @@ export class Place {
     const { small, patient } = this;
     try {
       const body = { client, sequence: mine, place: this.name, view, small, patient };
-      const response = await send("api/image", asJson(body));
+      const response = await send(this.path, asJson(body));
       notify("notes", response.headers.get("x-notes"));
       if (response.status === 204) return; // a newer request replaced this one
-      const bitmap = await createImageBitmap(await response.blob());
+      const answer = await this.read(response);
       if (mine <= this.shown) return;
       this.shown = mine;
-      this.show(bitmap, view, mine);
+      this.show(answer, view, mine);
     } catch (error) {
       if (error instanceof Refused) {
         this.onRefused(error.message);

@@ -1,6 +1,7 @@
 /** Assembles the page: state, parts, keys, messages. */
 
 import * as api from "./api.js";
+import { makeGauges } from "./gauges.js";
 import { Store, readAddress } from "./history.js";
 import { Notes } from "./notes.js";
 import { makeSamples } from "./samples.js";
@@ -75,6 +76,7 @@ function choose(index, { keep = store.state.combine } = {}) {
 const stage = makeStage(store, refuse);
 const shifts = makeShifts(store, info, notes, choose, refuse);
 const strip = makeStrip(store, info, notes, choose);
+makeGauges(store, info);
 const samples = makeSamples(store, info, { count: start.samples, onRefused: refuse, onDone: say });
 
 $("previous").addEventListener("click", () => strip.step(-1));
