@@ -18,6 +18,7 @@ import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -89,7 +90,10 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     sys.argv = argv  # where `config_flags` looks for overrides
     flags.FLAGS.set_gnu_getopt(True)
     try:
-        left_over = flags.FLAGS(argv)[1:]
+        with warnings.catch_warnings():
+            # Of ml_collections, which loads the file by an old method.
+            warnings.filterwarnings("ignore", r"the load_module\(\)", DeprecationWarning)
+            left_over = flags.FLAGS(argv)[1:]
     except flags.IllegalFlagValueError as error:
         override = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
         if override is None:

@@ -125,20 +125,13 @@ def edited_params(recipe: Recipe, params: Params, directions: Mapping[str, Direc
     return apply_edit(params, total, 1.0) if moves else params
 
 
-def edited_latents(
-    recipe: Recipe, generator: Generator, params: Params
-) -> Float[np.ndarray, "samples ..."]:
-    """Returns the input of `synthesize` for each sample: mapped, mixed and truncated.
+def edited_latent(
+    recipe: Recipe, place: int, generator: Generator, params: Params
+) -> Float[np.ndarray, "..."]:
+    """Returns the input of `synthesize` for one sample: mapped, mixed and truncated.
 
     params: the edited weights, as an edit of the mapping changes the latents.
     """
-    places = range(len(recipe.samples))
-    return np.stack([_edited_latent(recipe, place, generator, params) for place in places])
-
-
-def _edited_latent(
-    recipe: Recipe, place: int, generator: Generator, params: Params
-) -> Float[np.ndarray, "..."]:
     latent = _latent(recipe.samples[place], generator, params)
     for mix in recipe.mixes_of(place):
         source = _latent(mix.source, generator, params)
@@ -229,7 +222,7 @@ def _render_one(
             begin = stage
             break
     else:
-        carry = jnp.asarray(_edited_latent(recipe, place, generator, shifted)[None])
+        carry = jnp.asarray(edited_latent(recipe, place, generator, shifted)[None])
         kept.keep(key(begin), carry)
     for stage in range(begin, generator.stages):
         if stage > begin and stage in cuts:

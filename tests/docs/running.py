@@ -7,7 +7,6 @@ import pathlib
 import subprocess
 import sys
 import threading
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,9 +49,7 @@ def parse(arguments: Sequence[str], patch: pytest.MonkeyPatch) -> tuple[Any, str
             delattr(flags.FLAGS, name)
     flags.FLAGS.unparse_flags()
     patch.setattr(sys, "argv", ["main", *arguments])
-    with warnings.catch_warnings():  # of ml_collections, which loads the file by an old method
-        warnings.filterwarnings("ignore", r"the load_module\(\)", DeprecationWarning)
-        main.parse_flags(sys.argv)
+    main.parse_flags(sys.argv)
     return flags.FLAGS.config, flags.FLAGS.workdir
 
 

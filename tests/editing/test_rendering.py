@@ -178,6 +178,14 @@ def test_a_sample_does_not_depend_on_how_many_are_drawn(name, index):
     assert len(got) == 1
 
 
+def _latents(recipe, case):
+    """What `synthesize` gets for each sample."""
+    places = range(len(recipe.samples))
+    return np.stack(
+        [rendering.edited_latent(recipe, place, case.generator, case.params) for place in places]
+    )
+
+
 def test_mixing_takes_rows_and_truncation_draws_to_the_mean(stylegan2):
     """By hand: rows 1 and 2 go half way to the source, then ψ towards w_avg. w_plus too."""
     case, source = stylegan2, Drawn(8)
@@ -197,7 +205,7 @@ def test_mixing_takes_rows_and_truncation_draws_to_the_mean(stylegan2):
     mixed[1:3] = (w[0][1:3] + w[2][1:3]) / 2
     mean = case.params["mapping"]["w_avg"]
     expected = np.stack([mean + 0.25 * (one - mean) for one in (mixed, w[1])])
-    got = rendering.edited_latents(recipe, case.generator, case.params)
+    got = _latents(recipe, case)
     testing.assert_close(got, expected, 1e-5)
     given = make_recipe(case, moves=(), samples=tuple(Given.of("w_plus", one) for one in got))
     np.testing.assert_array_equal(render_of(case, given), render_of(case, recipe))
@@ -205,8 +213,7 @@ def test_mixing_takes_rows_and_truncation_draws_to_the_mean(stylegan2):
 
 def test_truncation_of_a_latent_without_mapping_scales_it(dcgan):
     recipe = make_recipe(dcgan, moves=(), truncation=0.5)
-    whole = rendering.edited_latents(recipe.original(), dcgan.generator, dcgan.params)
-    plain = rendering.edited_latents(make_recipe(dcgan, moves=()), dcgan.generator, dcgan.params)
+    whole, plain = _latents(recipe.original(), dcgan), _latents(make_recipe(dcgan, moves=()), dcgan)
     np.testing.assert_array_equal(whole, plain / 2)
 
 

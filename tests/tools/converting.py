@@ -3,12 +3,16 @@
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from navigan_jax.array_types import Params
 from navigan_jax.directions import Directions
 from navigan_jax.generators.base import Generator
 from tools.convert_weights.foreign import read_foreign
 from tools.convert_weights.networks import dcgan, navigan
 from tools.convert_weights.networks.stylegan2 import reading
+from tools.convert_weights.readers.modules import ATTRIBUTES, is_tensorflow, name_values
+from tools.convert_weights.readers.structure import Record
 
 
 def read_stylegan2(path: pathlib.Path, options: reading.Options | None = None) -> Any:
@@ -37,3 +41,14 @@ def read_navigan(
         basis=None if basis is None else read_foreign(basis),
         layer=layer,
     )
+
+
+def arrays_of(network: Record) -> dict[str, np.ndarray]:
+    """Returns the weights of a pickled network by their names in it, without the network's own."""
+    leaves = name_values(network).leaves
+    own = f"{network.state.get('name')}." if is_tensorflow(network) else ""
+    return {
+        name.removeprefix(own): leaf.value
+        for name, leaf in leaves.items()
+        if isinstance(leaf.value, np.ndarray) and leaf.home != ATTRIBUTES
+    }

@@ -17,9 +17,9 @@ from navigan_jax import testing
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import make_generator
 from tests.tools import crafting
-from tests.tools.converting import read_stylegan2
+from tests.tools.converting import arrays_of, read_stylegan2
 from tools.convert_weights.networks.stylegan2.reading import Options, from_content, from_rosinality
-from tools.convert_weights.readers.nvidia_file import network_arrays, read_nvidia
+from tools.convert_weights.readers.nvidia_file import read_nvidia
 from tools.convert_weights.readers.structure import Record
 from tools.convert_weights.readers.torch_file import read_torch
 
@@ -190,7 +190,7 @@ def module(network: Record, path: str) -> Record:
 
 def modules(network: Record, part: str) -> list[Record]:
     """Those below a network whose path matches, as many as it has."""
-    names = {name.rpartition(".")[0] for name in network_arrays(network)} - {""}
+    names = {name.rpartition(".")[0] for name in arrays_of(network)} - {""}
     return [module(network, name) for name in sorted(names) if re.fullmatch(part, name)]
 
 
@@ -234,7 +234,7 @@ def test_average_is_made_for_a_network_of_labels_without_one(ada: Record) -> Non
 
 def test_state_dict_alone_is_the_network_but_for_what_options_tell(ada: Record) -> None:
     """Its arrays show all but the rate of the mapping and the clamp; without these it is other."""
-    state = dict(network_arrays(ada))
+    state = dict(arrays_of(ada))
     want = from_content(ada, "file")
     assert same(from_content(state, "file", Options(clamp=want[0]["clamp"])), want)
     assert from_content({"G_ema": state}, "file")[0] == want[0] | {"clamp": None}

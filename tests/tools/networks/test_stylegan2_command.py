@@ -82,6 +82,8 @@ def test_options_reach_the_generator(tmp_path: Any, capsys: Any) -> None:
     for option, value, allowed in (
         ("--clamp", "256", "a state dict of NVIDIA's PyTorch programs"),
         ("--mapping-rate", "0.02", "a state dict, which does not store this setting"),
+        ("--mapping-rate", "0.01", "a state dict, which does not store this setting"),
+        ("--draws", "4096", "a file without an average w; got a file that stores the average w"),
         ("--draws", "16", "a file without an average w; got a file that stores the average w"),
     ):
         assert command.main(["stylegan2", pickle, option, value, "--out", str(out)]) == 2

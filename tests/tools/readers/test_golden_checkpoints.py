@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from navigan_jax.testing import golden_case
+from tests.tools.converting import arrays_of
 from tools.convert_weights.inspect_file import describe_file
-from tools.convert_weights.readers.nvidia_file import network_arrays, read_nvidia
+from tools.convert_weights.readers.nvidia_file import read_nvidia
 from tools.convert_weights.readers.structure import named_arrays
 from tools.convert_weights.readers.torch_file import read_torch
 
@@ -40,7 +41,7 @@ def test_checkpoint_is_read(case: str, role: str) -> None:
     """Its arrays are finite and make a known architecture; they equal those stored beside it."""
     path = golden_case(case).path(role)
     if path.suffix == ".pkl":
-        groups = {name: network_arrays(network) for name, network in read_nvidia(path).items()}
+        groups = {name: arrays_of(network) for name, network in read_nvidia(path).items()}
         assert {"G", "D"} < set(groups)
         arrays = {f"{name}.{key}": value for name in groups for key, value in groups[name].items()}
     else:
@@ -81,10 +82,8 @@ def test_weight_under_two_names_is_one_memory() -> None:
 
 def test_pytorch_and_tensorflow_pickles_hold_the_same() -> None:
     """One network in both formats: dense weights are transposed, kernels are HWIO and OIHW."""
-    ours = network_arrays(
-        read_nvidia(golden_case("stylegan2_ada_orig").path("checkpoint"))["G_ema"]
-    )
-    theirs = network_arrays(read_nvidia(golden_case("stylegan2_tf_orig").path("checkpoint"))["Gs"])
+    ours = arrays_of(read_nvidia(golden_case("stylegan2_ada_orig").path("checkpoint"))["G_ema"])
+    theirs = arrays_of(read_nvidia(golden_case("stylegan2_tf_orig").path("checkpoint"))["Gs"])
     np.testing.assert_array_equal(ours["mapping.fc1.weight"], theirs["mapping/Dense1/weight"].T)
     np.testing.assert_array_equal(ours["mapping.w_avg"], theirs["dlatent_avg"])
     np.testing.assert_array_equal(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from navigan_jax.errors import InputError
+from tests.tools.converting import arrays_of
 from tests.tools.crafting import (
     Build,
     Call,
@@ -20,8 +21,7 @@ from tests.tools.crafting import (
     tensor,
     torch_stream,
 )
-from tools.convert_weights.readers.nvidia_file import network_arrays, networks_in, read_nvidia
-from tools.convert_weights.readers.structure import Record
+from tools.convert_weights.readers.nvidia_file import networks_in, read_nvidia
 from tools.convert_weights.readers.unpickle import ForbiddenName
 
 LOAD = Global("torch.storage", "_load_from_bytes")
@@ -74,7 +74,7 @@ def test_pytorch_networks_come_back(protocol: int, tmp_path: pathlib.Path) -> No
     assert list(networks) == ["G_ema"]
     record = networks["G_ema"]
     assert (record.name, record.state["_init_kwargs"]) == ("Generator", {"z_dim": 7})
-    got = network_arrays(record)
+    got = arrays_of(record)
     assert sorted(got) == ["synthesis.b4.const", "synthesis.resample_filter"]
     np.testing.assert_array_equal(got["synthesis.b4.const"], CONST)
     np.testing.assert_array_equal(got["synthesis.resample_filter"], FILTER)
@@ -100,7 +100,7 @@ def test_tensorflow_networks_come_back(tmp_path: pathlib.Path) -> None:
     network = _tf_network([("lod", _scalar(0.0))], {"mapping": mapping})
     networks = read_nvidia(_write(tmp_path, (network, network, network)))
     assert list(networks) == ["G", "D", "Gs"]
-    assert network_arrays(networks["Gs"]) == {"lod": 0, "mapping/Dense0/bias": 2.5}
+    assert arrays_of(networks["Gs"]) == {"lod": 0, "mapping/Dense0/bias": 2.5}
 
 
 @pytest.mark.parametrize(
@@ -121,30 +121,6 @@ def test_other_file_is_told(tmp_path: pathlib.Path) -> None:
     path.write_bytes(b"<html>")
     with pytest.raises(InputError, match="got a web page, not the file behind it without its"):
         read_nvidia(path)
-
-
-@pytest.mark.parametrize(
-    ("state", "message"),
-    [
-        ([], "expected a network with its parameters"),
-        ({}, "expected a network with its parameters"),
-        ({"_parameters": {}, "_buffers": {}, "_modules": []}, "another state"),
-    ],
-)
-def test_network_without_its_state_is_told(state: Any, message: str) -> None:
-    """A record of another state is no network."""
-    with pytest.raises(InputError, match=f"^Generator: .*{message}"):
-        network_arrays(Record("Generator", (), state))
-
-
-@pytest.mark.parametrize(
-    "state",
-    [{}, {"variables": [("a",)]}, {"variables": [3]}, {"variables": [], "components": 3}],
-)
-def test_tensorflow_network_without_its_state_is_told(state: Any) -> None:
-    """The same for the other layout."""
-    with pytest.raises(InputError, match="got another state"):
-        network_arrays(Record("dnnlib.tflib.network.Network", (), state))
 
 
 HOSTILE = {

@@ -13,8 +13,6 @@ dropped.
 import os
 from typing import Any
 
-import numpy as np
-
 from navigan_jax.errors import InputError
 from tools.convert_weights.readers import signatures
 from tools.convert_weights.readers.stand_ins import allow, allow_record
@@ -92,58 +90,3 @@ def networks_in(content: Any) -> dict[str, Record]:
 def is_tf_network(value: Any) -> bool:
     """Whether the value is a record of a TensorFlow network."""
     return isinstance(value, Record) and value.name == TF_NETWORK
-
-
-def network_arrays(network: Record) -> dict[str, np.ndarray]:
-    """Returns {name: array} of a network: `synthesis.b4.const` or (TensorFlow) `synthesis/noise0`.
-
-    Raises: InputError if the state of the record is no network's.
-    """
-    if not isinstance(network.state, dict):
-        raise _without_state(network)
-    if is_tf_network(network):
-        return _tf_arrays(network.state, network)
-    found: dict[str, np.ndarray] = {}
-    for group in ("_parameters", "_buffers"):
-        for name, value in _entries(network.state.get(group), network).items():
-            if isinstance(value, Record):
-                raise InputError(
-                    f"{network.name}: expected an array {name}; got an object of the unknown class "
-                    f"{value.name}; load the file with the program that wrote it and save a plain "
-                    "state_dict"
-                )
-            if isinstance(value, np.ndarray):
-                found[name] = value
-    for name, module in _entries(network.state.get("_modules"), network).items():
-        if isinstance(module, Record):
-            found |= {f"{name}.{key}": value for key, value in network_arrays(module).items()}
-    return found
-
-
-def _tf_arrays(state: dict[str, Any], network: Record) -> dict[str, np.ndarray]:
-    found: dict[str, np.ndarray] = {}
-    variables = state.get("variables")
-    if not isinstance(variables, list):
-        raise _without_state(network)
-    for variable in variables:
-        if not (isinstance(variable, tuple | list) and len(variable) == 2):
-            raise _without_state(network)
-        found[str(variable[0])] = np.asarray(variable[1])
-    # Networks of progressive growing, the program before StyleGAN, have no components.
-    for name, component in _entries(state.get("components", {}), network).items():
-        if is_tf_network(component):
-            found |= {f"{name}/{key}": value for key, value in network_arrays(component).items()}
-    return found
-
-
-def _entries(value: Any, network: Record) -> dict[Any, Any]:
-    if not isinstance(value, dict):
-        raise _without_state(network)
-    return value
-
-
-def _without_state(network: Record) -> InputError:
-    return InputError(
-        f"{network.name}: expected a network with its parameters; got another state; "
-        "the file is damaged or of an unknown version: get it from its source"
-    )

@@ -41,10 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mapping-rate",
         type=_positive,
-        default=MAPPING_RATE,
         metavar="RATE",
         help="learning-rate multiplier of the mapping, for a state dict, which does not store it; "
-        "default: %(default)s, as in all official programs",
+        f"default: {MAPPING_RATE}, as in all official programs",
     )
     parser.add_argument(
         "--clamp",
@@ -56,10 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--draws",
         type=_count,
-        default=AVERAGE_DRAWS,
         metavar="N",
         help="number of draws of z (seed 0) to estimate the average w from, for a file without "
-        "one; default: %(default)s",
+        f"one; default: {AVERAGE_DRAWS}",
     )
     parser.add_argument(
         "--label-names",

@@ -44,7 +44,7 @@ _ADA_AVERAGE = "mapping.w_avg"
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """The user's options for one file.
+    """The user's options for one file; None stands for an option that was not given.
 
     network: the generator to convert, by its name in the file; None: the average of training.
     mapping_rate, clamp: learning-rate multiplier of the mapping and bound of activations, for a
@@ -53,10 +53,20 @@ class Options:
     """
 
     network: str | None = None
-    mapping_rate: float = MAPPING_RATE
+    mapping_rate: float | None = None
     clamp: float | None = None
-    draws: int = AVERAGE_DRAWS
+    draws: int | None = None
     label_names: tuple[str, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """The number of draws: as given, or the default."""
+        return AVERAGE_DRAWS if self.draws is None else self.draws
+
+    @property
+    def rate(self) -> float:
+        """The multiplier of the mapping: as given, or the default."""
+        return MAPPING_RATE if self.mapping_rate is None else self.mapping_rate
 
 
 _DEFAULTS = Options()
@@ -74,7 +84,7 @@ def from_foreign(
     """
     candidates, chosen, draft = _chosen(foreign.contents, foreign.name, options)
     config, params = finish(
-        draft, foreign.name, draws=options.draws, label_names=options.label_names
+        draft, foreign.name, draws=options.count, label_names=options.label_names
     )
     networks = {chosen.label: draft.arrays}
     for candidate in candidates:
@@ -84,7 +94,7 @@ def from_foreign(
     source = {
         **foreign.origin,
         "network": chosen.label,
-        "average w": describe_average(draft, options.draws),
+        "average w": describe_average(draft, options.count),
         **_unless_empty("noise", describe_noise(draft)),
         **_unless_empty("assumed", _assumed(chosen, draft)),
         "map": foreign.map_of(chosen.label, networks),
@@ -98,7 +108,7 @@ def from_content(content: Any, name: str, options: Options = _DEFAULTS) -> tuple
     Raises: InputError, which begins with `name`.
     """
     draft = _chosen(name_values(content), name, options)[2]
-    return finish(draft, name, draws=options.draws, label_names=options.label_names)
+    return finish(draft, name, draws=options.count, label_names=options.label_names)
 
 
 def from_rosinality(
@@ -154,7 +164,7 @@ def _draft(candidate: Candidate, name: str, options: Options) -> Draft:
         raise refusal(name, "a latent_avg that is no tensor")
     if average is not None and candidate.form == ADA and _ADA_AVERAGE not in arrays:
         arrays[_ADA_AVERAGE] = average_of(average, name)
-    rate, record = options.mapping_rate, candidate.record
+    rate, record = options.rate, candidate.record
     if candidate.form == ROSINALITY:
         return rosinality.draft_rosinality(
             arrays, average, name, mapping_rate=rate, modules=candidate.modules
@@ -188,7 +198,7 @@ def _options_for_missing(candidate: Candidate, name: str) -> tuple[str, ...]:
 def _check_options(chosen: Candidate, draft: Draft, options: Options, name: str) -> None:
     """Refuses an option without effect: the file stores that setting, or the average w, itself."""
     given = {
-        "--mapping-rate": options.mapping_rate != MAPPING_RATE,
+        "--mapping-rate": options.mapping_rate is not None,
         "--clamp": options.clamp is not None,
     }
     missing = _options_for_missing(chosen, name)
@@ -199,7 +209,7 @@ def _check_options(chosen: Candidate, draft: Draft, options: Options, name: str)
             f"{name}: expected {useless[0]} only for a state dict{of}, which does not store this "
             "setting; got a network whose setting is fixed; leave the option out"
         )
-    if options.draws != AVERAGE_DRAWS and not draft.lacks_average:
+    if options.draws is not None and not draft.lacks_average:
         raise InputError(
             f"{name}: expected --draws only for a file without an average w; got a file that "
             "stores the average w; leave the option out"
