@@ -1,6 +1,7 @@
-"""`python benchmarks/NAME.py`, from whatever folder, goes on as `python -m benchmarks.NAME`.
+"""Makes `python benchmarks/NAME.py` work from any folder, as `python -m benchmarks.NAME` does.
 
-A script imports this first where it is run as a file: only its own folder is then in the path.
+A script that is run as a file imports this module first, because Python then finds modules only in
+the script's own folder.
 """
 
 import pathlib

@@ -1,9 +1,8 @@
-"""The other side of the comparisons: the paper's method written plainly.
+"""The baseline of the comparisons: the paper's method, written plainly in JAX.
 
-The way of the official code, in JAX: the distance between G(z) and G_{θ+δ}(z) for all latents of
-a batch, both images computed from z in every evaluation, `jax.grad` by the weight, two gradients a
-product. Convolutions are those of XLA. It knows nothing of prefixes, matrix products or
-Gauss-Newton.
+As in the official code, every evaluation computes G(z) and G_{θ+δ}(z) from z and takes their mean
+distance over a batch. The derivative is `jax.grad` by the weight, and a Hessian product takes two
+gradients. Convolutions are XLA's. Prefixes, matrix products and Gauss-Newton products are not used.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the real generator, a clock, and how a ratio is printed."""
+"""Shared by all benchmarks: the generator of faces, clocks, and the printing of ratios."""
 
 import argparse
 import os
@@ -36,7 +36,7 @@ def read_faces() -> tuple[Generator, Params]:
 
 
 def say_where() -> None:
-    """Prints the machine, so that a figure can be read later."""
+    """Prints the devices, the processor and the versions."""
     device = jax.devices()[0]
     kind = platform.processor() or platform.machine()
     print(
@@ -59,7 +59,7 @@ def seconds(function: Callable[..., Any], *arguments: Any, repeats: int) -> tupl
 
 
 def processor_seconds() -> float:
-    """Returns the seconds that all cores have spent on this process, whatever else they did."""
+    """Returns the seconds of all cores that this process has used."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
@@ -77,7 +77,7 @@ class Stopwatch:
 
 
 def peak_bytes() -> int:
-    """Returns the largest resident size this process has had."""
+    """Returns the peak of this process's resident memory."""
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 

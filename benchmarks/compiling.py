@@ -4,9 +4,10 @@
   python -m benchmarks.compiling --side 128
   python -m benchmarks.compiling --gradient
 
-A tiny spectrum of a StyleGAN2 with the layers of config-f and few channels, which is slow to
-compile and quick to run, is found by `navigan_jax.main` in processes of their own: without the
-cache, with an empty one, and with what that run kept. The directions have to be the same bits.
+Three processes of `navigan_jax.main` find a tiny spectrum of a StyleGAN2 with the layers of
+config-f and few channels, which is slow to compile and quick to run. The first has no cache, the
+second an empty one, the third the programs that the second kept. Their directions have to be equal
+to the bit.
 `--gradient` compiles the gradient of the whole config-f instead, and runs nothing.
 """
 

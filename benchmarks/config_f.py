@@ -1,8 +1,8 @@
 """Writes a StyleGAN2 of configuration f with random weights in each of the three formats.
 
-Sizes, names and containers are those of the programs: a zip archive with g_ema and latent_avg, a
-pickle with G and G_ema, a pickle with G, D and Gs. D, which nothing here reads, is left out or
-bare.
+Sizes, names and containers are those of the original programs: a zip archive with g_ema and
+latent_avg, a pickle with G and G_ema, a pickle with G, D and Gs. The discriminator is left out or
+empty, because nothing here reads it.
 """
 
 import itertools
@@ -24,7 +24,7 @@ _TAPS = np.outer([1, 3, 3, 1], [1, 3, 3, 1]).astype(np.float32) / 64
 
 
 def draw_params(resolution: int) -> Params:
-    """Returns fresh weights, with noise and an average w that are not zero."""
+    """Returns random weights; noise and average w are not zero."""
     params = jax.jit(make_generator("stylegan2", config_f(resolution)).init)(jax.random.key(0))
     flat = {path: np.asarray(leaf) for path, leaf in params_lib.flatten(params).items()}
     random = np.random.RandomState(0)
@@ -36,7 +36,7 @@ def draw_params(resolution: int) -> Params:
 
 
 def write_rosinality(path: pathlib.Path, params: Params) -> None:
-    """Writes what rosinality's converter saves."""
+    """Writes a file as rosinality's converter does."""
     mapping, synthesis = params["mapping"], params["synthesis"]
     state = {"input.input": synthesis["b4"]["const"].transpose(2, 0, 1)[None]}
     for index in itertools.takewhile(lambda i: f"fc{i}" in mapping, itertools.count()):
@@ -83,7 +83,7 @@ def _convs(params: Params) -> list[tuple[int, str, Any]]:
 
 
 def write_ada(path: pathlib.Path, params: Params) -> None:
-    """Writes what NVIDIA's PyTorch program saves in training, without the discriminator."""
+    """Writes a snapshot of NVIDIA's PyTorch program, without the discriminator."""
     networks = {name: _module("Generator", {}, {}, _ada_modules(params)) for name in ("G", "G_ema")}
     path.write_bytes(crafting.pickled(networks | {"augment_pipe": None}, 3))
 
@@ -162,7 +162,7 @@ def _ada_tensor(array: np.ndarray) -> crafting.Call:
 
 
 def write_tensorflow(path: pathlib.Path, params: Params) -> None:
-    """Writes what NVIDIA's TensorFlow program saves, with a bare discriminator."""
+    """Writes a snapshot of NVIDIA's TensorFlow program, with an empty discriminator."""
     generator = _tensorflow_network(params)
     networks = {"G": generator, "D": _tensorflow_record({}, {}), "Gs": generator}
     path.write_bytes(crafting.tensorflow_file(networks))

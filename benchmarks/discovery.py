@@ -1,19 +1,17 @@
-"""A step of training against the same step written directly, and what else the loop costs.
+"""A training step against the same step written directly, and the cost of the loop around it.
 
   python -m benchmarks.discovery        (--only dcgan, stylegan2, double or loop for a part)
   python -m benchmarks.discovery --only stylegan2 --batch 16     (the presets' batch; 4 without)
 
-The direct form is the plain port of the official step: it makes the weights of each sample and runs
-the whole plain generator twice, for the original and under `vmap` for the shifted image, so that
-the changed layer is a convolution with a group for each sample. Nothing is shared between the two,
-and of the StyleGAN2 it is the plain version of benchmarks/stylegan2.py. All else is the same
-program: draws, reconstructor and optimisers. Both start from one state; their losses and the
-gradients by the direction matrix are compared.
+The direct form is a plain port of the official step. It computes the weights of each sample and
+runs the whole plain generator twice: once for the originals and once, under `vmap`, for the shifted
+images, where the edited layer is a convolution with one group for each sample. The plain StyleGAN2
+is that of benchmarks/stylegan2.py. Draws, reconstructor and optimisers are the same on both sides.
+Both start from one state; their losses and the gradients by the direction matrix are compared.
 
-StyleGAN2 is config-f at 256 px with random weights, on which speed does not depend, and on our side
-a batch is made in microbatches, as the presets have it. The gradient jumps wherever a rounding
-error moves a number across the kink of a ReLU, so that in float32 two ways of computing it agree to
-about a hundredth; `double` compares them in float64.
+StyleGAN2 is config-f at 256 px with random weights, as speed does not depend on the weights. Our
+side uses microbatches, as the presets do. Where rounding moves a number across the kink of a ReLU,
+the gradient jumps, so float32 gradients agree to about a hundredth; `double` compares in float64.
 """
 
 if not __package__:
@@ -47,7 +45,7 @@ Draw = Callable[[Params, Array], Images]  # of weights and z
 
 @dataclasses.dataclass(frozen=True)
 class DirectProgram(Program):
-    """The same step with weights made for each sample and two whole passes of `draw`."""
+    """The same step with the weights of each sample and two whole passes of `draw`."""
 
     draw: Draw
 
@@ -106,7 +104,7 @@ def against_direct(
     recipe: Recipe,
     repeats: int,
 ) -> None:
-    """Times both forms in turn, each on the same machine in the same minutes, and compares them."""
+    """Times both forms in turn and compares their results."""
     params = params_lib.to_device(params)
     layers, directions, reconstructor, state = set_up(generator, params, layer, network, recipe)
     whole = dataclasses.replace(recipe, microbatch=None)
@@ -194,7 +192,7 @@ def stylegan2_step(name: str, *, batch: int, microbatch: int | None, repeats: in
 
 
 def loop(steps: int) -> None:
-    """Time outside the step and memory, on the DCGAN of faces and on a tiny network."""
+    """Prints time outside the step, and memory, for the DCGAN of faces and a tiny network."""
     generator, params = common.read_faces()
     recipe = Recipe(batch=32, directions=64, shift_scale=10.0, min_shift=1.0)
     params = params_lib.to_device(params)
@@ -220,7 +218,7 @@ def loop(steps: int) -> None:
 
 
 def memory(steps: int) -> None:
-    """Bytes of all arrays that live after 10 steps and after many."""
+    """Prints the bytes of all live arrays after 10 steps and after many."""
     generator = dcgan(z_dim=7, widths=(6, 5, 4), image_channels=3)
     params = params_lib.to_device(generator.init(jax.random.key(0)))
     recipe = Recipe(batch=4, directions=4, shift_scale=3.0, min_shift=0.5)

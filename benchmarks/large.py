@@ -3,11 +3,10 @@
   python -m benchmarks.large                     (config-f, 1024 px, within 16 GiB; half an hour)
   python -m benchmarks.large --side 256 --memory 4
 
-A network of configuration f with random weights, a layer of 512 x 512 x 3 x 3 weights, NLPD at
-64 px by nearest interpolation. The task `hessian` finds the directions as it does for a user, its
-state saved, with the microbatch that it chooses for the budget; then the shift scale of one of them
-is found, from images of full size. The peak is that of the process, beside what was estimated
-beforehand.
+The network is config-f with random weights, the layer has 512 x 512 x 3 x 3 weights, the distance
+is NLPD at 64 px, nearest interpolation. The task `hessian` finds the directions as for a user: it
+saves its state and chooses the microbatch for the budget. Then the shift scale of one direction is
+found from images of full size. The peak memory of the process is printed beside the estimate.
 """
 
 if not __package__:

@@ -2,8 +2,8 @@
 
   python -m benchmarks.memory        (5 minutes)
 
-The product is a diagonal matrix with a spectrum like that of a generator's layer, so the figure is
-the solver's own: no images are made. The basis, 64 vectors of float32, is 604 MB.
+The Hessian is a diagonal matrix with a spectrum like that of a generator's layer. No image is made,
+so the peak is the solver's own. The basis, 64 vectors of float32, takes 604 MB.
 """
 
 if not __package__:

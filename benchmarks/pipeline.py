@@ -1,13 +1,13 @@
-"""The whole way of a user's StyleGAN2, once from each format: time and memory of every command.
+"""Every command from a StyleGAN2 checkpoint to a baked edit, for each format: time and memory.
 
   python -m benchmarks.pipeline        (a quarter of an hour on two cores)
   python -m benchmarks.pipeline --resolution=16      (a trial)
 
-A network of configuration f at 256 px with random weights is written in the three formats. Each is
-converted, inspected, given to the spectrum task (2 directions of convs.3, 2 latents, gallery), and
-an edit by one of these directions is baked into a copy of the file, which is converted again and
-compared with the shifted weights. Every command is a process of its own; its peak is that of its
-resident memory. What comes out of the three formats has to be the same.
+Config-f at 256 px with random weights is written in the three formats. Each file is converted and
+inspected, and the spectrum task finds 2 directions of convs.3 over 2 latents. One of them is baked
+into a copy of the file, which is converted again and compared with the shifted weights. Each
+command is a process of its own; its peak is that of the resident memory. All three formats have to
+give the same results.
 """
 
 if not __package__:
@@ -57,9 +57,9 @@ finally:
 
 
 def run(peak: pathlib.Path, *arguments: str) -> tuple[float, float]:
-    """Runs a module of ours; returns its seconds and its peak in bytes, kept in a file on the way.
+    """Runs a module in a process; returns its seconds and its peak memory in bytes.
 
-    Raises: SystemExit with its last words if it fails.
+    Raises: SystemExit with the last lines of its output if it fails.
     """
     began = time.perf_counter()
     command = [sys.executable, "-c", PROGRAM, str(peak), *arguments]
@@ -103,7 +103,7 @@ def commands(source: pathlib.Path, folder: pathlib.Path) -> Iterator[tuple[str, 
 
 
 def check(folder: pathlib.Path) -> tuple[str, np.ndarray]:
-    """Returns digest of the weights and the eigenvalues; the baked weights are the shifted ones."""
+    """Checks that baked weights are the shifted ones; returns digest and eigenvalues."""
     _, params = read_generator(folder / "generator.safetensors")
     _, again = read_generator(folder / "again.safetensors")
     digest = params_lib.digest(params)

@@ -2,15 +2,16 @@
 
   python -m benchmarks.products        (3 minutes)
 
-All kinds and blocks take turns, so that whatever else the machine does meets them alike; figures
-are medians over the rounds, by the clock and by processor time. The ratios compare the
-Gauss-Newton product in blocks of 16 with the central difference in the block that is best for it:
-`product_block16` as the solver takes it, on the weights that the latents can feel;
-`product_block16_whole` on all weights; `product_block16_plain` with the central difference written
-down without any of our ways.
+All kinds and blocks run in turn, so that other programs slow all of them alike. Figures are medians
+over the rounds, by the clock and by processor time. The ratios compare the Gauss-Newton product in
+blocks of 16 with the central difference in its best block size:
 
-Also: the weight derivative of the edited layer as a convolution and as a matrix product, and a
-compiled loop against calls from Python, the two choices that the products rest on.
+product_block16        as the solver uses it, on the weights on which the images depend
+product_block16_whole  on all weights
+product_block16_plain  against the central difference of benchmarks/baseline.py
+
+Two more comparisons show the choices behind the products: the weight derivative of the edited layer
+as a convolution and as a matrix product, and a compiled loop against calls from Python.
 """
 
 if not __package__:
@@ -89,7 +90,7 @@ def main() -> None:
 
 
 def take_turns(calls: dict[tuple[str, int], Any]) -> dict[tuple[str, int], np.ndarray]:
-    """Returns medians of [seconds, processor seconds] a vector; each is called once a round."""
+    """Returns medians of [seconds, processor seconds] for one vector; each runs once a round."""
     spent: dict[tuple[str, int], list[np.ndarray]] = {key: [] for key in calls}
     for _ in range(ROUNDS):
         for key, call in calls.items():
@@ -100,7 +101,7 @@ def take_turns(calls: dict[tuple[str, int], Any]) -> dict[tuple[str, int], np.nd
 
 
 def weight_derivative() -> None:
-    """The derivative by the kernel of a transposed convolution, 16 images."""
+    """Times the derivative by the kernel of a transposed convolution, 16 images."""
     x = jax.random.normal(jax.random.key(0), (16, 4, 4, 512))
     kernel = jax.random.normal(jax.random.key(1), (4, 4, 512, 256))
     cotangent = jax.random.normal(jax.random.key(2), (16, 8, 8, 256))
@@ -118,7 +119,7 @@ def weight_derivative() -> None:
 
 
 def compiled_loop(generator: Generator, params: Params, metric: Distance, z: jax.Array) -> None:
-    """Four gradients one after another: a loop inside the compiled program, and Python's."""
+    """Times four gradients one after another: in a compiled loop, and in a Python loop."""
     one = baseline.plain_gradient_of_batch(generator, metric, "conv1/kernel")
     block = jax.random.normal(jax.random.key(3), (4, *params["conv1"]["kernel"].shape))
     single = jax.jit(one)

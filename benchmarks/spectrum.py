@@ -5,11 +5,11 @@
                                            paper's time is its fixed count of products times the
                                            measured time of one
 
-The paper's solver is power iteration by central differences, 10 iterations a direction: once
-written plainly as in the official code (`baseline.py`), and once on this package's own central
-differences, which share the prefix and use matrix products (`ratio ..._same_products`).
-Compilation is left out on all sides and told apart. Beside each ratio of the clock stands that of
-processor time, `ratio ..._processor`: other programs change it less.
+The paper's solver is power iteration by central differences, 10 iterations for each direction. It
+runs twice: written plainly as in the official code (`baseline.py`), and on this package's central
+differences, which share the prefix and use matrix products (`ratio ..._same_products`). Compile
+times are printed apart and do not count. `ratio ..._processor` is the same ratio by processor time,
+which other programs change less.
 """
 
 if not __package__:
@@ -38,7 +38,7 @@ CACHE = 4 * 2**30
 
 
 def true_residuals(product: Callable[..., Any], vectors: Any) -> np.ndarray:
-    """Returns ||Hv - λv|| / λ with λ the Rayleigh quotient of v, by products of their own."""
+    """Returns ||Hv - λv|| / λ, where λ is the Rayleigh quotient of v, by fresh products."""
     residuals = []
     for vector in vectors:
         image = product(vector[None])[0]
@@ -48,7 +48,7 @@ def true_residuals(product: Callable[..., Any], vectors: Any) -> np.ndarray:
 
 
 def run_power(product: Callable[[Any], Any], weights: Any, count: int) -> tuple[Any, np.ndarray]:
-    """Returns the vectors of the paper's solver, at unit norm, and its seconds (`Stopwatch`)."""
+    """Returns the unit vectors of the paper's solver, and its seconds (`Stopwatch`)."""
     watch = common.Stopwatch()
     *_, last = hessian.power_steps(
         jax.random.key(2),
@@ -101,7 +101,7 @@ def compare(samples: int, count: int, *, block_size: int, whole: bool, name: str
     plain_second, shared_second = np.zeros(2), np.zeros(2)
 
     def measure_products() -> None:
-        """Takes the time of two products each, beside our run: before it and after it."""
+        """Times two products of each kind before our run and two after it."""
         for _ in range(2):
             watch = common.Stopwatch()
             jax.block_until_ready(plain(probe))

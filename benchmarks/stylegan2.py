@@ -4,12 +4,12 @@
   python -m benchmarks.stylegan2 --full       (256, 512 and 1024 px, batches 1, 4 and 16; an hour)
   python -m benchmarks.stylegan2 --side 512 --batch 1 --only forward
 
-The plain version scales the input by the style, makes one shared convolution (a doubling one with
-zeros between the pixels, then the filter) and scales the output. `pixels` compares the pixels that
-a distance at 64 px by nearest interpolation reads with our whole images, `pixels_gradient` the same
-with the gradient of a layer, which is where they are used; `precision` features in bfloat16 with
-those in float32, images and gradient. Both sides run in turn, as the machine may be shared; a ratio
-is that of the medians, with that of processor time after it.
+The plain version scales the input by the style, applies one shared convolution (to double the side:
+zeros between the pixels, then the filter) and scales the output. `pixels` compares whole images
+with only those pixels that a distance at 64 px, nearest interpolation, reads; `pixels_gradient`
+does the same for the gradient of a layer. `precision` compares features in bfloat16 with float32,
+for images and gradient. Both sides run in turn, as the machine may be shared. A ratio is that of the medians;
+the ratio of processor time follows it.
 """
 
 if not __package__:
@@ -105,7 +105,7 @@ def _convolve(x: Images, kernel: Array) -> Images:
 
 
 def _filter(x: Images, *, up: int, before: int, after: int) -> Images:
-    """Zeros between the pixels and around them, then a sum of shifted images along each axis."""
+    """Puts zeros between and around the pixels, then sums shifted images along each axis."""
     for axis in (1, 2):
         edges = [(0, 0, 0)] * 4
         edges[axis] = (before, after + up - 1, up - 1)
@@ -123,7 +123,7 @@ def mean_square(images: Images) -> Array:
 
 
 def cases(generator: Generator) -> dict[str, tuple[Callable[..., Any], ...]]:
-    """Returns for each name (ours, the other): functions of (params, w_plus, block of vectors)."""
+    """Returns {name: (ours, the other)}, functions of (params, w_plus, block of vectors)."""
     layers = generator.find_layers([LAYER])
 
     def ours(params: Params, w_plus: Array) -> Images:
@@ -200,9 +200,9 @@ def cases(generator: Generator) -> dict[str, tuple[Callable[..., Any], ...]]:
 def compare(
     name: str, functions: tuple[Callable[..., Any], ...], repeats: int, *arguments: Any
 ) -> None:
-    """Runs both sides in turn and prints seconds, seconds of processors, and their ratios.
+    """Runs both sides in turn; prints seconds, processor seconds and their ratios.
 
-    Where one side does not fit the memory it says so and runs neither.
+    If one side does not fit the memory, a line says so and neither runs.
     """
     times: list[list[tuple[float, float]]] = [[], []]
     compiled, lacking = [], []

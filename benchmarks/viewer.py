@@ -1,16 +1,16 @@
-"""The viewer: what a drag's image costs by layer, and the server under load.
+"""The viewer: the cost of an image during a drag, by layer, and the server under load.
 
   python -m benchmarks.viewer        (3 minutes)
 
-First, in this process, a drag in each layer of the faces and in three of a StyleGAN2 of 64 px
-(random weights, config F's channels): the image by one compiled program from z, against
-`rendering.render`, which keeps what comes before the layer. Both add t·ξ to the weights.
+The first part runs in this process. It drags a direction of each layer of the faces, and of three
+layers of a StyleGAN2 of 64 px (random weights, config-f's channels). It compares one compiled
+program from z to the image with `rendering.render`, which keeps the input of the edited layer. Both
+add t·ξ to the weights.
 
-Then one person who drags, and 20 at once for a minute, all on loopback.
-
-The server is the task's own process; 16 random directions of the faces' second layer stand in for
-found ones, as every direction costs the same. A client sends a drag's next shift when the image of
-the last one has come, as the page does; no image is asked for twice, so none comes from a cache.
+The second part starts the server and lets one client drag, then 20 clients at once for a minute, on
+loopback. 16 random directions of the faces' second layer are used, as every direction costs the
+same. As the page does, a client sends the next shift when the last image has come. No image is
+requested twice, so none comes from a cache.
 """
 
 if not __package__:
@@ -63,7 +63,7 @@ def random_directions(params: Params, layer: str, count: int) -> Directions:
 def compare_drag(
     name: str, generator: Generator, params: Params, layer: EditableLayer, *, count: int
 ) -> None:
-    """Prints what each of `count` images of a drag costs, one way and the other, in turn."""
+    """Prints the cost of each of `count` images of a drag, both ways in turn."""
     known = {"d": random_directions(params, layer.path, 1)}
     params = params_lib.to_device(params)
     kept = rendering.keep_carries(2**28)
@@ -103,7 +103,7 @@ def compare_drags() -> None:
 
 @contextlib.contextmanager
 def served(folder: pathlib.Path) -> Iterator[tuple[str, int]]:
-    """Yields address and process of a viewer."""
+    """Yields the address and the process of a viewer."""
     _, params = common.read_faces()
     directions = random_directions(params, LAYER, COUNT)
     write_directions(folder / "directions.safetensors", directions)
@@ -125,7 +125,7 @@ def served(folder: pathlib.Path) -> Iterator[tuple[str, int]]:
 
 
 def resident_bytes(process: int) -> int:
-    """Returns the memory that a process has now."""
+    """Returns the resident memory of a process."""
     status = pathlib.Path(f"/proc/{process}/status").read_text(encoding="ascii")
     found = re.search(r"VmRSS:\s+(\d+) kB", status)
     assert found is not None
