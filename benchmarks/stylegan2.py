@@ -8,8 +8,8 @@ The plain version scales the input by the style, applies one shared convolution 
 zeros between the pixels, then the filter) and scales the output. `pixels` compares whole images
 with only those pixels that a distance at 64 px, nearest interpolation, reads; `pixels_gradient`
 does the same for the gradient of a layer. `precision` compares features in bfloat16 with float32,
-for images and gradient. Both sides run in turn, as the machine may be shared. A ratio is that of the medians;
-the ratio of processor time follows it.
+for images and gradient. Both sides run in turn, as the machine may be shared. A ratio is that of
+the medians; the ratio of processor time follows it.
 """
 
 if not __package__:
