@@ -20,6 +20,7 @@ from PIL import Image
 from benchmarks.cars import scene, wheels
 from benchmarks.cars.reading import PURE
 from navigan_jax.checkpoints import atomic_output
+from navigan_jax.directions import read_directions
 from navigan_jax.evaluation.factors import Responses
 from navigan_jax.showcase import base
 
@@ -123,6 +124,25 @@ def by_layer(rows: Sequence[Row]) -> str:
             covered = _many([len(row.covered) for row in own])
             cells.append(f"{covered} ({np.mean([row.purity for row in own]):.2f})" if own else "–")
         lines.append(f"| {place.removeprefix('synthesis.')} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def spectra(folder: pathlib.Path) -> str:
+    """Returns a Markdown table of the spectra: seconds and largest residual, of each layer."""
+    lines = ["| layer | distance | processor seconds | largest residual |", "|---|---|---|---|"]
+    files = sorted(
+        folder.glob("*/spectrum-*/directions.safetensors"),
+        key=lambda path: (_order(path.parent.parent.name), path.parent.name),
+    )
+    for path in files:
+        found = read_directions(path, digest=None)
+        with np.load(path.parent / "basis.npz") as data:
+            seconds = float(data["processor_seconds"])
+        lines.append(
+            f"| {path.parent.parent.name.removeprefix('synthesis.')} | "
+            f"{path.parent.name.removeprefix('spectrum-')} | {seconds:.1f} | "
+            f"{found.measures['residual'].max():.1e} |"
+        )
     return "\n".join(lines)
 
 
@@ -230,7 +250,7 @@ def main() -> None:
     out = options.out or options.workdir
     folders = sorted(options.workdir.glob("seed*"))
     rows = [row for folder in folders for row in read_rows(folder, int(folder.name[4:]))]
-    print(summarise(rows), by_layer(rows), sep="\n\n")
+    print(summarise(rows), by_layer(rows), spectra(folders[0]), sep="\n\n")
     for folder in folders:
         if not (folder / "wheels.json").exists():
             continue
