@@ -2,12 +2,12 @@
 
 import ml_collections
 
-from configs import demo
+from configs import demo_faces
 
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the config."""
-    config = demo.get_config()
+    config = demo_faces.get_config()
     config.layer = "main.6"
     config.directions = 16
     config.latents.count = 32

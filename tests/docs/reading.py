@@ -18,6 +18,7 @@ _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _RECORD = """
 command_not_found_handle() { printf '%s\\0' "$@"; printf '\\n\\0'; }
 .() { command_not_found_handle . "$@"; }
+echo() { command_not_found_handle echo "$@"; }
 PATH=/nowhere
 """
 

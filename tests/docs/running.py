@@ -34,6 +34,7 @@ _SMALL = ("bake", "viewer")  # tasks that have no tiny experiment, as they are s
 _SHRUNK: Mapping[str, Mapping[str, Any]] = {
     "hessian": {"directions": _MOST_DIRECTIONS, "show.plausible_samples": 0},
     "sweep": {"directions": _MOST_DIRECTIONS, "layers": "convs.3", "show.plausible_samples": 0},
+    "factors": {"choose": "0-2"},
     "viewer": {"port": 0},
 }
 
