@@ -5,6 +5,7 @@ import { formatNumber, make, sampleOf, viewOf } from "./views.js";
 
 const $ = (id) => document.getElementById(id);
 const SLIGHT = 0.02; // of a factor's range: smaller changes are not marked
+const UNSEEN = 0.002; // of a factor's range: smaller changes are not written
 const STRONG = 0.5; // of the largest change: these are marked
 
 /** Returns a place in a factor's range as a share of the bar, kept on the bar. */
@@ -16,8 +17,8 @@ function makeRow(factor) {
   const tick = make("span", { className: "tick" });
   const bar = make("span", { className: "bar", "aria-hidden": "true" }, fill, tick);
   bar.hidden = !hasRange;
-  const value = make("td", { className: "number" });
-  const change = make("td", { className: "number change" });
+  const value = make("td", { className: "reading" });
+  const change = make("td", { className: "reading change" });
   const name = make("th", { scope: "row", textContent: factor.name, title: factor.name });
   const row = make("tr", {}, name, make("td", { className: "scale" }, bar), value, change);
   return { row, fill, tick, value, change, factor, hasRange };
@@ -40,8 +41,8 @@ export function makeGauges(store, info) {
     rows.forEach(({ row, fill, tick, value, change, factor, hasRange }, i) => {
       value.textContent = formatNumber(values[i]);
       const inUnits = hasRange ? changes[i] * (factor.high - factor.low) : changes[i];
-      const isSlight = Math.abs(inUnits) < 5e-4 * (hasRange ? factor.high - factor.low : 1);
-      change.textContent = isSlight ? "" : formatNumber(inUnits, { signed: true });
+      const isUnseen = hasRange ? Math.abs(changes[i]) < UNSEEN : changes[i] === 0;
+      change.textContent = isUnseen ? "" : formatNumber(inUnits, { signed: true });
       const isMarked = hasRange && Math.abs(changes[i]) >= Math.max(SLIGHT, STRONG * largest);
       row.classList.toggle("is-changed", isMarked);
       if (!hasRange) return;
