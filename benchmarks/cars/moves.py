@@ -28,9 +28,9 @@ COUNT = 16  # moves in a set
 METHODS = ("svd", "spectrum-nlpd", "spectrum-lpips", "trained", "hybrid", "random")
 SPACES = ("z", "w", "w_plus")
 LATENT_METHODS = ("components", "hessian")
-SPECTRUM_LATENTS = {"spectrum-nlpd": 64, "spectrum-lpips": 16}
+SPECTRUM_LATENTS = {"spectrum-nlpd": 32, "spectrum-lpips": 16}
 HESSIAN_LATENTS = 16
-TRAINING_STEPS = 150
+TRAINING_STEPS = 80
 
 
 # Weights -------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ def _train(
         "batch": 16,
         "microbatch": 16,
         "steps": TRAINING_STEPS,
-        "log_steps": TRAINING_STEPS // 3,
+        "log_steps": TRAINING_STEPS // 4,
         "save_steps": TRAINING_STEPS,
         "image_steps": 10 * TRAINING_STEPS,
         "held_out.rounds": 2,

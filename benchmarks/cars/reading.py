@@ -13,17 +13,18 @@ import numpy as np
 
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Array, Images, Params
-from navigan_jax.editing.calibration import find_scale
 from navigan_jax.evaluation.factors import Responses, Start, measure_responses, read_moves
 from navigan_jax.evaluation.gauges import Gauges
 from navigan_jax.generators.base import EditableLayer, Generator
 from navigan_jax.perceptual.base import Distance, squared_norms
 
-LATENTS = 12  # of the readings
-SCALE_LATENTS = 6
+LATENTS = 8  # of the readings
+SCALE_LATENTS = 4
 REACH = 0.4  # |p| at the ends: a distance of 0.16 of that between two images, as in the tasks
 STEPS = (-1.0, -0.5, 0.5, 1.0)  # shares of the ends
 PURE = 0.6
+_PRECISION = 1.2  # factor between the distance at an end and the wanted one
+_MOST_STEPS, _LARGEST_STEP = 10, 8.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,13 +91,16 @@ def find_reach(problem: Problem, moves: Moves, amounts: np.ndarray, seed: int) -
     guess = 1.0
     for number, row in enumerate(amounts):
         for side, sign in enumerate((-1.0, 1.0)):
-
-            def distance_at(shift: float, row: np.ndarray = row, sign: float = sign) -> float:
+            shift = guess
+            for _ in range(_MOST_STEPS):
                 images = moves.images(start, jnp.asarray(sign * shift * row, jnp.float32))
-                return float(_distances(problem.metric, images, start.features).mean())
-
-            found = find_scale(distance_at, target=target, first=guess, largest=1e4)
-            ends[number, side] = guess = max(found.shift, 1e-6)
+                distance = float(_distances(problem.metric, images, start.features).mean())
+                ratio = target / distance if distance > 0 else _LARGEST_STEP
+                if 1 / _PRECISION < ratio < _PRECISION:
+                    break
+                # The distance grows about like t².
+                shift *= float(np.clip(ratio**0.5, 1 / _LARGEST_STEP, _LARGEST_STEP))
+            ends[number, side] = guess = shift
     return ends
 
 

@@ -34,9 +34,9 @@ def _find(path: str | os.PathLike[str], known: Mapping[str, str], expected: str)
         return pathlib.Path(str(importlib.resources.files(assets) / known[word]))
     if word.isidentifier():
         near = difflib.get_close_matches(word, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = f"; did you mean {near[0]}? Correct the name" if near else "; correct the name"
         raise InputError(
             f"{word}: expected {expected}, or the name of one in the package; got neither; "
-            f"allowed names: {', '.join(known)}{hint}; correct the name, or give a path"
+            f"allowed names: {', '.join(known)}{hint}, or give a path"
         )
     return pathlib.Path(word)

@@ -59,8 +59,8 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     SETTINGS.check(config)
     if config.steps % 2:
         raise wrong_number(config, "steps", "an even number, half of it on each side of 0")
-    gauges = inputs.require_gauges(config)
     choice = choosing.read_choice(config)
+    gauges = inputs.require_gauges(config)
     choosing.require_scales(choice.directions, choice.indices, config.raw_shift)
     choice = dataclasses.replace(
         choice, problem=dataclasses.replace(choice.problem, metric=inputs.make_metric(config))
