@@ -10,6 +10,7 @@ two seeds; `python -m benchmarks.cars.report` makes the tables and pictures of d
 """
 
 import argparse
+import itertools
 import json
 import pathlib
 import time
@@ -168,8 +169,12 @@ def main() -> None:
     began = time.perf_counter()
     problem = read_inputs(options.generator, options.lpips)
     workdir = checkpoints.make_folder(options.workdir / f"seed{options.seed}")
-    sets = [(layer.path, method) for layer in convolutions(problem) for method in moves_lib.METHODS]
-    sets += [(space, method) for space in moves_lib.SPACES for method in moves_lib.LATENT_METHODS]
+    # Trainings take longest and come last; the hybrid method needs the spectrum of its layer.
+    quick = [method for method in moves_lib.METHODS if method not in moves_lib.TRAINED]
+    layers = [layer.path for layer in convolutions(problem)]
+    sets = [(layer, method) for method in quick for layer in layers]
+    sets += itertools.product(moves_lib.SPACES, moves_lib.LATENT_METHODS)
+    sets += [(layer, method) for method in moves_lib.TRAINED for layer in layers]
     with Progress("sets of moves", len(sets), unit="sets", is_main=True) as progress:
         for place, method in sets:
             measure(problem, place, method, workdir, options.seed)

@@ -25,7 +25,8 @@ from navigan_jax.subspaces import hessian
 from navigan_jax.subspaces.svd import singular_values
 
 COUNT = 16  # moves in a set
-METHODS = ("svd", "spectrum-nlpd", "spectrum-lpips", "trained", "hybrid", "random")
+METHODS = ("svd", "random", "spectrum-nlpd", "spectrum-lpips", "hybrid", "trained")
+TRAINED = ("hybrid", "trained")
 SPACES = ("z", "w", "w_plus")
 LATENT_METHODS = ("components", "hessian")
 SPECTRUM_LATENTS = {"spectrum-nlpd": 32, "spectrum-lpips": 16}
