@@ -3,7 +3,7 @@
   make demo
   python -m navigan_jax.main --config=configs/sweep.py --workdir=runs/sweep \
       --config.generator=cars
-  python -m docs.screenshots
+  python -m docs.screenshots            all of them, or those named: viewer gallery_page ...
 
 Starts the viewer on a copy of the demo's directions and looks at it, and at the two pages on the
 disk, with the system's Chromium.
@@ -29,9 +29,10 @@ DOCS = pathlib.Path(__file__).resolve().parents[1] / "docs"
 def served(directions: pathlib.Path, folder: pathlib.Path) -> Iterator[str]:
     """Yields the address of a viewer; the notes it writes are in the folder."""
     (folder / "directions.safetensors").symlink_to(directions.resolve())
+    shutil.copy(directions.with_suffix(".factors.json"), folder)
     command = [
         *(sys.executable, "-m", "navigan_jax.main", "--config=configs/viewer.py"),
-        *(f"--workdir={folder / 'work'}", "--config.port=0", "--config.seed=24"),
+        *(f"--workdir={folder / 'work'}", "--config.port=0", "--config.seed=7"),
         "--config.generator=cars",
         f"--config.directions={folder / 'directions.safetensors'}",
     ]
@@ -66,22 +67,22 @@ def choose(page: Page, index: int, units: float, name: str = "") -> None:
 
 
 def look_wide(page: Page) -> None:
-    page.locator("#thumbs button").nth(5).click()
-    choose(page, 4, 1.0, "light from the side")
+    page.locator("#thumbs button").nth(1).click()
+    choose(page, 1, 0.8, "lower roof")
     page.locator("#combine").check()
-    choose(page, 5, -1.0, "forehead and hair")
+    choose(page, 6, 1.0, "brighter windows")
     page.locator("#compare input[value=slide]").check(force=True)
 
 
 def look_dark(page: Page) -> None:
-    page.locator("#thumbs button").nth(4).click()
-    choose(page, 5, 1.0)
+    page.locator("#thumbs button").nth(0).click()
+    choose(page, 6, 1.0)
     page.locator("#compare input[value=difference]").check(force=True)
 
 
 def look_narrow(page: Page) -> None:
-    page.locator("#thumbs button").nth(6).click()
-    choose(page, 4, 1.0)
+    page.locator("#thumbs button").nth(1).click()
+    choose(page, 1, 0.8)
 
 
 def look_at_gallery(page: Page) -> None:
@@ -90,7 +91,7 @@ def look_at_gallery(page: Page) -> None:
 
 def look_at_one(page: Page) -> None:
     look_at_gallery(page)
-    page.locator(".card .enlarge").nth(4).click()
+    page.locator(".card .enlarge").nth(6).click()
 
 
 def look_at_layers(page: Page) -> None:
@@ -103,8 +104,8 @@ PAGES: dict[str, tuple[str, int, int, Callable[[Page], None]]] = {
     "layers_page": ("runs/sweep/layers.html", 1240, 1000, look_at_layers),
 }
 VIEWS: dict[str, tuple[int, int, Literal["light", "dark"], Callable[[Page], None]]] = {
-    "viewer": (1240, 860, "light", look_wide),
-    "viewer_difference": (1240, 860, "dark", look_dark),
+    "viewer": (1240, 1180, "light", look_wide),
+    "viewer_difference": (1240, 1180, "dark", look_dark),
     "viewer_phone": (360, 740, "light", look_narrow),
 }
 
@@ -120,7 +121,9 @@ def keep(page: Page, name: str) -> None:
 def main() -> None:
     directions = pathlib.Path("runs/demo/directions.safetensors")
     chromium = shutil.which("chromium")
-    needed = [directions, *(pathlib.Path(place) for place, *_ in PAGES.values())]
+    names = sys.argv[1:] or [*VIEWS, *PAGES]
+    pages = {name: page for name, page in PAGES.items() if name in names}
+    needed = [directions, *(pathlib.Path(place) for place, *_ in pages.values())]
     missing = [str(path) for path in needed if not path.is_file()]
     if chromium is None or missing:
         sys.exit(f"expected `chromium` on the PATH and {missing}: see the head of this file")
@@ -131,6 +134,8 @@ def main() -> None:
     ):
         browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
         for name, (width, height, scheme, look) in VIEWS.items():
+            if name not in names:
+                continue
             page = browser.new_page(viewport={"width": width, "height": height})
             page.emulate_media(color_scheme=scheme)
             page.goto(url)
@@ -140,7 +145,7 @@ def main() -> None:
             page.evaluate("() => { document.activeElement.blur(); scrollTo(0, 0); }")
             page.wait_for_timeout(4000)  # until the previews in sight are there
             keep(page, name)
-        for name, (place, width, height, look_at) in PAGES.items():
+        for name, (place, width, height, look_at) in pages.items():
             page = browser.new_page(viewport={"width": width, "height": height})
             page.emulate_media(color_scheme="light")
             page.goto(pathlib.Path(place).resolve().as_uri())
