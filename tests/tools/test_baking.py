@@ -19,9 +19,9 @@ from navigan_jax.errors import InputError
 from navigan_jax.generators.files import write_generator
 from navigan_jax.generators.source_map import SourceMap, read_source_map
 from tests.tools import crafting
-from tests.tools.converting import read_stylegan2
+from tests.tools.converting import arrays_of, read_stylegan2
 from tools.convert_weights.networks.stylegan2.reading import Options
-from tools.convert_weights.readers.nvidia_file import network_arrays, read_nvidia
+from tools.convert_weights.readers.nvidia_file import read_nvidia
 from tools.convert_weights.readers.structure import named_arrays
 from tools.convert_weights.readers.torch_file import read_torch
 
@@ -78,7 +78,7 @@ def all_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
         return {
             f"{name} {key}": array
             for name, network in read_nvidia(path).items()
-            for key, array in network_arrays(network).items()
+            for key, array in arrays_of(network).items()
         }
     return named_arrays(read_torch(path))
 
