@@ -165,6 +165,7 @@ def main() -> None:
     parser.add_argument("--lpips", type=pathlib.Path, required=True, help="weights of lpips")
     parser.add_argument("--generator", default="cars", help="a generator file or a name")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="leaves out what has to be trained")
     options = parser.parse_args()
     began = time.perf_counter()
     problem = read_inputs(options.generator, options.lpips)
@@ -174,15 +175,17 @@ def main() -> None:
     layers = [layer.path for layer in convolutions(problem)]
     sets = [(layer, method) for method in quick for layer in layers]
     sets += itertools.product(moves_lib.SPACES, moves_lib.LATENT_METHODS)
-    sets += [(layer, method) for method in moves_lib.TRAINED for layer in layers]
+    if not options.quick:
+        sets += [(layer, method) for method in moves_lib.TRAINED for layer in layers]
     with Progress("sets of moves", len(sets), unit="sets", is_main=True) as progress:
         for place, method in sets:
             measure(problem, place, method, workdir, options.seed)
             progress.advance()
     path = workdir / "wheels.json"
-    if not path.exists():
+    if not path.exists() or json.loads(path.read_text())["sets"] != len(sets):
         found = move_wheels(problem, sets, workdir, options.seed)
-        checkpoints.write_text(path, json.dumps(found, indent=1) + "\n")
+        text = json.dumps({"sets": len(sets), "paths": found}, indent=1)
+        checkpoints.write_text(path, text + "\n")
     print(f"{(time.perf_counter() - began) / 60:.1f} minutes in this call; results in {workdir}")
 
 

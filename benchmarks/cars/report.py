@@ -157,7 +157,7 @@ def _many(values: Sequence[int]) -> str:
 
 def read_paths(folder: pathlib.Path) -> list[dict[str, Any]]:
     """Returns the paths of moves of the wheels, with their numbers."""
-    found = json.loads((folder / "wheels.json").read_text())
+    found = json.loads((folder / "wheels.json").read_text())["paths"]
     return [{**row, "number": number + 1} for number, row in enumerate(found)]
 
 
