@@ -169,11 +169,18 @@ def path_of(row: dict[str, Any]) -> wheels.Path:
 
 def wheel_table(rows: Sequence[dict[str, Any]], seed: int) -> str:
     """Returns a Markdown table of the moves, the widest range first."""
-    lines = ["| move | kind | radius at equal quality | seed |", "|---|---|---|---|"]
+    lines = [
+        f"| move | kind | radius, error up to × {wheels.QUALITY:g} | up to × {wheels.LOOSE:g} | "
+        "seed |",
+        "|---|---|---|---|---|",
+    ]
     spans = {row["number"]: path_of(row).reach() for row in rows}
     for row in sorted(rows, key=lambda row: spans[row["number"]][0] - spans[row["number"]][1]):
-        low, high = (f"{100 * end:+.0f} %" for end in spans[row["number"]])
-        lines.append(f"| {row['label']} | {row['kind']} | {low} … {high} | {seed} |")
+        equal, loose = (
+            " … ".join(f"{100 * end:+.0f} %" for end in path_of(row).reach(limit))
+            for limit in (wheels.QUALITY, wheels.LOOSE)
+        )
+        lines.append(f"| {row['label']} | {row['kind']} | {equal} | {loose} | {seed} |")
     return "\n".join(lines)
 
 

@@ -20,7 +20,8 @@ from navigan_jax.evaluation.factors import Responses
 RADIUS = scene.NAMES.index("wheel radius")
 LATENTS = 8
 SHARES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)  # of the ends, both ways
-QUALITY = 1.25  # most error, in units of the error of unedited images
+QUALITY = 1.25  # the largest error that counts as equal, in units of that of unedited images
+LOOSE = 2.0  # images that have lost sharpness, and still show a car
 _RIDGE = 0.1  # of the largest singular value
 _OPTIMISED = (0.7, 0.85, 1.15, 1.3)  # wanted radius, in units of the trained one
 _OPTIMISE_STEPS = 100
@@ -31,7 +32,8 @@ _OPTIMISE_RATE = 0.05
 class Path:
     """Mean radius and error along a move.
 
-    shifts: t, as shares of the ends; 0 first. radius: in 64ths of the side. error: root mean square
+    shifts: t, as shares of the ends, or the wanted radius as a share of the trained one; that of
+    the original images first. radius: in 64ths of the side. error: root mean square
     distance to the nearest scene, images in [-1, 1].
     """
 
@@ -40,9 +42,12 @@ class Path:
     radius: tuple[float, ...]
     error: tuple[float, ...]
 
-    def reach(self) -> tuple[float, float]:
-        """Returns the lowest and highest change of the radius at equal quality, as shares of it."""
-        base, limit = self.radius[0], QUALITY * self.error[0]
+    def reach(self, quality: float = QUALITY) -> tuple[float, float]:
+        """Returns the lowest and highest change of the radius, as shares of it.
+
+        quality: the largest error that counts, in units of the error of unedited images.
+        """
+        base, limit = self.radius[0], quality * self.error[0]
         good = [r / base - 1 for r, e in zip(self.radius, self.error, strict=True) if e <= limit]
         return min(good), max(good)
 
@@ -124,4 +129,4 @@ def optimise_latents(problem: Problem, seed: int) -> tuple[Path, np.ndarray]:
         targets = scene.render(jnp.asarray(wanted), generator.resolution)
         images.append(np.asarray(fit(problem.params, latents, targets)))
     whole = np.stack(images)
-    return _path(problem, "w_plus, optimised for each image", (0.0, *_OPTIMISED), whole), whole
+    return _path(problem, "w_plus, optimised for each image", (1.0, *_OPTIMISED), whole), whole
