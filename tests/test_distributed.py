@@ -57,6 +57,7 @@ def configure(generator: pathlib.Path) -> config_lib.Config:
     config = tiny.get_config("hessian")
     config.generator, config.layer = str(generator), "conv1"
     config.latents.count, config.save_minutes = 7, 0.0
+    config.metric.name, config.show.plausible_samples = "l2", 0  # quick to compile
     return config_lib.freeze(config)
 
 
@@ -88,6 +89,7 @@ def start_spectrum(
     command = [sys.executable, "-c", PROGRAM, word, "--config=configs/tiny.py:hessian"]
     command += [f"--config.generator={generator}", "--config.layer=conv1"]
     command += ["--config.latents.count=7", "--config.save_minutes=0.0"]
+    command += ["--config.metric.name=l2", "--config.show.plausible_samples=0"]
     return start(command, workdir, port=port)
 
 
