@@ -4,6 +4,7 @@ JAX reads its settings from the variables JAX_..., and XLA its flags from XLA_FL
 would end a run or change its results, which must depend on the config alone.
 """
 
+import functools
 import os
 import re
 import subprocess
@@ -46,7 +47,7 @@ def settle() -> None:
 
     Raises: InputError for a variable that JAX or XLA cannot read.
     """
-    _require_known_flags()
+    _require_known_flags(os.environ.get("XLA_FLAGS"))
     try:
         import jax
     except ValueError as error:
@@ -66,12 +67,13 @@ def settle() -> None:
             )
 
 
-def _require_known_flags() -> None:
+@functools.cache
+def _require_known_flags(flags: str | None) -> None:
     """Raises InputError if XLA would end the process over XLA_FLAGS.
 
-    Another process tries the flags. This takes half a second; without XLA_FLAGS it takes no time.
+    flags: the value of the variable, or None. Another process tries it, once for each value.
     """
-    if "XLA_FLAGS" not in os.environ:
+    if flags is None:
         return
     # XLA alone, which starts five times as fast as JAX, reads them for its first options.
     command = [sys.executable, "-c", "from jaxlib import xla_client; xla_client.CompileOptions()"]

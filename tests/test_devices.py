@@ -140,7 +140,8 @@ def test_function_is_traced_once_for_all_microbatches_and_calls() -> None:
 def test_eight_devices_agree_with_one(tmp_path: pathlib.Path) -> None:
     """Means and a spectrum, in a process with 8 virtual devices; most counts do not divide."""
     path = tmp_path / "eight.npz"
-    flags = f"--xla_force_host_platform_device_count={VIRTUAL_DEVICES}"
+    count = f"--xla_force_host_platform_device_count={VIRTUAL_DEVICES}"
+    flags = f"{os.environ['XLA_FLAGS']} {count}"  # those of conftest, which compile fast
     environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, __file__, str(path)]
     subprocess.run(command, env=environment, cwd=ROOT, check=True, timeout=300)
