@@ -146,8 +146,8 @@ def _serve_once(application: Any, listening: Any) -> None:
 
 
 def convert(arguments: Sequence[str]) -> None:
-    """Runs a converter as it stands on a page; a smaller net takes the place of VGG."""
-    small = [world.NET if argument == "vgg" else argument for argument in arguments]
+    """Runs a converter as it stands on a page; a smaller net takes the place of LPIPS's."""
+    small = [world.NET if argument in ("vgg", "alex") else argument for argument in arguments]
     status = converters.main(small)
     assert status == 0, f"exit status {status}"
 

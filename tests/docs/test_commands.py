@@ -28,6 +28,8 @@ NOT_RUN = {
     "python -m docs.screenshots": "needs Chromium and the demo at full size",
     "python -m benchmarks.spectrum": "takes minutes",
     "python -m benchmarks.pipeline": "takes minutes",
+    "python -m benchmarks.cars.experiment": "takes half an hour",
+    "python -m benchmarks.cars.report": "reads what the experiment has found",
     "python -m tools.convert_weights stylegan2 --all-known": "downloads 19 GB; has its own test",
     "python -m navigan_jax.main --config=configs/hessian.py --workdir=runs/pod": "wants a pod",
 }
