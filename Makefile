@@ -4,11 +4,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 WEIGHTS := runs/weights/faces.safetensors
-# Processes that share the tests: one more than there are cores, as tests also wait for processes
-# that they start; each takes up to 4 GB. They take files of tests as they stand in the folders, so
-# that the small ones of tools/ and viewer/ come last and all end at one time.
-JOBS ?= $(shell $(PYTHON) -c 'import os; memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"); \
-	print(max(2, min(os.cpu_count() + 1, memory // 2**32)))')
+# Processes that share the tests; each takes up to 4 GB. They take files of tests as they stand in
+# the folders, so that the small ones of tools/ and viewer/ come last and all end at one time.
+JOBS ?= 2
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
 # As in `navigan_jax.main`; tests load NumPy before they could say so themselves.
