@@ -220,11 +220,11 @@ def init_reconstructor(
 ) -> dict[str, Any]:
     """Returns fresh variables: {"params", "batch_stats"}.
 
-    images: (height, width, channels) of one image.
-    Raises: InputError if the images are too small.
+    images: (height, width, channels) of one image. Only the channels matter, so the network is
+    initialised on the smallest image; a large one could exceed the memory.
     """
-    example = jnp.zeros((1, *images))
-    return dict(reconstructor.init(key, example, example, False))
+    example = jnp.zeros((1, reconstructor.smallest, reconstructor.smallest, images[2]))
+    return dict(reconstructor.clone(side=None).init(key, example, example, False))
 
 
 def feature_bytes(reconstructor: Reconstructor, images: tuple[int, int, int]) -> int:

@@ -386,21 +386,21 @@ def network_of(config: Config) -> Reconstructor:
 
 
 def require_room(config: Config, generator: Generator) -> None:
-    """Checks that the reconstructor's features of a microbatch fit in memory, before any work.
+    """Checks that the reconstructor's features of a batch fit in memory, before any work.
 
-    The whole step needs more and is checked once it is compiled.
+    Batch normalisation needs the whole batch of a device at once, whatever the microbatch. A step
+    needs 1.4 to 2.1 times these features on a CPU; it is checked once it is compiled.
     Raises: InputError if they do not fit, or if the images are too small.
     """
     network = network_of(config)
-    pairs = min(config.microbatch, -(-config.batch // jax.device_count()))
+    pairs = -(-config.batch // jax.device_count())
     lacking = devices.describe_shortage(pairs * feature_bytes(network, generator.image_shape))
     if lacking:
         side = network.side or min(generator.image_shape[:2])
         raise InputError(
             f"config.reconstructor.side: expected the features of {config.reconstructor.name} for "
             f"{pairs} pairs of images to fit in memory; got at least {lacking}, at {side} pixels; "
-            "lower it with --config.reconstructor.side=N, or lower the microbatch with "
-            "--config.microbatch=N"
+            "lower it with --config.reconstructor.side=N, or lower the batch with --config.batch=N"
         )
 
 

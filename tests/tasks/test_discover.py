@@ -20,10 +20,11 @@ import pytest
 
 from configs import discover, discover_demo, tiny
 from navigan_jax import config as config_lib
+from navigan_jax import devices, progress, testing
 from navigan_jax import params as params_lib
-from navigan_jax import progress, testing
 from navigan_jax.directions import Directions, read_directions, write_directions
 from navigan_jax.discovery import ranking
+from navigan_jax.discovery.reconstructor import feature_bytes
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import make_generator, write_generator
 from navigan_jax.tasks import discover as task
@@ -371,7 +372,7 @@ def test_a_reconstructor_that_tells_nan_ends_the_run(train, tmp_path):
         ({"shift__scale": 1.0, "shift__least": 2.0}, r"config\.shift\.least: .* scale, 1; got 2"),
         ({"shift__scale": 1e30}, r"config\.shift\.scale: .* set --config\.shift\.scale=[\d.]+, or"),
         (
-            {"reconstructor__side": 4096, "batch": 10**5, "microbatch": 10**5},
+            {"reconstructor__side": 4096, "batch": 10**5, "microbatch": 1},
             r"config\.reconstructor\.side: .* for 100000 pairs .*, at 4096 pixels; lower it",
         ),
         ({"reconstructor__side": 8}, r"reconstructor: expected images of 32 pixels or more; got 8"),
@@ -383,6 +384,25 @@ def test_what_cannot_be_trained_is_refused(files, tmp_path, changes, complaint):
     with pytest.raises(InputError, match=complaint):
         run(configure(files, **changes), tmp_path / "run")
     assert not (tmp_path / "run" / "directions.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["lenet", "resnet18"])
+def test_features_of_a_batch_fit_exactly_or_are_refused(name, monkeypatch):
+    """Up to the last byte; the first convolution alone, counted by hand, needs less."""
+    config = discover.get_config()
+    sizes = {"reconstructor.name": name, "reconstructor.side": 4096, "batch": 6, "microbatch": 1}
+    config.update_from_flattened_dict(sizes)
+    config, generator = config_lib.freeze(config), make_generator("dcgan", SIZES)
+    pairs = -(-6 // jax.device_count())
+    needed = pairs * feature_bytes(training.network_of(config), generator.image_shape)
+    assert needed > pairs * {"lenet": 4092**2 * 6, "resnet18": 2048**2 * 64}[name] * 4
+    monkeypatch.setattr(devices, "share_memory", lambda: False)
+    monkeypatch.setattr(devices, "_free_bytes", lambda: needed)
+    training.require_room(config, generator)
+    monkeypatch.setattr(devices, "_free_bytes", lambda: needed - 1)
+    pattern = rf"features of {name} for {pairs} pairs .* at 4096 pixels; lower it .*config\.batch=N"
+    with pytest.raises(InputError, match=pattern):
+        training.require_room(config, generator)
 
 
 def test_a_subspace_of_another_layer_or_network_is_refused(files, tmp_path):
