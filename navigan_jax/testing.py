@@ -66,6 +66,11 @@ class GoldenCase:
             return {name: file[name] for name in file.files}
 
     @property
+    def program(self) -> str:
+        """The program that made the case, as "repository: classes"."""
+        return "{repository}: {classes}".format_map(self.info["source"])
+
+    @property
     def tolerance(self) -> Mapping[str, float]:
         """Tolerances by quantity, in the metric of `assert_close`."""
         return self.info["tolerance"]
@@ -83,18 +88,17 @@ def golden_case(name: str) -> GoldenCase:
     return GoldenCase(name, folder, cases[name])
 
 
-def golden_names(source: str) -> list[str]:
+def golden_names(program: str) -> list[str]:
     """Returns the names of the cases made by a program, in the order of the index.
 
-    source: how "repository: classes" of the case begins, e.g. "rosinality/stylegan2-pytorch".
+    program: how `GoldenCase.program` begins, e.g. "rosinality/stylegan2-pytorch"; "": all cases.
     Raises: ValueError if there is none.
     """
     folder = _golden_dir()
-    sources = {name: entry["source"] for name, entry in _read_index(folder)["cases"].items()}
-    texts = {name: f"{entry['repository']}: {entry['classes']}" for name, entry in sources.items()}
-    names = [name for name, text in texts.items() if text.startswith(source)]
+    programs = {name: golden_case(name).program for name in _read_index(folder)["cases"]}
+    names = [name for name, text in programs.items() if text.startswith(program)]
     if not names:
-        raise ValueError(f"golden data: {folder} has no case of {source!r}; it has {texts}")
+        raise ValueError(f"golden data: {folder} has no case of {program!r}; it has {programs}")
     return names
 
 

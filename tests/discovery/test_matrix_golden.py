@@ -17,7 +17,13 @@ from navigan_jax.subspaces.svd import SingularValues, singular_values
 from tools.convert_weights.networks.stylegan2.reading import from_rosinality
 from tools.convert_weights.readers.torch_file import read_torch
 
-pytestmark = pytest.mark.golden
+PROGRAMS = (
+    "yandex-research/navigan: weight_deformator.",
+    "yandex-research/navigan: latent_deformator.",
+)
+WEIGHTS, LATENTS = map(testing.golden_names, PROGRAMS)
+
+pytestmark = pytest.mark.golden(*PROGRAMS)
 
 
 def weight_hwio(array):
@@ -26,16 +32,16 @@ def weight_hwio(array):
 
 
 @functools.cache
-def weight_case():
-    case = testing.golden_case("navigan_weight_deformators")
+def weight_case(case_name):
+    case = testing.golden_case(case_name)
     content = read_torch(case.path("generator"))
     config, params = from_rosinality(content["g_ema"], content["latent_avg"])
     return case, case.arrays("data"), make_generator("stylegan2", config), params
 
 
-def make_matrix(name):
+def make_matrix(case_name, name):
     """Returns the matrix of directions, its parameters and the layer of a sub-case."""
-    case, data, generator, _ = weight_case()
+    case, data, generator, _ = weight_case(case_name)
     settings = case.info["architecture"]["sub_cases"][name]
     (layer,) = generator.find_layers([f"convs.{settings['layer_ix']}"])
     state = {key.removeprefix(f"{name}/state/"): data[key] for key in data if f"{name}/" in key}
@@ -50,15 +56,25 @@ def make_matrix(name):
     return matrix, {"matrix": jnp.asarray(learned)}, layer
 
 
-def sub_cases(name):
-    return sorted(testing.golden_case(name).info["architecture"]["sub_cases"])
+def settings_of(case_name):
+    return testing.golden_case(case_name).info["architecture"]["sub_cases"]
 
 
-@pytest.mark.parametrize("name", sub_cases("navigan_weight_deformators"))
-def test_changes_of_weights_and_their_images_equal_the_original(name):
+def sub_cases(case_names, key, wanted):
+    """Returns (case, sub-case) of each sub-case whose setting `key` is one of `wanted`."""
+    return [
+        (case_name, name)
+        for case_name in case_names
+        for name, settings in sorted(settings_of(case_name).items())
+        if settings[key] in wanted
+    ]
+
+
+@pytest.mark.parametrize(("case_name", "name"), sub_cases(WEIGHTS, "kind", ["svd", "fixedbasis"]))
+def test_changes_of_weights_and_their_images_equal_the_original(case_name, name):
     """Each sample has its own direction and shift; one number for all does the same."""
-    case, data, generator, params = weight_case()
-    matrix, parameters, layer = make_matrix(name)
+    case, data, generator, params = weight_case(case_name)
+    matrix, parameters, layer = make_matrix(case_name, name)
     deltas = matrix.deltas(
         parameters, jnp.asarray(data["in/batch_directions"]), jnp.asarray(data["in/batch_shifts"])
     )
@@ -84,22 +100,21 @@ def test_changes_of_weights_and_their_images_equal_the_original(name):
     )
 
 
-def test_singular_vectors_span_what_the_original_ones_span():
+@pytest.mark.parametrize(("case_name", "name"), sub_cases(WEIGHTS, "kind", ["svd"]))
+def test_singular_vectors_span_what_the_original_ones_span(case_name, name):
     """u_i v_i' does not depend on signs: our basis gives the original one's change."""
-    case, _, _, params = weight_case()
-    for name in sub_cases("navigan_weight_deformators"):
-        if case.info["architecture"]["sub_cases"][name]["kind"] == "svd":
-            matrix, _, layer = make_matrix(name)
-            weight = np.asarray(params_lib.get(params, layer.path))
-            ours, values = singular_values({layer.path: weight})
-            # Neighbours of nearly equal singular values may mix: compare those that stand apart.
-            gaps = np.abs(np.diff(values, prepend=np.inf, append=-np.inf))
-            apart = np.minimum(gaps[:-1], gaps[1:]) > 1e-3 * values[0]
-            assert apart.sum() > len(values) // 2
-            eye = jnp.eye(len(values))[apart]
-            testing.assert_close(
-                ours.expand(eye)[layer.path], matrix.subspace.expand(eye)[layer.path], 1e-3
-            )
+    _, _, _, params = weight_case(case_name)
+    matrix, _, layer = make_matrix(case_name, name)
+    weight = np.asarray(params_lib.get(params, layer.path))
+    ours, values = singular_values({layer.path: weight})
+    # Neighbours of nearly equal singular values may mix: compare those that stand apart.
+    gaps = np.abs(np.diff(values, prepend=np.inf, append=-np.inf))
+    apart = np.minimum(gaps[:-1], gaps[1:]) > 1e-3 * values[0]
+    assert apart.sum() > len(values) // 2
+    eye = jnp.eye(len(values))[apart]
+    testing.assert_close(
+        ours.expand(eye)[layer.path], matrix.subspace.expand(eye)[layer.path], 1e-3
+    )
 
 
 _KINDS = {
@@ -109,20 +124,23 @@ _KINDS = {
     "ORTHO": "orthonormal",
     "RANDOM": "random",
 }
+_NETWORK = "FC"  # with hidden layers
 
 
-def latent_cases():
-    """Returns the names of the sub-cases: of matrices, and of the network with hidden layers."""
-    settings = testing.golden_case("navigan_latent_deformator").info["architecture"]["sub_cases"]
-    assert {case["type"] for case in settings.values()} == {*_KINDS, "FC"}
-    bent = sorted(name for name, case in settings.items() if case["type"] == "FC")
-    return sorted(settings.keys() - set(bent)), bent
+def test_every_kind_of_sub_case_is_compared():
+    """The data hold no other kinds than those that the other tests select."""
+    for case_names, key, known in (
+        (WEIGHTS, "kind", {"svd", "fixedbasis"}),
+        (LATENTS, "type", {*_KINDS, _NETWORK}),
+    ):
+        found = [settings[key] for name in case_names for settings in settings_of(name).values()]
+        assert found and set(found) <= known
 
 
-@pytest.mark.parametrize("name", latent_cases()[0])
-def test_changes_of_latents_equal_the_original(name):
-    case = testing.golden_case("navigan_latent_deformator")
-    data, settings = case.arrays("data"), case.info["architecture"]["sub_cases"][name]
+@pytest.mark.parametrize(("case_name", "name"), sub_cases(LATENTS, "type", _KINDS))
+def test_changes_of_latents_equal_the_original(case_name, name):
+    case = testing.golden_case(case_name)
+    data, settings = case.arrays("data"), settings_of(case_name)[name]
     parameters, drawn = {}, None
     if settings["type"] == "ORTHO":
         parameters["skew_half"] = jnp.asarray(data[f"{name}/state/log_mat_half"])
@@ -147,11 +165,11 @@ def test_changes_of_latents_equal_the_original(name):
             )
 
 
-@pytest.mark.parametrize("name", latent_cases()[1])
-def test_bent_map_of_latents_equals_the_original(name):
-    """By running statistics and by those of the batch, which move the running ones."""
-    case = testing.golden_case("navigan_latent_deformator")
-    data, settings = case.arrays("data"), case.info["architecture"]["sub_cases"][name]
+@pytest.mark.parametrize(("case_name", "name"), sub_cases(LATENTS, "type", [_NETWORK]))
+def test_network_of_latents_equals_the_original(case_name, name):
+    """With running statistics, and with those of the batch, which update the running ones."""
+    case = testing.golden_case(case_name)
+    data, settings = case.arrays("data"), settings_of(case_name)[name]
 
     params = {
         f"dense{index}": {

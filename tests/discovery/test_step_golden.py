@@ -28,9 +28,10 @@ from tests.tools.converting import read_stylegan2
 from tools.convert_weights.networks.resnet import path_of
 from tools.convert_weights.readers.torch_file import read_torch
 
-pytestmark = pytest.mark.golden
+PROGRAM = "yandex-research/navigan: trainer.Trainer.train"
+TRAINERS = testing.golden_names(PROGRAM)
 
-TRAINERS = testing.golden_names("yandex-research/navigan: trainer.Trainer.train")
+pytestmark = pytest.mark.golden(PROGRAM)
 
 LENET_LAYERS = {
     "convnet": ("conv0", "bn0", None, None, "conv1", "bn1", None, None, "conv2", "bn2"),

@@ -13,7 +13,9 @@ from navigan_jax.generators.files import make_generator
 from tests.tools.converting import read_dcgan
 from tools.convert_weights.download import fetch_faces_wheel
 
-pytestmark = pytest.mark.golden
+PROGRAM = "Python package gan_face_generate"
+
+pytestmark = pytest.mark.golden(PROGRAM)
 
 
 def nhwc(array):
@@ -54,7 +56,7 @@ class Golden:
         return None
 
 
-@pytest.fixture(scope="module", params=testing.golden_names("Python package gan_face_generate"))
+@pytest.fixture(scope="module", params=testing.golden_names(PROGRAM))
 def golden(request):
     return Golden(request.param)
 

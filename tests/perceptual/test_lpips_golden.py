@@ -21,10 +21,11 @@ from navigan_jax.perceptual.base import (
 )
 from tools.convert_weights.networks.lpips.weights import from_state_dicts
 
-pytestmark = pytest.mark.golden
-
-CASES = testing.golden_names("richzhang/PerceptualSimilarity")
+PROGRAM = "richzhang/PerceptualSimilarity"
+CASES = testing.golden_names(PROGRAM)
 POWER_ITERATION = "yandex-research/navigan: hessian_power_iteration.HVP_forward"
+
+pytestmark = pytest.mark.golden(PROGRAM)
 
 
 def filled_backbone(case, digest_of):

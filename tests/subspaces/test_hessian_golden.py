@@ -20,9 +20,10 @@ from tools.convert_weights.networks.lpips.weights import from_state_dicts
 from tools.convert_weights.networks.stylegan2.reading import from_rosinality
 from tools.convert_weights.readers.torch_file import read_torch
 
-pytestmark = pytest.mark.golden
+PROGRAM = "yandex-research/navigan: hessian_power_iteration.HVP_forward"
+CASES = testing.golden_names(PROGRAM)
 
-CASES = testing.golden_names("yandex-research/navigan: hessian_power_iteration.HVP_forward")
+pytestmark = pytest.mark.golden(PROGRAM)
 
 
 @dataclasses.dataclass(frozen=True)

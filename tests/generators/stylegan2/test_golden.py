@@ -19,11 +19,14 @@ from tests.tools.converting import read_stylegan2
 from tools.convert_weights.networks.stylegan2.reading import from_content
 from tools.convert_weights.readers.nvidia_file import read_nvidia
 
-pytestmark = pytest.mark.golden
+PROGRAMS = (
+    "rosinality/stylegan2-pytorch",
+    "NVlabs/stylegan2-ada-pytorch",
+    "layout of NVlabs/stylegan2 ",
+)
+ROSINALITY, ADA, TENSORFLOW = map(testing.golden_names, PROGRAMS)
 
-ROSINALITY = testing.golden_names("rosinality/stylegan2-pytorch")
-ADA = testing.golden_names("NVlabs/stylegan2-ada-pytorch")
-TENSORFLOW = testing.golden_names("layout of NVlabs/stylegan2 ")
+pytestmark = pytest.mark.golden(*PROGRAMS)
 
 BATCH = 4
 

@@ -3,12 +3,10 @@
 The folder may hold some of the checkpoints that its index lists; those that are there are read.
 """
 
-import json
-
 import numpy as np
 import pytest
 
-from navigan_jax.testing import golden_case
+from navigan_jax.testing import golden_case, golden_names
 from tests.tools.converting import arrays_of
 from tools.convert_weights.inspect_file import describe_file
 from tools.convert_weights.readers.nvidia_file import read_nvidia
@@ -17,21 +15,21 @@ from tools.convert_weights.readers.torch_file import read_torch
 
 pytestmark = pytest.mark.golden
 
-FOLDER = golden_case("dcgan_faces").folder
-CASES = json.loads((FOLDER / "index.json").read_text(encoding="utf-8"))["cases"]
+CASES = {name: golden_case(name) for name in golden_names("")}
 
 
-def _is_there(case: str, role: str) -> bool:
-    return (FOLDER / CASES[case]["files"].get(role, "absent")).exists()
+def _is_there(name: str, role: str) -> bool:
+    case = CASES[name]
+    return (case.folder / case.info["files"].get(role, "absent")).exists()
 
 
 def _checkpoints() -> list[tuple[str, str]]:
     """Returns case and role of each checkpoint that is there, each file once."""
     files = {
-        file: (case, role)
-        for case, entry in CASES.items()
-        for role, file in entry["files"].items()
-        if file.endswith((".pt", ".pth", ".bin", ".pkl")) and _is_there(case, role)
+        file: (name, role)
+        for name, case in CASES.items()
+        for role, file in case.info["files"].items()
+        if file.endswith((".pt", ".pth", ".bin", ".pkl")) and _is_there(name, role)
     }
     return list(files.values())
 
