@@ -16,6 +16,9 @@ from tools.convert_weights.readers.torch_file import read_torch
 pytestmark = pytest.mark.golden
 
 CASES = {name: golden_case(name) for name in golden_names("")}
+HESSIANS = golden_names("yandex-research/navigan: hessian_power_iteration.HVP_forward")
+SNGANS = golden_names("yandex-research/navigan and anvoynov/GANLatentDiscovery")
+TENSORFLOW = golden_names("layout of NVlabs/stylegan2 ")
 
 
 def _is_there(name: str, role: str) -> bool:
@@ -24,7 +27,7 @@ def _is_there(name: str, role: str) -> bool:
 
 
 def _checkpoints() -> list[tuple[str, str]]:
-    """Returns case and role of each checkpoint that is there, each file once."""
+    """Returns (case, role) of each present checkpoint, each file once."""
     files = {
         file: (name, role)
         for name, case in CASES.items()
@@ -37,7 +40,7 @@ def _checkpoints() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("case", "role"), _checkpoints())
 def test_checkpoint_is_read(case: str, role: str) -> None:
     """Its arrays are finite and make a known architecture; they equal those stored beside it."""
-    path = golden_case(case).path(role)
+    path = CASES[case].path(role)
     if path.suffix == ".pkl":
         groups = {name: arrays_of(network) for name, network in read_nvidia(path).items()}
         assert {"G", "D"} < set(groups)
@@ -51,7 +54,7 @@ def test_checkpoint_is_read(case: str, role: str) -> None:
     assert "architecture  unknown" not in text
     if role == "checkpoint" and _is_there(case, "weights"):
         state = groups["G_ema" if path.suffix == ".pkl" else "g_ema"]
-        _assert_same(state, golden_case(case).arrays("weights"))
+        _assert_same(state, CASES[case].arrays("weights"))
 
 
 def _assert_same(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> None:
@@ -61,9 +64,10 @@ def _assert_same(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> Non
         np.testing.assert_array_equal(got[name], array, err_msg=name)
 
 
-def test_zip_and_stream_hold_the_same() -> None:
+@pytest.mark.parametrize("name", HESSIANS)
+def test_zip_and_stream_hold_the_same(name: str) -> None:
     """The eigenvectors are stored in both containers."""
-    case = golden_case("navigan_hessian")
+    case = CASES[name]
     whole, legacy = (
         read_torch(case.path(role)) for role in ("eigenvectors", "eigenvectors_legacy")
     )
@@ -71,17 +75,20 @@ def test_zip_and_stream_hold_the_same() -> None:
     np.testing.assert_array_equal(whole, legacy)
 
 
-def test_weight_under_two_names_is_one_memory() -> None:
+@pytest.mark.parametrize("name", [name for name in SNGANS if _is_there(name, "checkpoint")])
+def test_weight_under_two_names_is_one_memory(name: str) -> None:
     """SNGAN registers its convolutions twice; the file has one storage for both."""
-    state = read_torch(golden_case("navigan_sngan32").path("checkpoint"))
+    state = read_torch(CASES[name].path("checkpoint"))
     assert np.shares_memory(state["model.2.conv1.weight"], state["model.2.model.3.weight"])
     assert not np.shares_memory(state["model.2.conv1.weight"], state["model.2.conv2.weight"])
 
 
-def test_pytorch_and_tensorflow_pickles_hold_the_same() -> None:
+@pytest.mark.parametrize("name", TENSORFLOW)
+def test_pytorch_and_tensorflow_pickles_hold_the_same(name: str) -> None:
     """One network in both formats: dense weights are transposed, kernels are HWIO and OIHW."""
-    ours = arrays_of(read_nvidia(golden_case("stylegan2_ada_orig").path("checkpoint"))["G_ema"])
-    theirs = arrays_of(read_nvidia(golden_case("stylegan2_tf_orig").path("checkpoint"))["Gs"])
+    twin = CASES[CASES[name].info["same_weights_as"]]
+    ours = arrays_of(read_nvidia(twin.path("checkpoint"))["G_ema"])
+    theirs = arrays_of(read_nvidia(CASES[name].path("checkpoint"))["Gs"])
     np.testing.assert_array_equal(ours["mapping.fc1.weight"], theirs["mapping/Dense1/weight"].T)
     np.testing.assert_array_equal(ours["mapping.w_avg"], theirs["dlatent_avg"])
     np.testing.assert_array_equal(
