@@ -44,7 +44,7 @@ def read_navigan(
 
 
 def arrays_of(network: Record) -> dict[str, np.ndarray]:
-    """Returns the weights of a pickled network by their names in it, without the network's own."""
+    """Returns the weights of a pickled network by name, without those of its class."""
     leaves = name_values(network).leaves
     own = f"{network.state.get('name')}." if is_tensorflow(network) else ""
     return {

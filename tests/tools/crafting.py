@@ -67,7 +67,7 @@ class Persistent:
 
 @dataclasses.dataclass(frozen=True)
 class Raw:
-    """Opcodes as they are."""
+    """Raw opcodes."""
 
     opcodes: bytes
 

@@ -42,7 +42,7 @@ LAYERS = [
 
 
 class Converted:
-    """A source, and what the generator file made of it says."""
+    """A source file, and the generator file that it converts to."""
 
     def __init__(self, source: pathlib.Path, folder: pathlib.Path, **options: Any) -> None:
         self.source, self.folder = source, folder
@@ -53,11 +53,11 @@ class Converted:
 
     @property
     def layers(self) -> list[str]:
-        """Some layers of each kind."""
+        """Returns some layers of each kind."""
         return [path for path in LAYERS if path in params_lib.flatten(self.params)]
 
     def edit(self, seed: int = 0, layers: Sequence[str] = ()) -> Edit:
-        """Changes of these layers, or of some of each kind, of about the size of the weights."""
+        """Returns random changes as large as the weights, by default in layers of each kind."""
         layers = layers or self.layers
         random = np.random.RandomState(seed)
         shapes = {path: params_lib.get(self.params, path).shape for path in layers}
@@ -66,14 +66,14 @@ class Converted:
         )
 
     def bake(self, edits: Any, name: str = "baked", **options: Any) -> "Converted":
-        """The copy with the edits, converted."""
+        """Writes the edits into a copy of the source; returns the copy, converted."""
         out = self.folder / f"{name}{self.source.suffix}"
         bake(self.source, out, self.map, self.params, edits, **options)
         return Converted(out, self.folder)
 
 
 def all_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Every array of the file, in its own names."""
+    """Returns all arrays of the file by name."""
     if path.suffix == ".pkl":
         return {
             f"{name} {key}": array
@@ -126,7 +126,7 @@ def test_baked_file_is_the_source_but_for_the_edited_weights(converted: Converte
 
 
 def test_edit_and_its_opposite_give_the_source_back(converted: Converted) -> None:
-    """Up to one rounding of the shifted weight and one of the result."""
+    """The error is at most one rounding of the shifted weight and one of the result."""
     edits = [(converted.edit(seed, ["synthesis/b8/conv1/kernel"]), 0.3) for seed in (1, 2)]
     there = converted.bake(edits)
     back = there.bake([(edit, -shift) for edit, shift in edits], "back")
@@ -145,7 +145,7 @@ def test_shift_of_zero_is_a_copy(converted: Converted) -> None:
 
 
 def test_other_networks_of_the_file_can_be_edited_too(tmp_path: pathlib.Path) -> None:
-    """G, which was not converted, gets the same change as G_ema; alone, too."""
+    """G, which was not converted, gets the same change as G_ema, or a change alone."""
     source = testing.golden_case("stylegan2_ada_condclamp").path("checkpoint")
     converted = Converted(source, tmp_path)
     edit = converted.edit()
@@ -170,7 +170,7 @@ def golden_state() -> dict[str, np.ndarray]:
 
 
 def pickled_module(state: dict[str, Any]) -> Any:
-    """A module of a class that no reader knows, with the pickled tensors of a state dict."""
+    """Returns a module of an unknown class, with the pickled tensors of a state dict."""
     own, below = crafting.by_module(state)
     modules = {name: pickled_module(part) for name, part in below.items()}
     groups = {"training": True, "_parameters": own, "_buffers": {}, "_modules": modules}
@@ -178,7 +178,7 @@ def pickled_module(state: dict[str, Any]) -> Any:
 
 
 def wrapped_file(wrapper: str) -> bytes:
-    """The golden network in other wrappers and containers."""
+    """Returns a file with the golden network in another wrapper or container."""
     state = golden_state()
     legacy = wrapper.startswith("old stream")
     if wrapper == "safetensors":
@@ -216,7 +216,7 @@ def test_edits_are_written_into_whatever_wraps_the_network(
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_weights_of_other_types_are_rounded_to_them(dtype: str, tmp_path: pathlib.Path) -> None:
-    """Once, from the exact sum; shifts beyond the type are refused."""
+    """The exact sum is rounded once; a shift that overflows the type is refused."""
     path = tmp_path / "state.pt"
     state = {key: array.astype(dtype) for key, array in golden_state().items()}
     path.write_bytes(crafting.state_dict_file(state))
@@ -234,7 +234,7 @@ def test_weights_of_other_types_are_rounded_to_them(dtype: str, tmp_path: pathli
 
 
 def file_of_views(transposed: Sequence[str] = (), shared: Sequence[str] = ()) -> bytes:
-    """A state dict some tensors of which are transposed views, or views of one storage."""
+    """Returns a state dict in which some tensors are transposed views, or views of one storage."""
     content, memories = crafting.state_dict(golden_state())
     for index, (key, array) in enumerate(golden_state().items()):
         if key in transposed:
@@ -248,7 +248,7 @@ def file_of_views(transposed: Sequence[str] = (), shared: Sequence[str] = ()) ->
 
 
 def test_strided_weights_are_found(tmp_path: pathlib.Path) -> None:
-    """As channels_last saves them; the strides stay, the numbers change."""
+    """Strides stay as channels_last saved them; the numbers change."""
     path = tmp_path / "state.pt"
     path.write_bytes(file_of_views(transposed=["convs.1.conv.weight"]))
     converted = Converted(path, tmp_path)
@@ -259,7 +259,7 @@ def test_strided_weights_are_found(tmp_path: pathlib.Path) -> None:
 
 
 def test_weights_that_share_bytes_are_refused(tmp_path: pathlib.Path) -> None:
-    """Changing the one would change the other; what shares nothing can be changed all the same."""
+    """Changing one would change the other; other weights of the file can still be edited."""
     path = tmp_path / "state.pt"
     names = ["convs.0.activate.bias", "convs.1.activate.bias"]
     state = golden_state()
@@ -285,7 +285,7 @@ def test_packed_weights_are_refused(tmp_path: pathlib.Path) -> None:
 
 
 def test_bytes_kept_as_text_are_refused(tmp_path: pathlib.Path) -> None:
-    """As pickles of protocol 2 keep them."""
+    """Pickles of protocol 2 store bytes as text."""
     networks = read_nvidia(testing.golden_case("stylegan2_tf_resnet").path("checkpoint"))
     path = tmp_path / "text.pkl"
     path.write_bytes(crafting.tensorflow_file(networks, as_text=True))
@@ -298,7 +298,7 @@ def test_bytes_kept_as_text_are_refused(tmp_path: pathlib.Path) -> None:
 
 
 def test_wrong_sources_are_refused(tmp_path: pathlib.Path) -> None:
-    """None at all, another file, and the source as its own output."""
+    """No source, another file, and the source as its own output are refused."""
     source = tmp_path / "network.pt"
     source.write_bytes(testing.golden_case("navigan_generator").path("checkpoint").read_bytes())
     converted = Converted(source, tmp_path)

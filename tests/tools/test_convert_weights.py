@@ -1,4 +1,4 @@
-"""The command line: what it writes, what it prints, and how it says no."""
+"""The command line: what it writes, what it prints, and how it reports mistakes."""
 
 import os
 import pathlib
@@ -45,7 +45,7 @@ def error_of(capsys: pytest.CaptureFixture[str], status: int) -> str:
 def test_paths_may_begin_with_the_home_folder(
     source: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As shells leave it in --out=~/FILE."""
+    """Shells do not expand the ~ of --out=~/FILE."""
     monkeypatch.setenv("HOME", str(source.parent))
     assert run("dcgan", f"~/{source.name}", "--out=~/g.safetensors") == 0
     assert (source.parent / "g.safetensors").is_file()
@@ -77,7 +77,7 @@ def test_dcgan_is_converted_and_described(
 def test_faces_are_fetched(
     source: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The word in place of a path stands for the known wheel."""
+    """A word in place of a path names the known wheel."""
     monkeypatch.setattr(dcgan, "fetch_faces_wheel", lambda: source)
     out = tmp_path / "g.safetensors"
     assert run("dcgan", "faces", "--out", out) == 0
@@ -157,7 +157,7 @@ def test_exit_status_of_inspect_says_what_could_be_read(
     tmp_path: pathlib.Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """0 for what can be read, 3 for what is there and can't, 2 for a wrong path."""
+    """0 for a readable file, 3 for an unreadable one, 2 for a wrong path."""
     path = tmp_path / "x.pt"
     if data is not None:
         path.write_bytes(data)
@@ -170,7 +170,7 @@ def test_exit_status_of_inspect_says_what_could_be_read(
 def test_page_in_place_of_a_file_is_told_by_converters(
     kind: str, page: bytes, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the list of what is allowed, in which NVIDIA's pickles are."""
+    """The message lists the allowed formats, among them NVIDIA's pickles."""
     path = tmp_path / "ffhq.pkl"
     path.write_bytes(page)
     message = error_of(capsys, run(kind, path, "--out", tmp_path / "x.safetensors"))
@@ -181,7 +181,7 @@ def test_page_in_place_of_a_file_is_told_by_converters(
 def test_terminal_codes_in_names_are_not_printed(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Names of arrays are foreign text; escape sequences in them would command the terminal."""
+    """Names of arrays are foreign text; their escape sequences must not reach the terminal."""
     path = tmp_path / "x.pt"
     path.write_bytes(state_dict_file({"a\x1b[2Jb\r": np.zeros(1, np.float32)}))
     assert run("inspect", path) == 0
@@ -234,7 +234,7 @@ def test_mistake_is_one_message(
 def test_source_is_not_overwritten(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nor by another spelling of its path."""
+    """Another spelling of its path is recognised too."""
     path = tmp_path / "g.safetensors"
     path.write_bytes(state_dict_file(dcgan_state()))
     before = path.read_bytes()
@@ -249,7 +249,7 @@ def test_source_is_not_overwritten(
 def test_failed_conversion_leaves_the_old_file(
     source: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A result from before stays as it is if the next source is damaged."""
+    """An earlier result is kept if the next source is damaged."""
     out = tmp_path / "g.safetensors"
     assert run("dcgan", source, "--out", out) == 0
     before = out.read_bytes()

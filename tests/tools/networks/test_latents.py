@@ -1,4 +1,4 @@
-"""Pickled latents become an .npz that tasks and viewer take; what else a file holds is told."""
+"""Pickled latents become an .npz that tasks and viewer take; other contents are reported."""
 
 import io
 import pathlib
@@ -53,7 +53,7 @@ def convert(folder: pathlib.Path, file: str, data: bytes, *options: str) -> int:
 
 
 def entry(latent: np.ndarray) -> dict[str, Any]:
-    """Returns what rosinality's projector keeps of an image."""
+    """Returns the entry that rosinality's projector stores for an image."""
     return {"img": draw(3, 8, 8), "latent": latent, "noise": [draw(1, 1, 4, 4), draw(1, 1, 8, 8)]}
 
 
@@ -129,7 +129,7 @@ def test_other_containers_are_read_too(tmp_path: pathlib.Path) -> None:
     ],
 )
 def test_dict_that_numpy_saved_is_read(tmp_path: pathlib.Path, content: Any) -> None:
-    """As encoders write it: an array of one object, which is a pickle."""
+    """Encoders write such a file: an array of one object, which is a pickle."""
     array = np.array(content, object)
     np.save(tmp_path / "latents.npy", array, allow_pickle=True)
     data = (tmp_path / "latents.npy").read_bytes()

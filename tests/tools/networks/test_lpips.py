@@ -32,7 +32,7 @@ def linear():
 
 
 def test_kernels_become_hwio_and_names_count_up(backbone, linear):
-    """Each tensor lands where its layer is, turned once."""
+    """Each tensor is transposed once and lands in its layer."""
     config, params = from_state_dicts("alex", backbone, linear, "0.1")
     assert config == {"net": "alex", "version": "0.1", "linear": True}
     for number, index in enumerate(CONVOLUTIONS):
@@ -59,7 +59,7 @@ def test_a_whole_lpips_module_gives_the_same(backbone, linear):
 
 @pytest.mark.parametrize("names", ["lin{}", "lins.{}", "both"])
 def test_linear_weights_without_dropout_are_those_of_the_file(backbone, linear, names):
-    """Their layer is then the first of its sequence; they are used, whatever they are called."""
+    """Without dropout the layer is the first of its sequence; its weights are used."""
     kinds = ("lin{}", "lins.{}") if names == "both" else (names,)
     found = {
         f"{kind.format(index)}.model.0.weight": linear[f"lin{index}.model.1.weight"]
@@ -72,7 +72,7 @@ def test_linear_weights_without_dropout_are_those_of_the_file(backbone, linear, 
 
 
 def test_linear_weights_can_be_left_out(backbone):
-    """Without them the options say so."""
+    """The options record that there are none."""
     config, params = from_state_dicts("alex", backbone, None, "0.0")
     assert config == {"net": "alex", "version": "0.0", "linear": False}
     assert lpips.create(params, **config).params.keys() == {"backbone"}

@@ -109,7 +109,7 @@ def _assert_equal(found: sources.State | None, expected: State) -> None:
 def test_archive_gives_the_weights_that_torchvision_and_lpips_have(
     net: str, offline: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All of them, with a word on where they are from."""
+    """All of them, and the report says where they are from."""
     found = _collect(net)
     _assert_equal(found.backbone, _state(net))
     assert found.linear is found.backbone
@@ -130,7 +130,7 @@ def test_torchvision_goes_first_where_it_can_be_had(
 
 
 def test_another_version_takes_its_linear_weights_from_the_wheel(offline: pathlib.Path) -> None:
-    """The archive has those of version 0.1 alone."""
+    """The archive has linear weights of version 0.1 only."""
     found = _collect("vgg", "0.0")
     _assert_equal(found.linear, {"lin0.model.1.weight": np.full((1, 2, 1, 1), 9, np.float32)})
     assert not sources.has_linear(found.backbone)
@@ -143,7 +143,7 @@ def test_file_of_the_archive_converts_alone(tmp_path: pathlib.Path) -> None:
 
 
 def test_unknown_arrays_keep_their_names() -> None:
-    """So that they are refused, not dropped."""
+    """They can then be refused instead of dropped."""
     names = ["VGG16_0.Conv_13.kernel", "VGG16_0.Dense_0.kernel", "AlexNet_0.Conv_5.bias"]
     tree = {name: np.zeros(2, np.float32) for name in names}
     assert set(from_flax(tree)) == set(names)

@@ -17,7 +17,7 @@ NETS = sorted(LAYERS)
 
 
 def backbone(net: str, *, module: bool = False) -> State:
-    """A state of the net's names with tiny tensors, of torchvision or of the LPIPS module."""
+    """Returns tiny tensors by the names of torchvision or of the LPIPS module."""
     prefix = "net.slice1" if module else "features"
     names = []
     for index, layer in LAYERS[net].items():
@@ -44,7 +44,7 @@ def gather(net: str = "vgg", **options: object) -> lpips_sources.Sources:
 @pytest.mark.parametrize("module", [False, True])
 @pytest.mark.parametrize("net", NETS)
 def test_net_is_told_by_its_names(net: str, module: bool) -> None:
-    """Each net is known in both spellings; with a layer more or less it is none."""
+    """Each net is recognised in both spellings; a layer more or less makes it unknown."""
     state = backbone(net, module=module)
     assert net_of(state) == net
     assert net_of(state | {"features.99.weight": np.zeros(1)}) is None
@@ -52,7 +52,7 @@ def test_net_is_told_by_its_names(net: str, module: bool) -> None:
 
 
 def test_linear_weights_are_told_by_their_names() -> None:
-    """Both spellings of a saved module, and no backbone's."""
+    """Both spellings of a saved module are recognised, and names of a backbone are not."""
     assert has_linear(linear(1))
     assert has_linear(linear(1, prefix="lins."))
     assert has_linear(["lin0.model.0.weight"])  # without dropout
@@ -87,7 +87,7 @@ def _wheel(path: pathlib.Path) -> pathlib.Path:
 def test_wheel_gives_the_weights_of_net_and_version(
     net: str, version: str, tmp_path: pathlib.Path
 ) -> None:
-    """In the wheel the file of this very net and version is taken."""
+    """The file of this net and version is taken from the wheel."""
     source = write(tmp_path / "b.pth", backbone(net))
     wheel = _wheel(tmp_path / "lpips.whl")
     found = gather(net, version=version, source=source, linear_source=wheel)
@@ -98,7 +98,7 @@ def test_wheel_gives_the_weights_of_net_and_version(
 
 
 def test_saved_module_has_both_parts(tmp_path: pathlib.Path) -> None:
-    """A state dict of LPIPS as a whole needs no other file; a file given beside it wins."""
+    """A state dict of LPIPS as a whole needs no other file; one that is given takes precedence."""
     source = write(tmp_path / "m.pth", backbone("alex", module=True) | linear(3))
     found = gather("alex", source=source)
     assert found.linear is found.backbone
@@ -130,7 +130,7 @@ def test_saved_module_is_never_completed_from_elsewhere(
     "prefix", ["module.", "_orig_mod.", "loss.perceptual_loss.", "module.net_lpips.module."]
 )
 def test_module_is_found_in_a_larger_network(prefix: str, tmp_path: pathlib.Path) -> None:
-    """As checkpoints of autoencoders keep it."""
+    """Checkpoints of autoencoders contain it so."""
     state = backbone("vgg", module=True) | linear(3)
     whole = {f"{prefix}{key}": array for key, array in state.items()}
     whole |= {"decoder.conv_in.weight": np.ones(3, np.float32)}
@@ -139,7 +139,7 @@ def test_module_is_found_in_a_larger_network(prefix: str, tmp_path: pathlib.Path
 
 
 def test_without_linear_weights_none_are_sought(tmp_path: pathlib.Path) -> None:
-    """Nor taken from a module that has some."""
+    """They are not taken from a module that has some, either."""
     source = write(tmp_path / "m.pth", backbone("alex", module=True) | linear(3))
     assert gather("alex", source=source, with_linear=False).linear is None
 
@@ -179,7 +179,7 @@ def test_unknown_net_is_refused() -> None:
     ids=["another net", "linear weights", "another network"],
 )
 def test_another_backbone_is_refused(state: State, message: str, tmp_path: pathlib.Path) -> None:
-    """The message says which net it is, or what it has."""
+    """The message says which net the file holds, or which arrays."""
     source = write(tmp_path / "b.pth", state)
     with pytest.raises(InputError, match=message):
         gather("vgg", source=source)

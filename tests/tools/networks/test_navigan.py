@@ -217,7 +217,7 @@ def test_what_does_not_fit_is_refused(tmp_path: pathlib.Path) -> None:
 
 
 def test_command_writes_directions(tmp_path: pathlib.Path, capsys: Any) -> None:
-    """Of the generator that is given, and of no other."""
+    """The file holds the digest of the given generator."""
     case = testing.golden_case(IN_A_BASIS)
     config, params, origin = read_stylegan2(case.path("generator"))
     generator, out = tmp_path / "generator.safetensors", tmp_path / "directions.safetensors"

@@ -18,7 +18,7 @@ from tools.convert_weights.networks.resnet import double_inputs, from_foreign, f
 
 
 def torchvision_names():
-    """{name: kind of shape} of all weights of the file."""
+    """Returns {name: shape} of all weights of the file."""
     blocks = [f"layer{layer}.{block}." for layer in range(1, 5) for block in range(2)]
     convs = ["conv1.weight", *(f"{block}conv{i}.weight" for block in blocks for i in (1, 2))]
     norms = ["bn1", *(f"{block}bn{i}" for block in blocks for i in (1, 2))]
@@ -54,7 +54,7 @@ def test_another_network_is_one_message():
 
 @pytest.fixture(name="state", scope="module")
 def _state():
-    """A first kernel of the true size, by which the network is found, and small ones."""
+    """Returns small weights, and a first kernel of the true size, which identifies the network."""
     return testing.fill_state_dict(torchvision_names() | {"conv1.weight": (4, 3, 7, 7)}, 1)
 
 

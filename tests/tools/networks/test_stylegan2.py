@@ -32,7 +32,7 @@ def content() -> dict[str, Any]:
 
 
 def same(got: Any, want: Any) -> bool:
-    """Whether (config, params) agree in all bits."""
+    """Returns whether (config, params) agree in all bits."""
     return got[0] == want[0] and params_lib.digest(got[1]) == params_lib.digest(want[1])
 
 
@@ -48,7 +48,7 @@ def test_state_may_stand_alone_or_below_a_prefix(content: dict[str, Any]) -> Non
 
 
 def test_average_that_a_file_lacks_is_made(content: dict[str, Any]) -> None:
-    """It is the mean of w over many draws, the same each time; all else is as in the file."""
+    """It is the mean of w over many draws, the same each time; everything else is the file's."""
     config, made = from_rosinality(content["g_ema"], None)
     _, given = from_rosinality(content["g_ema"], content["latent_avg"])
     z = np.random.RandomState(0).standard_normal((4096, config["z_dim"])).astype(np.float32)
@@ -62,14 +62,14 @@ def test_average_that_a_file_lacks_is_made(content: dict[str, Any]) -> None:
 
 
 def test_learning_rate_of_the_mapping_may_be_told(content: dict[str, Any]) -> None:
-    """No file of this program says it; the default is the program's."""
+    """Files of this program do not store it; the default is the program's."""
     rates = ({}, {"mapping_rate": 0.02})
     found = [from_rosinality(content["g_ema"], None, **rate)[0]["mapping_rate"] for rate in rates]
     assert found == [0.01, 0.02]
 
 
 def test_network_of_a_training_snapshot_may_be_chosen(content: dict[str, Any]) -> None:
-    """g_ema unless g is asked for; what is not there is refused, with what is."""
+    """g_ema by default, g on request; another name is refused with a list of both."""
     other = {key: array + 1 for key, array in content["g_ema"].items() if "kernel" not in key}
     snapshot = {"g": content["g_ema"] | other, "d": {}, "g_optim": {"state": {}}} | content
     average = content["latent_avg"]
@@ -81,7 +81,7 @@ def test_network_of_a_training_snapshot_may_be_chosen(content: dict[str, Any]) -
 
 
 def test_number_of_draws_for_the_average_may_be_told(content: dict[str, Any]) -> None:
-    """The error of the mean falls with it: of one draw it is the spread of w itself."""
+    """More draws make a smaller error of the mean."""
     large, *small = (
         from_content(content["g_ema"], "file", Options(draws=draws))[1]["mapping"]["w_avg"]
         for draws in (4096, 1, 256)
@@ -160,7 +160,7 @@ def test_spoilt_state_is_refused(case: str, content: dict[str, Any]) -> None:
     ],
 )
 def test_other_content_is_refused(content: Any, got: str) -> None:
-    """What was found instead is named: keys, classes, names of arrays."""
+    """The message names what was found: keys, classes, names of arrays."""
     with pytest.raises(InputError, match=f"expected a StyleGAN2 generator; {re.escape(got)}"):
         from_content(content, "file")
 
@@ -177,7 +177,7 @@ def test_average_of_another_kind_is_refused(content: dict[str, Any]) -> None:
 
 @pytest.fixture
 def ada() -> Record:
-    """A conditional residual generator."""
+    """Returns a conditional residual generator."""
     path = testing.golden_case("stylegan2_ada_condclamp").path("checkpoint")
     return copy.deepcopy(read_nvidia(path)["G_ema"])
 
@@ -189,13 +189,13 @@ def module(network: Record, path: str) -> Record:
 
 
 def modules(network: Record, part: str) -> list[Record]:
-    """Those below a network whose path matches, as many as it has."""
+    """Returns the submodules of a network whose path matches."""
     names = {name.rpartition(".")[0] for name in arrays_of(network)} - {""}
     return [module(network, name) for name in sorted(names) if re.fullmatch(part, name)]
 
 
 def test_filter_is_that_of_the_layers_that_resample(ada: Record) -> None:
-    """conv1 keeps the default filter whatever the others have; filters of one axis may occur."""
+    """conv1, which does not resample, keeps the default filter; one-axis filters are read too."""
     taps = np.array([0.1, 0.4, 0.3, 0.2], np.float32)
     for layer in modules(ada, r"synthesis\.b\d+(\.conv0|\.skip)?"):
         layer.state["_buffers"]["resample_filter"] = np.outer(taps, taps)
@@ -206,7 +206,7 @@ def test_filter_is_that_of_the_layers_that_resample(ada: Record) -> None:
 
 
 def test_network_without_noise_has_noise_of_strength_0(ada: Record) -> None:
-    """Its layers say so; a layer that should have noise and lacks it is refused."""
+    """Its layers declare it; a layer that declares noise and has none is refused."""
     _, with_noise = from_content(ada, "file")
     layers = modules(ada, r"synthesis\.b\d+\.conv[01]")
     for layer in layers:
@@ -223,7 +223,7 @@ def test_network_without_noise_has_noise_of_strength_0(ada: Record) -> None:
 
 
 def test_average_is_made_for_a_network_of_labels_without_one(ada: Record) -> None:
-    """Over all labels, as they are drawn with z."""
+    """The mean is over z and labels, both drawn at random."""
     with_average = from_content(ada, "file")
     del module(ada, "mapping").state["_buffers"]["w_avg"]
     config, params = from_content(ada, "file")
@@ -233,7 +233,7 @@ def test_average_is_made_for_a_network_of_labels_without_one(ada: Record) -> Non
 
 
 def test_state_dict_alone_is_the_network_but_for_what_options_tell(ada: Record) -> None:
-    """Its arrays show all but the rate of the mapping and the clamp; without these it is other."""
+    """Its arrays show everything but the mapping rate and the clamp, which options give."""
     state = dict(arrays_of(ada))
     want = from_content(ada, "file")
     assert same(from_content(state, "file", Options(clamp=want[0]["clamp"])), want)
@@ -264,7 +264,7 @@ def test_layers_that_are_not_alike_are_refused(case: str, ada: Record) -> None:
 
 
 def test_settings_that_are_not_known_are_refused(ada: Record) -> None:
-    """Another activation of all layers; a rate that is no number."""
+    """Another activation, and a rate that is no number."""
     layers = modules(ada, r"mapping\.fc\d+")
     for layer in layers:
         layer.state["bias_gain"] = "fast"
@@ -277,7 +277,7 @@ def test_settings_that_are_not_known_are_refused(ada: Record) -> None:
 
 
 def test_stylegan3_is_refused_by_name(ada: Record) -> None:
-    """Its file has the same layout, and its network another first layer."""
+    """Its file has the layout of StyleGAN2, and its first layer differs."""
     first = Record("SynthesisInput", (), {"_parameters": {}, "_modules": {}, "_buffers": {}})
     first.state["_buffers"]["freqs"] = np.ones((3, 2), np.float32)
     module(ada, "synthesis").state["_modules"]["input"] = first
@@ -286,7 +286,7 @@ def test_stylegan3_is_refused_by_name(ada: Record) -> None:
 
 
 def test_stylegan3_is_refused_as_its_own_program_pickles_it(tmp_path: Any) -> None:
-    """With the arrays and sets of NumPy and Python that its modules keep beside their tensors."""
+    """Its modules keep NumPy arrays and Python sets beside their tensors."""
     rebuild = crafting.Global("torch_utils.persistence", "_reconstruct_persistent_obj")
     load = crafting.Global("torch.storage", "_load_from_bytes")
 
@@ -326,7 +326,7 @@ def test_network_without_its_state_is_refused() -> None:
 
 @pytest.fixture
 def tensorflow() -> Record:
-    """A conditional generator of the later program."""
+    """Returns a conditional generator of the later program."""
     path = testing.golden_case("stylegan2_tf_cond").path("checkpoint")
     return copy.deepcopy(read_nvidia(path)["Gs"])
 
@@ -336,7 +336,7 @@ def variables(network: Record, component: str) -> list[tuple[str, np.ndarray]]:
 
 
 def test_labels_of_the_first_program_convert(tensorflow: Record) -> None:
-    """There they are a bare matrix, of the width of z, and normalised together with it."""
+    """Labels are a bare matrix there, and are normalised together with z."""
     config, _ = from_content(tensorflow, "file")
     random = np.random.RandomState(0)
     width = config["z_dim"]
@@ -352,7 +352,7 @@ def test_labels_of_the_first_program_convert(tensorflow: Record) -> None:
 
 
 def test_settings_of_tensorflow_are_read(tensorflow: Record) -> None:
-    """None stands for a default; what acts in training alone, or at run time, is passed over."""
+    """None stands for a default; settings of training and of run time are ignored."""
     config, _ = from_content(tensorflow, "file")
     settings = tensorflow.state["static_kwargs"]
     settings |= {"mapping_lrmul": None, "conv_clamp": 8, "resample_kernel": [1, 2, 1]}
@@ -389,7 +389,7 @@ def test_settings_of_tensorflow_are_read(tensorflow: Record) -> None:
 def test_settings_of_tensorflow_that_are_not_known_are_refused(
     settings: dict[str, Any], message: str, tensorflow: Record
 ) -> None:
-    """What would make another network is never passed over."""
+    """A setting that would make another network is never ignored."""
     tensorflow.state["static_kwargs"] |= settings
     with pytest.raises(InputError, match=message):
         from_content(tensorflow, "file")
@@ -410,7 +410,7 @@ def test_other_networks_of_tensorflow_are_refused(tensorflow: Record) -> None:
 
 
 def test_constant_need_not_be_square(content: dict[str, Any]) -> None:
-    """Its shape is that of the image, and of the noise at each resolution."""
+    """It gives images and noise of the same aspect ratio."""
     state = dict(content["g_ema"])
     for key in state:
         if key == "input.input" or key.startswith("noises."):
@@ -428,7 +428,7 @@ def test_constant_need_not_be_square(content: dict[str, Any]) -> None:
 
 
 def test_progressive_generator_is_refused_by_its_kind(tmp_path: Any) -> None:
-    """As its own program pickles it: another class, no components."""
+    """Its own program pickles another class without components."""
     variables = [("ToRGB_lod0/weight", crafting.numpy_array(np.ones((1, 1, 3, 3), np.float32)))]
     state = {"version": 2, "static_kwargs": {}, "variables": variables}
     network = crafting.Build(crafting.New(crafting.Global("tfutil", "Network")), state)
@@ -439,7 +439,7 @@ def test_progressive_generator_is_refused_by_its_kind(tmp_path: Any) -> None:
 
 
 def test_pickle_without_a_generator_is_refused(tmp_path: Any) -> None:
-    """A pickle of something else, which is read and found wanting."""
+    """The pickle of something else is read, then refused."""
     path = tmp_path / "other.pkl"
     path.write_bytes(b"\x80\x02]q\x00.")
     with pytest.raises(InputError, match="got a list of 0; no arrays"):

@@ -36,7 +36,7 @@ def test_command_writes_a_generator(case: str, tmp_path: Any, capsys: Any) -> No
 
 @pytest.mark.parametrize("form", ["\n".join, json.dumps, lambda n: json.dumps({"label_names": n})])
 def test_classes_may_have_names(form: Any, tmp_path: Any, capsys: Any) -> None:
-    """Of a text or JSON; as many as there are classes."""
+    """Names come from a text or JSON file, one for each class."""
     source = testing.golden_case("stylegan2_ada_cond").path("checkpoint")
     count = read_stylegan2(source)[0]["label_dim"]
     names, out = tmp_path / "names", tmp_path / "generator.safetensors"
@@ -55,7 +55,7 @@ def test_classes_may_have_names(form: Any, tmp_path: Any, capsys: Any) -> None:
 
 
 def test_options_reach_the_generator(tmp_path: Any, capsys: Any) -> None:
-    """Each is seen in the file; the report says which network it is and where w_avg is from."""
+    """Each option shows in the file; the report names the network and the origin of w_avg."""
     state = read_torch(testing.golden_case("stylegan2_rosinality").path("checkpoint"))["g_ema"]
     source, out = tmp_path / "state.pt", tmp_path / "generator.safetensors"
     source.write_bytes(crafting.state_dict_file(state))

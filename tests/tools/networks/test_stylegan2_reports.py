@@ -1,4 +1,4 @@
-"""StyleGAN2 files as people report them: what is missing, repeated or more than the names allow."""
+"""StyleGAN2 files as users report them: with missing, repeated or additional contents."""
 
 import copy
 import pathlib
@@ -31,12 +31,12 @@ def content() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def plain(content: dict[str, Any]) -> Any:
-    """(config, params) of the plain file."""
+    """Returns (config, params) of the plain file."""
     return from_content(content, "file")
 
 
 def same(got: Any, want: Any) -> bool:
-    """Whether (config, params) agree in all bits."""
+    """Returns whether (config, params) agree in all bits."""
     return got[0] == want[0] and params_lib.digest(got[1]) == params_lib.digest(want[1])
 
 
@@ -70,7 +70,7 @@ def test_noise_that_a_file_lacks_is_drawn_once(
 
 
 def test_noise_of_some_layers_alone_is_refused(content: dict[str, Any]) -> None:
-    """A file that lacks one of them is damaged, not made without."""
+    """A file that lacks one noise buffer only is damaged."""
     state = without(content["g_ema"], r"noises\.noise_3")
     with pytest.raises(InputError, match="missing synthesis/b16/conv0/noise"):
         from_content(state, "file")
@@ -78,7 +78,7 @@ def test_noise_of_some_layers_alone_is_refused(content: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("case", ["ada_condclamp", "tf_resnet"])
 def test_noise_is_drawn_for_nvidias_networks_too(case: str) -> None:
-    """Where the layers have a strength of it."""
+    """Layers that have a noise strength get noise."""
     network = copy.deepcopy(
         read_nvidia(testing.golden_case(f"stylegan2_{case}").path("checkpoint"))
     )
@@ -117,7 +117,7 @@ def test_conditional_network_in_names_without_a_label_is_refused(content: dict[s
 
 
 def test_mapping_of_unequal_widths_is_refused(content: dict[str, Any]) -> None:
-    """This program has none."""
+    """Rosinality's program cannot make one."""
     state = dict(content["g_ema"])
     state["style.3.weight"] = state["style.3.weight"][:-1]
     with pytest.raises(InputError, match=r"layers style\.N of different sizes"):
@@ -128,7 +128,7 @@ def test_mapping_of_unequal_widths_is_refused(content: dict[str, Any]) -> None:
 def test_average_once_a_layer_is_the_average(
     shape: tuple[int, ...], content: dict[str, Any], plain: Any
 ) -> None:
-    """As encoders keep it, beside the decoder or in it."""
+    """Encoders store one copy a layer, beside the decoder or in it."""
     average = np.broadcast_to(content["latent_avg"], shape)
     state = {f"decoder.{key}": array for key, array in content["g_ema"].items()}
     assert same(from_content({"state_dict": state, "latent_avg": average}, "file"), plain)
@@ -136,7 +136,7 @@ def test_average_once_a_layer_is_the_average(
 
 
 def test_averages_that_differ_between_layers_are_refused(content: dict[str, Any]) -> None:
-    """They would be another truncation, for which there is no place."""
+    """They mean another kind of truncation, which the generator does not have."""
     average = np.array(np.broadcast_to(content["latent_avg"], (8, 64)))
     average[3] += 1
     with pytest.raises(InputError, match=r"a latent_avg of shape \[8, 64\] whose rows differ"):
@@ -154,7 +154,7 @@ def pickled(state: dict[str, Any], **said: Any) -> Record:
 
 
 def test_pickled_network_of_rosinality_converts(content: dict[str, Any], plain: Any) -> None:
-    """With the multiplier that it says, and the average that stands beside it."""
+    """Its own rate multiplier and the average stored beside it are used."""
     state = content["g_ema"]
     wrapped = {"g_ema": pickled(state), "latent_avg": content["latent_avg"]}
     assert same(from_content(wrapped, "file"), plain)
@@ -169,7 +169,7 @@ def test_pickled_network_of_rosinality_converts(content: dict[str, Any], plain: 
 
 
 def test_module_whose_sizes_contradict_its_arrays_is_refused() -> None:
-    """A mapping that says it has labels, and no array for them, has lost something."""
+    """A mapping that declares labels and has no array for them is incomplete."""
     path = testing.golden_case("stylegan2_ada_orig").path("checkpoint")
     network = copy.deepcopy(read_nvidia(path)["G_ema"])
     network.state["_modules"]["mapping"].state["c_dim"] = 5
@@ -215,14 +215,14 @@ def test_settings_that_repeat_sizes_are_passed_over(settings: str, tensorflow: R
     ],
 )
 def test_settings_of_other_sizes_are_refused(settings: Any, tensorflow: Record) -> None:
-    """Images that are stretched on the way are of another network."""
+    """A network that stretches its images is another network."""
     tensorflow.state["static_kwargs"] |= settings
     with pytest.raises(InputError, match=r"the setting \w+=.* (beside|but) arrays"):
         from_content(tensorflow, "file")
 
 
 def widened(network: Record, first: tuple[int, int], named: str) -> Record:
-    """Returns the network with a constant and noise of another aspect, its blocks named so."""
+    """Returns the network with a constant, noise and block names of another aspect ratio."""
     network = copy.deepcopy(network)
     synthesis = network.state["components"]["synthesis"].state
     variables = []
@@ -244,7 +244,7 @@ def widened(network: Record, first: tuple[int, int], named: str) -> Record:
 def test_networks_of_any_aspect_convert(
     first: tuple[int, int], named: str, tensorflow: Record
 ) -> None:
-    """Blocks are named by their sides or as in a square network; the sizes are the constant's."""
+    """Blocks may be named by both sides or as in a square network; the constant gives the sizes."""
     config, params = from_content(tensorflow, "file")
     network = widened(tensorflow, first, named)
     network.state["static_kwargs"] |= {"min_h": first[0], "min_w": first[1], "res_log2": 3}
@@ -258,7 +258,7 @@ def test_networks_of_any_aspect_convert(
 
 
 def test_network_of_another_aspect_makes_such_images(tensorflow: Record) -> None:
-    """Forty rows of 24 pixels; what they show is tested with the generator."""
+    """40 rows of 24 pixels; their values are tested with the generator."""
     config, params = from_content(widened(tensorflow, (5, 3), "sides"), "file")
     generator = make_generator("stylegan2", config)
     z = np.zeros((2, generator.z_dim), np.float32)
@@ -269,7 +269,7 @@ def test_network_of_another_aspect_makes_such_images(tensorflow: Record) -> None
 
 
 def test_blocks_that_contradict_the_constant_are_refused(tensorflow: Record) -> None:
-    """Names of other sides than the constant has."""
+    """Block names with other sides than the constant's are refused."""
     network = widened(tensorflow, (5, 3), "sides")
     synthesis = network.state["components"]["synthesis"].state
     synthesis["variables"] = [
@@ -284,7 +284,7 @@ def test_blocks_that_contradict_the_constant_are_refused(tensorflow: Record) -> 
 def test_network_of_tensorflow_may_stand_alone_or_in_a_pair(
     wrapper: Any, tensorflow: Record
 ) -> None:
-    """It is called what it calls itself."""
+    """The network keeps its own name."""
     discriminator = Record(tensorflow.name, (), {"name": "D", "variables": [], "components": {}})
     want = from_content(tensorflow, "file")
     content = wrapper(discriminator, tensorflow)

@@ -20,7 +20,7 @@ METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]
 
 @pytest.mark.parametrize("method", METHODS)
 def test_members_come_back_equal(method: int) -> None:
-    """Names keep their order, bytes are those written."""
+    """Names keep their order, and the bytes are those written."""
     members = {"b/x": b"1" * 1_000, "a": b"", "c.txt": bytes(range(256))}
     archive = Archive(zip_archive(members, method), "file")
     assert archive.names == list(members)
@@ -39,8 +39,10 @@ class Unseekable(io.BytesIO):
 
 @pytest.mark.parametrize("stream", [io.BytesIO(), Unseekable()])
 def test_bytes_and_checksums_of_stored_members_are_found(stream: io.BytesIO) -> None:
-    """The bytes lie where it says. A change of them with all the checksums told makes an archive
-    that is whole again; with one of them left out it is not. Packed members lie nowhere."""
+    """The bytes lie at the given offset; compressed members have none.
+
+    Changed bytes with all their checksums make a valid archive; without one checksum they do not.
+    """
     members = {"a": b"1" * 70, "b/c": bytes(range(256)), "empty": b""}
     with zipfile.ZipFile(stream, "w") as writer:
         for name, content in members.items():
@@ -69,7 +71,7 @@ def test_bytes_and_checksums_of_stored_members_are_found(stream: io.BytesIO) -> 
 
 
 def test_members_without_checksums_are_read() -> None:
-    """PyTorch can be told to make none and writes zeros; a wrong one is refused all the same."""
+    """PyTorch can write zeros in place of checksums; a wrong checksum is still refused."""
     member = b"123456789"
     data = zip_archive({"a": member})
     crc = struct.pack("<I", zlib.crc32(member))
@@ -90,7 +92,7 @@ def test_absent_member_is_told() -> None:
 
 @pytest.mark.parametrize("name", ["../a", "a/../../b", "/etc/passwd", "C:/x", "a\\..\\b", ".."])
 def test_member_outside_is_refused(name: str) -> None:
-    """No member may lie above the archive or at an absolute place, in any system's spelling."""
+    """No member may have an absolute path or one with "..", in any system's spelling."""
     with pytest.raises(InputError, match="a member outside of the archive"):
         Archive(zip_archive({"ok": b"", name: b"x"}), "file")
 
@@ -104,7 +106,7 @@ def test_odd_compression_is_refused(method: int) -> None:
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_two_members_of_one_name_are_refused() -> None:
-    """Which of them a reader sees would depend on the reader."""
+    """Readers would differ in which of the two they take."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("a", b"1")
@@ -161,7 +163,7 @@ def test_wrong_checksum_is_told() -> None:
 
 
 def test_every_truncation_is_an_input_error() -> None:
-    """Without its directory at the end an archive is no archive."""
+    """An archive needs its directory at the end."""
     data = zip_archive({"a": b"x" * 20, "b": b"y"}, zipfile.ZIP_DEFLATED)
     for end in range(len(data)):
         with pytest.raises(InputError, match="truncated or damaged"):
@@ -239,7 +241,7 @@ def test_npy_of_a_structure_is_refused() -> None:
     ],
 )
 def test_damaged_npy_is_refused(old: bytes, new: bytes, message: str) -> None:
-    """A header that does not fit the bytes is told, and nothing is allocated for it."""
+    """A header that does not fit the bytes is refused before memory is allocated."""
     data = _npy(ARRAYS["a"])
     assert old in data
     with pytest.raises(InputError, match=rf"^file: expected a NumPy array of numbers.*{message}"):
@@ -247,7 +249,7 @@ def test_damaged_npy_is_refused(old: bytes, new: bytes, message: str) -> None:
 
 
 def test_npy_with_a_long_header_ends_soon() -> None:
-    """The header is matched in linear time, whatever digits it has."""
+    """The header is parsed in linear time."""
     header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (" + b"1" * 60_000 + b"x"
     with pytest.raises(InputError, match="an invalid header"):
         read_npy(b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header, "file")

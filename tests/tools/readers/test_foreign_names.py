@@ -1,4 +1,4 @@
-"""Names that run things are told from names of data, also from those of classes never heard of."""
+"""Names of functions that execute code are told from names of data and of unknown classes."""
 
 import pytest
 
@@ -56,20 +56,20 @@ RUNNING_BELOW = [
 
 @pytest.mark.parametrize("full", RUNNING.split())
 def test_name_that_runs_things_is_told(full: str) -> None:
-    """Modules that execute, load or touch files and the network, and functions that say so."""
+    """Modules and functions that execute code, load code, or use files or the network."""
     module, _, name = full.rpartition(".")
     assert runs_things(module, name)
 
 
 @pytest.mark.parametrize(("module", "name"), RUNNING_BELOW)
 def test_way_through_an_attribute_is_told(module: str, name: str) -> None:
-    """A harmless module is no way to a running one below it."""
+    """A dangerous module is recognised below a harmless one, too."""
     assert runs_things(module, name)
 
 
 @pytest.mark.parametrize("full", DATA.split())
 def test_name_of_data_is_no_danger(full: str) -> None:
-    """Plain types, classes of networks and classes never heard of."""
+    """Plain types, classes of networks and unknown classes are harmless."""
     module, _, name = full.rpartition(".")
     assert not runs_things(module, name)
 

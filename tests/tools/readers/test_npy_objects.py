@@ -18,7 +18,7 @@ def npy(array: Any) -> bytes:
 
 
 def of_objects(pickle: bytes) -> bytes:
-    """Returns an .npy file whose header tells of one object, and the pickle."""
+    """Returns an .npy file with a header for one object, and the pickle."""
     buffer = io.BytesIO()
     header = {"descr": "|O", "fortran_order": False, "shape": ()}
     np.lib.format.write_array_header_1_0(buffer, header)

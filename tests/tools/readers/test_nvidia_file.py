@@ -30,7 +30,7 @@ EASY = Global("dnnlib.util", "EasyDict")
 
 
 def _tensor(array: np.ndarray) -> Call:
-    """A tensor as such a pickle has it: its storage is a whole stream, as bytes."""
+    """Returns a tensor as such a pickle stores it: its storage is a whole stream, as bytes."""
     memory = storage("0", array.dtype.name, array.size, legacy=True)
     raw = torch_stream(memory, {"0": array})
     return tensor(Call(LOAD, (raw,)), array.shape, row_strides(array.shape))
@@ -109,14 +109,14 @@ def test_tensorflow_networks_come_back(tmp_path: pathlib.Path) -> None:
     ids=["list", "dict", "empty", "numbers", "one", "none"],
 )
 def test_pickle_of_other_content_is_told(content: Any, tmp_path: pathlib.Path) -> None:
-    """The message says which two contents there are."""
+    """The message says which two contents are allowed."""
     assert networks_in(content) == {}
     with pytest.raises(InputError, match="a dict with G_ema, or a tuple of three TensorFlow"):
         read_nvidia(_write(tmp_path, content))
 
 
 def test_other_file_is_told(tmp_path: pathlib.Path) -> None:
-    """Something else than a pickle is named."""
+    """The message names the format."""
     path = tmp_path / "network.pkl"
     path.write_bytes(b"<html>")
     with pytest.raises(InputError, match="got a web page, not the file behind it without its"):
@@ -132,7 +132,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("case", HOSTILE)
 def test_command_is_named_and_not_run(case: str, tmp_path: pathlib.Path) -> None:
-    """Wherever it hides, also in the stream of a storage."""
+    """In any place, also in the stream of a storage."""
     with pytest.raises(ForbiddenName, match=r"refers to 'os\.system'; nothing was executed"):
         read_nvidia(_write(tmp_path, HOSTILE[case]))
 
@@ -172,7 +172,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_impossible_network_is_refused(case: str, tmp_path: pathlib.Path) -> None:
-    """What the official writers never write is told as damaged."""
+    """A file that the official writers cannot produce is reported as damaged."""
     content, message = REFUSED[case]
     with pytest.raises(InputError, match=message):
         read_nvidia(_write(tmp_path, content))

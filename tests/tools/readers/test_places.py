@@ -1,4 +1,4 @@
-"""Places in a file: of memory that was noted and of every view of it, and of nothing else."""
+"""Offsets in a file: of recorded memory and of its views, and of nothing else."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -13,7 +13,7 @@ SLICES = st.builds(slice, st.none(), st.none(), st.sampled_from([1, 2, -1, -2, 3
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 900), st.tuples(SLICES, SLICES, SLICES), st.permutations(range(3)))
 def test_every_view_is_found(start: int, slices: tuple[slice, ...], axes: list[int]) -> None:
-    """Sliced, turned and transposed: offset and strides give back its numbers from the file."""
+    """Sliced, flipped and transposed views: offset and strides find their numbers in the file."""
     flat = np.frombuffer(DATA, np.uint16, 4 * 5 * 6, start)
     view = flat.reshape(4, 5, 6)[slices].transpose(axes)
     offset = Places(DATA).offset_of(view)

@@ -65,7 +65,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("case", DAMAGED)
 def test_damaged_file_is_refused(case: str) -> None:
-    """Whatever the header says, no array reaches outside of the file."""
+    """No header makes an array reach outside of the file."""
     data, message = DAMAGED[case]
     with pytest.raises(InputError, match=rf"^file(: a)?: expected .*{message}"):
         read_safetensors(data, "file")

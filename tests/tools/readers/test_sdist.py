@@ -1,4 +1,4 @@
-"""Source archives of Python packages: one member is read, in memory, whatever else is there."""
+"""Source archives of Python packages: one member is read, in memory."""
 
 import io
 import tarfile

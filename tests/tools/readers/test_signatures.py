@@ -1,4 +1,4 @@
-"""What stands in place of a weight file is told in words that help, whatever stands before it."""
+"""Files that are no weight files are named, with or without leading bytes."""
 
 import pytest
 
@@ -63,7 +63,7 @@ KNOWN = {
 
 @pytest.mark.parametrize("data", KNOWN, ids=range(len(KNOWN)))
 def test_file_that_was_cut_short_is_still_of_its_kind(data: bytes) -> None:
-    """So that its reader says that it is incomplete, or hostile."""
+    """Its reader then reports it as incomplete or hostile."""
     assert kind_of(data) == KNOWN[data]
 
 

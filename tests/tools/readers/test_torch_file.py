@@ -95,7 +95,7 @@ def test_devices_are_ignored(legacy: bool) -> None:
 
 @LEGACY
 def test_what_surrounds_weights_is_read(legacy: bool) -> None:
-    """Parameters, sizes, devices, dtypes, options of a program and metadata of layers are data."""
+    """Parameters, sizes, devices, dtypes, program options and layers' metadata are data."""
     view = tensor(storage("0", "float32", 2, legacy=legacy), (2,), (1,))
     ordered = Call(Global("collections", "OrderedDict"), ())
     options = Build(New(Global("argparse", "Namespace")), {"lr": 0.1})
@@ -185,7 +185,7 @@ def test_other_format_is_named(case: str) -> None:
 
 
 def test_missing_file_and_folder_are_told(tmp_path: pathlib.Path) -> None:
-    """A wrong path is an InputError that repeats it."""
+    """The InputError repeats the wrong path."""
     with pytest.raises(InputError, match="absent: expected a file; got nothing; check the path"):
         read_torch(tmp_path / "absent")
     with pytest.raises(InputError, match="expected a file; got a folder"):
@@ -211,6 +211,6 @@ def test_reading_leaves_the_file_as_it_was(tmp_path: pathlib.Path) -> None:
 
 
 def test_row_strides_of_the_crafting_are_numpys() -> None:
-    """Control of the tests' own writer: its strides are those of a contiguous array."""
+    """Control: the strides of the tests' own writer are those of a contiguous array."""
     array = np.zeros((2, 3, 5), "f4")
     assert row_strides(array.shape) == tuple(step // 4 for step in array.strides)

@@ -43,7 +43,7 @@ def _view(size: Any, stride: Any, offset: Any = 0, count: Any = 6) -> Any:
 
 
 def _reference(*fields: Any) -> Any:
-    """A tensor whose storage is referred to by these fields, one more in a stream."""
+    """Returns a tensor whose storage reference has these fields, and one more in a stream."""
 
     def content(legacy: bool) -> Any:
         identity = (*fields, None) if legacy else fields
@@ -114,7 +114,7 @@ IMPOSSIBLE = {
 @LEGACY
 @pytest.mark.parametrize("case", IMPOSSIBLE)
 def test_impossible_tensor_is_refused(case: str, legacy: bool) -> None:
-    """No size, stride, offset or reference reaches outside of the storage that is there."""
+    """No size, stride, offset or reference reaches outside of the storage."""
     make, message = IMPOSSIBLE[case]
     with pytest.raises(InputError, match=message):
         read(craft(make(legacy), {"0": np.zeros(6, "f4")}, legacy))
@@ -129,7 +129,7 @@ def test_view_of_a_storage_in_a_stream_is_refused() -> None:
 
 @LEGACY
 def test_one_storage_of_two_sizes_is_refused(legacy: bool) -> None:
-    """Of two references to one storage, the one whose size is not the storage's is refused."""
+    """If two references to one storage differ in size, the wrong one is refused."""
     both = [
         tensor(storage("0", dtype, 6, legacy=legacy), (6,), (1,))
         for dtype in ("float32", "float64")
@@ -162,7 +162,7 @@ BROKEN_STREAMS = {
 
 @pytest.mark.parametrize("case", BROKEN_STREAMS)
 def test_broken_stream_is_refused(case: str) -> None:
-    """What follows the object must be exactly the storages that it refers to."""
+    """After the object, exactly its storages must follow."""
     data, message = BROKEN_STREAMS[case]
     with pytest.raises(InputError, match=f"expected a whole PyTorch stream; got .*{message}"):
         read(_stream_of(data))

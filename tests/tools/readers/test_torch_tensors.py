@@ -1,4 +1,4 @@
-"""Every dense tensor that PyTorch's restricted loader allows is read with the numbers it shows."""
+"""Every dense tensor that PyTorch's restricted loader allows is read with PyTorch's values."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def rebuild(name: str) -> Global:
 
 
 def read(content: Any, memory: np.ndarray = WEIGHTS, *, legacy: bool = False) -> Any:
-    """Returns what a file with that content and one storage, "0", holds as `w`."""
+    """Returns `w` of a file with this content and one storage, "0"."""
     write = torch_stream if legacy else torch_zip
     return read_torch_bytes(write({"w": content}, {"0": memory}), "file")["w"]
 
@@ -42,7 +42,7 @@ def plain(legacy: bool = False, **options: Any) -> Call:
 
 
 def marked(memory: np.ndarray, marks: Any) -> Call:
-    """A tensor with the marks that PyTorch sets in place of conjugating or negating."""
+    """Returns a tensor with the marks that PyTorch sets in place of conjugating or negating."""
     fields = (storage("0", memory.dtype.name, memory.size), 0, memory.shape)
     strides = row_strides(memory.shape)
     return Call(rebuild("_rebuild_tensor_v2"), (*fields, strides, False, HOOKS, marks))
@@ -84,7 +84,7 @@ WRAPPED = {
 
 @pytest.mark.parametrize("case", WRAPPED)
 def test_wrapped_tensor_is_the_array(case: str) -> None:
-    """Whatever PyTorch hangs on a tensor, its numbers are those of the storage."""
+    """Attributes and wrappers of a tensor leave the numbers of its storage unchanged."""
     got = read(WRAPPED[case])
     assert got.dtype == np.float32
     np.testing.assert_array_equal(got, WEIGHTS)
@@ -186,7 +186,7 @@ NOT_DENSE = {
 
 @pytest.mark.parametrize("what", NOT_DENSE)
 def test_tensor_that_is_not_dense_is_told_and_ends_nothing(what: str) -> None:
-    """Its name says what it is, also below a parameter; the weights beside it are read."""
+    """Its record names its kind, also below a parameter; the weights beside it are read."""
     parameter = Call(rebuild("_rebuild_parameter"), (NOT_DENSE[what], False, HOOKS))
     data = torch_zip({"odd": parameter, "w": plain()}, {"0": WEIGHTS, "1": np.zeros(6, np.uint8)})
     got = read_torch_bytes(data, "file")
@@ -264,7 +264,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_impossible_tensor_is_refused(case: str) -> None:
-    """No argument reaches code or memory that the file does not earn."""
+    """No argument reaches code, or more memory than the file's size justifies."""
     content, message = REFUSED[case]
     with pytest.raises(InputError, match=rf"^file: .*{message}"):
         read(content)

@@ -1,4 +1,4 @@
-"""Objects of classes that we do not know become inert records and do not end the reading."""
+"""Objects of unknown classes become inert records and do not stop the reader."""
 
 import os
 import pathlib
@@ -24,7 +24,7 @@ def read(data: bytes) -> Any:
 
 
 class Odd:
-    """A class that the reader never heard of."""
+    """A class that the reader does not know."""
 
     def __init__(self, size: int):
         self.size = size
@@ -41,7 +41,7 @@ class OddList(list[Any]):
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_object_beside_plain_data_is_a_record(protocol: int) -> None:
-    """Name, state, items and entries are kept; what stands beside it is read as ever."""
+    """Name, state, items and entries are kept; the data beside it are read."""
     odd_dict, odd_list = OddDict(a=1, b=np.arange(2)), OddList([1, 2])
     odd_dict.note = "x"  # type: ignore[attr-defined]
     path = pathlib.PurePosixPath("a/b")
@@ -61,7 +61,7 @@ def test_object_beside_plain_data_is_a_record(protocol: int) -> None:
 
 
 def test_record_made_by_a_record_is_one_as_well() -> None:
-    """A call of an unknown object, and of what that makes, is noted and not done."""
+    """A call of an unknown object, or of its result, is recorded and not executed."""
     first = Call(UNKNOWN, (1,))
     again = read(pickled(Call(Call(first, ("x",)), (3,))))
     assert again.name == "training.options.Options()"
@@ -98,7 +98,7 @@ CIRCLES = {
 
 @pytest.mark.parametrize("case", CIRCLES)
 def test_record_that_knows_its_owner_is_cut_open(case: str) -> None:
-    """Settings know what they are part of; the way back becomes an empty record of that name."""
+    """Settings that refer to their owner get an empty record of the owner's name instead."""
     record = read(pickled({"settings": Raw(opcodes(New(UNKNOWN)) + CIRCLES[case]), "w": 3}))
     assert record["w"] == 3
     state = record["settings"].state
@@ -111,7 +111,7 @@ def test_record_that_knows_its_owner_is_cut_open(case: str) -> None:
 
 
 def test_many_ways_back_take_no_longer(tmp_path: pathlib.Path) -> None:
-    """Ten thousand parts that all know one owner are cut one by one, each in one step."""
+    """Ten thousand parts that refer to one owner take one step each."""
     parts = b"](" + b"}X\1\0\0\0ph\0s" * 10_000 + b"eb"
     owner = read(pickled(Raw(opcodes(New(UNKNOWN)) + b"q\0" + parts)))
     assert len(owner.state) == 10_000
@@ -124,7 +124,7 @@ def test_unknown_classes_are_counted_once_each() -> None:
 
 
 def test_unknown_classes_hide_no_command(tmp_path: pathlib.Path) -> None:
-    """In arguments, state, items or entries of a record: the name is told, nothing runs."""
+    """In arguments, state, items or entries of a record: the name is reported, nothing runs."""
     mark = tmp_path / "mark"
     command = Call(Global("os", "system"), (f"touch {mark}",))
     hidden = [
@@ -143,7 +143,7 @@ def test_unknown_classes_hide_no_command(tmp_path: pathlib.Path) -> None:
 
 
 def test_records_take_no_more_memory_than_the_file_earns() -> None:
-    """A few bytes that make a record, again and again, are refused before the memory is gone."""
+    """Many records made by few bytes are refused before memory runs out."""
     one = opcodes(UNKNOWN) + b"q\0" + b")\x81"
     tracemalloc.start()
     with pytest.raises(InputError, match="grows to many times the size of the file"):
@@ -154,7 +154,7 @@ def test_records_take_no_more_memory_than_the_file_earns() -> None:
 
 
 def test_paths_are_bounded() -> None:
-    """Long names around many values would make paths of terabytes."""
+    """Long names around many values would make terabytes of paths."""
     deep: Any = {str(index): None for index in range(2_000)}
     for _ in range(150):
         deep = {"x" * 1000: deep}
@@ -175,7 +175,7 @@ def test_path_among_the_options_of_a_torch_file() -> None:
 
 
 def test_command_of_python_itself_is_the_control(tmp_path: pathlib.Path) -> None:
-    """What is refused here as hidden does run when Python loads it."""
+    """Python itself runs the commands that the reader refuses."""
     mark = tmp_path / "mark"
     data = pickled(Call(Global("os", "system"), (f"touch {mark}",)))
     assert pickle.loads(data) == 0

@@ -34,7 +34,7 @@ def read(data: bytes, **options: Any) -> Any:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_plain_data_comes_back_equal(protocol: int) -> None:
-    """What Python pickles of plain data, in any protocol, is what the reader returns."""
+    """The reader returns the plain data that Python pickled, in any protocol."""
     value = {
         "numbers": [0, 1, -1, 255, 65_536, 2**31, -(2**63), 2**80, -(2**2100), 1.5, -0.0],
         "texts": ["", "a", "ü€𝄞", "x" * 300, "line\nbreak\\", "\0"],
@@ -86,7 +86,7 @@ def test_array_of_python_2_comes_back_equal() -> None:
 
 
 def test_shared_object_stays_shared() -> None:
-    """An object mentioned twice is one object afterwards, also an array with a state."""
+    """An object that is mentioned twice is read as one object, also an array with a state."""
     array, items = np.arange(3), [1]
     first, second, third, fourth = read(pickle.dumps([array, array, items, items]))
     assert first is second
@@ -104,14 +104,14 @@ def test_concatenated_pickles_are_read_one_after_the_other() -> None:
 
 
 def test_record_keeps_arguments_and_state() -> None:
-    """An allowed class becomes a record with what it was made from and its state, no behaviour."""
+    """An allowed class becomes a record of its arguments and its state, without behaviour."""
     record = read(pickled(Build(New(THING, (1, "a")), {"x": 2})))
     assert isinstance(record, Record)
     assert (record.name, record.arguments, record.state) == ("thing.Thing", (1, "a"), {"x": 2})
 
 
 def test_persistent_ids_go_to_the_handler() -> None:
-    """Both opcodes hand the id over; without a handler they are refused."""
+    """Both opcodes pass the id to the handler; without a handler they are refused."""
     handler = {"persistent": lambda identity: ["made from", identity]}
     assert read(pickled(Persistent((1, 2))), **handler) == ["made from", (1, 2)]
     assert read(b"Pabc\n.", **handler) == ["made from", "abc"]
@@ -155,7 +155,7 @@ def test_depth_is_bounded() -> None:
 
 
 def test_depth_counts_through_shared_containers() -> None:
-    """A deep container that was met before, at a place less deep, still counts in full."""
+    """A deep container that is repeated at a shallower place still counts in full."""
     half = structure.MAX_DEPTH * 2 // 3
     deep = b"]" * half + b"a" * (half - 1) + b"q\0"
     data = b"\x80\x02](" + deep + b"]" * (half - 1) + b"h\0" + b"a" * (half - 1) + b"e."
@@ -164,7 +164,7 @@ def test_depth_counts_through_shared_containers() -> None:
 
 
 def test_deep_tuple_as_a_key_is_refused() -> None:
-    """Its hash, which would overflow the C stack, is never asked for."""
+    """Its hash, which would overflow the C stack, is never computed."""
     with pytest.raises(InputError, match="nested more than"):
         read(b"\x80\x02})" + b"\x85" * 200_000 + b"Ns.")
 
@@ -181,7 +181,7 @@ def test_exponential_mentions_are_refused_at_once() -> None:
 
 
 def test_one_array_mentioned_too_often_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever walks over all mentions would see more bytes than a weight file has."""
+    """A walk over all mentions would see more bytes than a weight file has."""
     value = [np.zeros(1_000)] * 20
     assert len(read(pickle.dumps(value))) == 20
     monkeypatch.setattr(structure, "MAX_BYTES", 100_000)
@@ -225,7 +225,7 @@ def _sample() -> bytes:
 
 
 def test_every_truncation_is_an_input_error() -> None:
-    """A pickle that ends too early is never taken for a whole one."""
+    """A pickle that ends too early is never taken for a complete one."""
     data = _sample()
     for end in range(len(data)):
         with pytest.raises(InputError, match=r"^file: "):

@@ -71,7 +71,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("case", HOSTILE)
 def test_foreign_name_is_refused_in_every_way_to_mention_it(case: str) -> None:
-    """Whichever opcode asks for code, and wherever, the name is told and nothing is executed."""
+    """Any opcode that refers to code, at any place: the name is reported, nothing is executed."""
     data, name = HOSTILE[case]
     with pytest.raises(ForbiddenName, match="nothing was executed; allowed: arrays") as info:
         read(data)
@@ -162,7 +162,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_no_plain_data_is_refused(case: str) -> None:
-    """Calls and states of anything but a stand-in, and wrong ones of those, are told as such."""
+    """Only stand-ins may be called or given a state, and only in valid ways."""
     value, message = REFUSED[case]
     with pytest.raises(InputError, match=rf"^file: .*{message}.*nothing was executed"):
         read(pickled(value))
