@@ -14,7 +14,7 @@ from navigan_jax.discovery.matrix import DirectionMatrix
 from navigan_jax.generators.files import make_generator
 from navigan_jax.subspaces.base import LATENT, Latent, fixed_basis
 from navigan_jax.subspaces.svd import SingularValues, singular_values
-from tools.convert_weights.networks.stylegan2.reading import from_rosinality
+from tests.tools.converting import from_rosinality
 from tools.convert_weights.readers.torch_file import read_torch
 
 PROGRAMS = (

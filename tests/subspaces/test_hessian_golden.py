@@ -16,8 +16,8 @@ from navigan_jax.generators.files import make_generator
 from navigan_jax.perceptual import lpips
 from navigan_jax.perceptual.base import AtSize, distance, resize
 from navigan_jax.subspaces import products
+from tests.tools.converting import from_rosinality
 from tools.convert_weights.networks.lpips.weights import from_state_dicts
-from tools.convert_weights.networks.stylegan2.reading import from_rosinality
 from tools.convert_weights.readers.torch_file import read_torch
 
 PROGRAM = "yandex-research/navigan: hessian_power_iteration.HVP_forward"

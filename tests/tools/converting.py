@@ -1,6 +1,7 @@
 """Conversions from a path, as the commands put them together."""
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,27 @@ from tools.convert_weights.foreign import read_foreign
 from tools.convert_weights.networks import dcgan, navigan
 from tools.convert_weights.networks.stylegan2 import reading
 from tools.convert_weights.readers.modules import ATTRIBUTES, is_tensorflow, name_values
+from tools.convert_weights.readers.nvidia_file import networks_in
 from tools.convert_weights.readers.structure import Record
 
 
 def read_stylegan2(path: pathlib.Path, options: reading.Options | None = None) -> Any:
     """Returns (config, params, source)."""
     return reading.from_foreign(read_foreign(path), options or reading.Options())
+
+
+def from_rosinality(state: Mapping[str, Any], latent_avg: Any, **options: Any) -> Any:
+    """Returns (config, params) of a state dict in rosinality's names.
+
+    latent_avg: the average w, or None if the file lacks it.
+    """
+    average = {} if latent_avg is None else {"latent_avg": latent_avg}
+    return reading.from_content({"g_ema": state} | average, "file", reading.Options(**options))
+
+
+def read_nvidia(path: pathlib.Path) -> dict[str, Record]:
+    """Returns the networks of a pickle of NVIDIA's programs by name."""
+    return networks_in(read_foreign(path).content)
 
 
 def read_dcgan(path: pathlib.Path) -> Any:
@@ -41,6 +57,16 @@ def read_navigan(
         basis=None if basis is None else read_foreign(basis),
         layer=layer,
     )
+
+
+def named_arrays(content: Any) -> dict[str, np.ndarray]:
+    """Returns all arrays of a file's content by name."""
+    leaves = name_values(content).leaves
+    return {
+        name: np.asarray(leaf.value)
+        for name, leaf in leaves.items()
+        if isinstance(leaf.value, np.ndarray | np.generic)
+    }
 
 
 def arrays_of(network: Record) -> dict[str, np.ndarray]:

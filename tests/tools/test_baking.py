@@ -19,10 +19,8 @@ from navigan_jax.errors import InputError
 from navigan_jax.generators.files import write_generator
 from navigan_jax.generators.source_map import SourceMap, read_source_map
 from tests.tools import crafting
-from tests.tools.converting import arrays_of, read_stylegan2
+from tests.tools.converting import arrays_of, named_arrays, read_nvidia, read_stylegan2
 from tools.convert_weights.networks.stylegan2.reading import Options
-from tools.convert_weights.readers.nvidia_file import read_nvidia
-from tools.convert_weights.readers.structure import named_arrays
 from tools.convert_weights.readers.torch_file import read_torch
 
 pytestmark = pytest.mark.golden

@@ -15,9 +15,8 @@ from navigan_jax import params as params_lib
 from navigan_jax import testing
 from navigan_jax.generators.files import make_generator
 from tests.generators.stylegan2.definition import upsampled
-from tests.tools.converting import read_stylegan2
+from tests.tools.converting import read_nvidia, read_stylegan2
 from tools.convert_weights.networks.stylegan2.reading import from_content
-from tools.convert_weights.readers.nvidia_file import read_nvidia
 
 PROGRAMS = (
     "rosinality/stylegan2-pytorch",

@@ -17,9 +17,8 @@ from navigan_jax import testing
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import make_generator
 from tests.tools import crafting
-from tests.tools.converting import arrays_of, read_stylegan2
-from tools.convert_weights.networks.stylegan2.reading import Options, from_content, from_rosinality
-from tools.convert_weights.readers.nvidia_file import read_nvidia
+from tests.tools.converting import arrays_of, from_rosinality, read_nvidia, read_stylegan2
+from tools.convert_weights.networks.stylegan2.reading import Options, from_content
 from tools.convert_weights.readers.structure import Record
 from tools.convert_weights.readers.torch_file import read_torch
 

@@ -14,10 +14,9 @@ from navigan_jax import testing
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import make_generator
 from tests.tools import crafting
-from tests.tools.converting import read_stylegan2
+from tests.tools.converting import from_rosinality, read_nvidia, read_stylegan2
 from tests.tools.test_finding import module
-from tools.convert_weights.networks.stylegan2.reading import Options, from_content, from_rosinality
-from tools.convert_weights.readers.nvidia_file import read_nvidia
+from tools.convert_weights.networks.stylegan2.reading import Options, from_content
 from tools.convert_weights.readers.structure import Record
 from tools.convert_weights.readers.torch_file import read_torch
 

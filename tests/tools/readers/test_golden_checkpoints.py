@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 
 from navigan_jax.testing import golden_case, golden_names
-from tests.tools.converting import arrays_of
+from tests.tools.converting import arrays_of, named_arrays, read_nvidia
 from tools.convert_weights.inspect_file import describe_file
-from tools.convert_weights.readers.nvidia_file import read_nvidia
-from tools.convert_weights.readers.structure import named_arrays
 from tools.convert_weights.readers.torch_file import read_torch
 
 pytestmark = pytest.mark.golden

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from navigan_jax.errors import InputError
+from tests.tools.converting import named_arrays
 from tests.tools.crafting import (
     MAGIC,
     PROPERTIES,
@@ -21,7 +22,6 @@ from tests.tools.crafting import (
     torch_stream,
     torch_zip,
 )
-from tools.convert_weights.readers.structure import named_arrays
 from tools.convert_weights.readers.torch_file import read_torch_bytes
 from tools.convert_weights.readers.unpickle import ForbiddenName
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from navigan_jax.errors import InputError
+from tests.tools.converting import named_arrays
 from tests.tools.crafting import (
     Call,
     Global,
@@ -19,7 +20,7 @@ from tests.tools.crafting import (
     torch_stream,
     torch_zip,
 )
-from tools.convert_weights.readers.structure import Record, named_arrays, unknown_classes
+from tools.convert_weights.readers.structure import Record, unknown_classes
 from tools.convert_weights.readers.torch_file import read_torch_bytes
 
 LEGACY = pytest.mark.parametrize("legacy", [False, True], ids=["zip", "stream"])

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from navigan_jax.errors import InputError
+from tests.tools.converting import named_arrays
 from tests.tools.crafting import Build, Call, Global, New, Raw, opcodes, pickled, torch_zip
 from tools.convert_weights.readers.numpy_names import NUMPY_NAMES, PYTHON_NAMES
-from tools.convert_weights.readers.structure import Record, named_arrays, unknown_classes
+from tools.convert_weights.readers.structure import Record, unknown_classes
 from tools.convert_weights.readers.torch_file import read_torch_bytes
 from tools.convert_weights.readers.unpickle import ForbiddenName, read_pickle
 

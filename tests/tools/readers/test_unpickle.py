@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from navigan_jax.errors import InputError
+from tests.tools.converting import named_arrays
 from tests.tools.crafting import Build, Call, Global, New, Persistent, Raw, opcodes, pickled
 from tools.convert_weights.readers import structure
 from tools.convert_weights.readers.numpy_names import NUMPY_NAMES, PYTHON_NAMES
 from tools.convert_weights.readers.stand_ins import allow_record
-from tools.convert_weights.readers.structure import Record, named_arrays
+from tools.convert_weights.readers.structure import Record
 from tools.convert_weights.readers.unpickle import read_pickle
 
 NAMES = PYTHON_NAMES | NUMPY_NAMES | allow_record(["thing"], "Thing")

@@ -10,16 +10,12 @@ Both become `Record`s. The record of a module has its class name and its state; 
 dropped.
 """
 
-import os
 from typing import Any
 
-from navigan_jax.errors import InputError
-from tools.convert_weights.readers import signatures
 from tools.convert_weights.readers.stand_ins import allow, allow_record
 from tools.convert_weights.readers.structure import Record
-from tools.convert_weights.readers.torch_file import read_bytes, read_stream
+from tools.convert_weights.readers.torch_file import read_stream
 from tools.convert_weights.readers.torch_names import TORCH_NAMES, Storage
-from tools.convert_weights.readers.unpickle import read_pickle
 
 # A stream with one storage has about 40 opcodes.
 _STORAGE_OPCODES = 200
@@ -57,25 +53,6 @@ NVIDIA_NAMES = (
     | allow(["dnnlib.util", "dnnlib"], "EasyDict", _easy_dict)
     | allow_record(["dnnlib.tflib.network", "tfutil"], "Network")
 )
-
-
-def read_nvidia(path: str | os.PathLike[str]) -> dict[str, Record]:
-    """Returns the networks of a file by name: G, D and G_ema, or (TensorFlow) G, D and Gs.
-
-    Raises: InputError if the file is missing, damaged, hostile or of another format.
-    """
-    data, name = read_bytes(path), str(path)
-    kind = signatures.kind_of(data)
-    networks: dict[str, Record] = {}
-    if kind == signatures.PICKLE:
-        networks = networks_in(read_pickle(data, NVIDIA_NAMES, name=name)[0])
-    if not networks:
-        raise InputError(
-            f"{name}: expected a pickle of StyleGAN2 as NVIDIA writes it; got {kind} without its "
-            "networks; allowed: a dict with G_ema, or a tuple of three TensorFlow networks; "
-            "see what it is with: python -m tools.convert_weights inspect FILE"
-        )
-    return networks
 
 
 def networks_in(content: Any) -> dict[str, Record]:

@@ -209,27 +209,3 @@ def unknown_classes(root: Any) -> collections.Counter[str]:
                 seen.add(id(child))
                 waiting.append(child)
     return found
-
-
-def named_arrays(root: Any) -> dict[str, np.ndarray]:
-    """Returns {path: array} of all arrays and NumPy scalars; a path joins keys with slashes.
-
-    `root` has passed `check_structure`.
-    """
-    found: dict[str, np.ndarray] = {}
-
-    def visit(path: str, value: Any) -> None:
-        if isinstance(value, np.ndarray | np.generic):
-            found[path or "array"] = np.asarray(value)
-        elif isinstance(value, dict):
-            for key, child in value.items():
-                visit(f"{path}/{key}" if path else str(key), child)
-        elif isinstance(value, list | tuple):
-            for index, child in enumerate(value):
-                visit(f"{path}/{index}" if path else str(index), child)
-        elif isinstance(value, Record):
-            for part in (value.state, value.arguments, value.items, value.entries):
-                visit(path, part)
-
-    visit("", root)
-    return found

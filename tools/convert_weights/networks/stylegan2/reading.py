@@ -111,25 +111,6 @@ def from_content(content: Any, name: str, options: Options = _DEFAULTS) -> tuple
     return finish(draft, name, draws=options.count, label_names=options.label_names)
 
 
-def from_rosinality(
-    state: Mapping[str, np.ndarray],
-    latent_avg: np.ndarray | None,
-    name: str = "stylegan2",
-    *,
-    mapping_rate: float = MAPPING_RATE,
-) -> tuple[Config, Params]:
-    """Returns (config, params) of a generator's state dict in rosinality's names.
-
-    latent_avg: the average w; None: estimated from fixed draws of z. mapping_rate: rosinality's
-    `lr_mlp`.
-
-    Raises: InputError, which begins with `name`, if the state dict is no StyleGAN2 generator.
-    """
-    return finish(
-        rosinality.draft_rosinality(state, latent_avg, name, mapping_rate=mapping_rate), name
-    )
-
-
 def _knows_tensorflow(name: str) -> bool:
     return name.startswith(("synthesis/", "mapping/"))
 
