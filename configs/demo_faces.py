@@ -1,6 +1,6 @@
 """The main job on a DCGAN of faces (64 px), in a few minutes on a laptop: `make demo-faces`.
 
-32 directions of its second layer, 64 latents. The generator is the one of
+32 directions of the second layer, 64 latents. The generator comes from
 `python -m tools.convert_weights dcgan faces --out runs/weights/faces.safetensors`.
 """
 

@@ -1,8 +1,8 @@
 """The hybrid method on a real generator, in ten minutes on two CPU cores: `make discover-demo`.
 
-16 combinations of the leading 16 directions of the spectrum of the third layer of the DCGAN of
-faces of `make demo-faces` (64 px), told apart by a LeNet. The spectrum is that of
-configs/discover_spectrum.py. The rates are larger than the paper's as the steps are so few.
+16 combinations of the leading 16 spectral directions. The layer is the third of the DCGAN of faces
+(64 px) of `make demo-faces`; a LeNet tells the directions apart. The spectrum comes from
+configs/discover_spectrum.py. The rates are larger than the paper's because the steps are few.
 """
 
 import ml_collections

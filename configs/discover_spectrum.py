@@ -1,4 +1,4 @@
-"""The directions in which `make discover-demo` trains: 16 of the spectrum of a layer."""
+"""The subspace for `make discover-demo`: the leading 16 spectral directions of a layer."""
 
 import ml_collections
 

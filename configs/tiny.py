@@ -1,4 +1,4 @@
-"""Any experiment shrunk until it runs in seconds, for tests: --config=configs/tiny.py:hessian."""
+"""Any experiment at tiny size, in seconds, for tests: --config=configs/tiny.py:hessian."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -3,7 +3,7 @@
 A direction ξ with shift t changes each factor of an image, and it changes the image as a whole. The
 signed perceptual change p(t) = sign(t)·√(E_z d(G_θ(z), G_{θ+tξ}(z)) / d̄) grows nearly in proportion
 to t; d̄ is the mean distance of two independent images, so |p| = 1 is as much as another latent
-changes. All that is said of a direction is per unit of p, so the unit of t does not matter.
+changes. All responses are per unit of p, so the unit of t has no effect.
 Changes of factors are in units of their range; circular factors are unwrapped along t.
 """
 

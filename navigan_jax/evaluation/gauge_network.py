@@ -27,9 +27,9 @@ _MOST_STAGES, _LARGEST = 8, 4096
 class GaugeNetwork(nn.Module):
     """Convolutions with residuals, and a dense layer on the last features.
 
-    side: of the square images that it reads, a multiple of 2^(stages). image_channels: of them.
+    side, image_channels: of the square images that it reads; the side is a multiple of 2^(stages).
     widths: channels of each stage; the first has half the side, each later one half of that.
-    squeezed: channels that the dense layer gets of each place. hidden: its width.
+    squeezed: channels per pixel that the dense layer reads. hidden: width of the dense layer.
     is_circular: for each factor; a circular one has two outputs, cosine and sine of its angle.
     """
 
@@ -130,9 +130,9 @@ def targets_of(
 def shares_of(
     outputs: Float[Array, "batch outputs"], is_circular: tuple[bool, ...]
 ) -> Float[Array, "batch factors"]:
-    """Returns the shares of the ranges that `targets_of` would bring to these outputs.
+    """Returns the shares of the ranges from the outputs: the inverse of `targets_of`.
 
-    A circular factor's share is in [0, 1); any other's may lie outside.
+    A circular factor's share is in [0, 1); another factor's share may lie outside.
     """
     columns, rest = [], list(outputs.T)
     for circular in is_circular:
@@ -147,9 +147,9 @@ def shares_of(
 def read_shares(
     network: GaugeNetwork, params: Params, images: Images
 ) -> Float[Array, "batch factors"]:
-    """Returns the shares of their ranges at which the factors of images are.
+    """Returns the factors of images, as shares of their ranges.
 
-    images: square, of any side; brought to the network's side first.
+    images: square, of any side; resized to the network's side first.
     """
     outputs = network.apply({"params": params}, resized(images, network.side))
     return shares_of(jnp.asarray(outputs), network.is_circular)

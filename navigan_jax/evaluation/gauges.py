@@ -51,13 +51,13 @@ class Factor:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Gauges:
-    """What reads factors off images.
+    """A gauge: a function that reads factors off images, and what it reads.
 
     read: takes images [batch, height, width, channels] in [-1, 1], as a NumPy or a JAX array, and
       returns a NumPy array [batch, factors] of float32, in the factors' own units.
-    digest: of all that the readings depend on; `read_gauges` fills in that of a function's file.
+    digest: of everything the readings depend on; `read_gauges` fills it in for a function.
     source: a path or a name, for messages; `read_gauges` fills it in.
-    Raises: InputError if there is no factor, or a factor is not sound.
+    Raises: InputError if there is no factor, or a factor is not valid.
     """
 
     factors: tuple[Factor, ...]
@@ -81,7 +81,7 @@ class Gauges:
 
 
 def require_sound(factors: Sequence[Factor]) -> None:
-    """Checks that there are factors, with names that can be told apart and with real ranges.
+    """Checks that there are factors, with distinct names and valid ranges.
 
     Raises: InputError that names the first factor at fault.
     """
@@ -179,9 +179,9 @@ def write_gauges(
 def read_gauges(path: str) -> Gauges:
     """Returns gauges that check what they read.
 
-    path: of a file by `write_gauges`; the name of an asset, e.g. "cars"; or "FILE.py:NAME", where
+    path: a file by `write_gauges`; the name of an asset, e.g. "cars"; or "FILE.py:NAME", where
       NAME is anybody's own function without arguments that returns `Gauges`.
-    Raises: InputError if there is nothing of these, the file is damaged, or the own code fails or
+    Raises: InputError if none of these exists, the file is damaged, or the user's code fails or
       returns something else. The gauges' `read` raises it too, for images and numbers that do not
       fit.
     """
@@ -267,7 +267,7 @@ def _make_network(
 
 
 def _digest(factors: Sequence[Factor], config: Mapping[str, Any], params: Params) -> str:
-    """Returns the SHA-256 of all that the readings depend on."""
+    """Returns the SHA-256 of everything the readings depend on."""
     rows = [dataclasses.asdict(factor) for factor in factors]
     text = json.dumps([rows, dict(config), params_lib.digest(params)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,7 +1,7 @@
 """The heat map of directions × factors: which direction changes which factor, and how purely.
 
 A cell is the mean response of a factor, as a share of the largest response of its direction. Blue
-falls with t, red grows. The bar at the right is the purity; a name stands where one is proposed.
+falls with t, red grows. The bar at the right is the purity; proposed names are beside their rows.
 """
 
 import os

@@ -247,8 +247,8 @@ def test_every_subspace_trains(files, tmp_path, changes, capsys, monkeypatch):
         testing.assert_close(rows @ rows.T, np.eye(len(rows)), 1e-5)
 
 
-def test_scale_that_is_given_may_make_odd_images(files, tmp_path, capsys, monkeypatch):
-    """As the paper's do: it is told, with what finds another one, and trained all the same."""
+def test_given_scale_may_leave_the_distribution(files, tmp_path, capsys, monkeypatch):
+    """The paper's scales do; a note names the key that finds another scale, and training runs."""
     monkeypatch.setattr(task, "_show", lambda *arguments: None)
     config = configure(files, shift__scale=30.0, steps=2, save_steps=2)
     run(config, tmp_path / "run")

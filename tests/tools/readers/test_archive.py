@@ -98,7 +98,7 @@ def test_member_outside_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_odd_compression_is_refused(method: int) -> None:
+def test_unknown_compression_is_refused(method: int) -> None:
     """Weights are stored or deflated."""
     with pytest.raises(InputError, match=f"compression method {method}"):
         Archive(zip_archive({"a": b"x" * 100}, method), "file")
