@@ -81,7 +81,7 @@ def test_bits_are_the_same_compiled_and_kept(folder: pathlib.Path) -> None:
 def test_damaged_program_is_compiled_and_written_anew(
     folder: pathlib.Path, damage: Callable[[pathlib.Path], None]
 ) -> None:
-    """Without a message, although warnings are errors here."""
+    """No warning is raised; it would be an error here."""
     cache.keep_programs()
     result = _compute()
     (entry,) = _entries(folder)
@@ -94,7 +94,7 @@ def test_damaged_program_is_compiled_and_written_anew(
 
 
 def test_folder_that_can_not_be_written_ends_no_run(folder: pathlib.Path) -> None:
-    """Such as a folder that is removed, or whose path is a file."""
+    """For example a removed folder, or a path that is a file."""
     cache.keep_programs()
     result = _compute()
     (entry,) = _entries(folder)

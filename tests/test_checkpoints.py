@@ -63,7 +63,7 @@ def test_arrays_and_metadata_come_back(tmp_path):
 
 
 def test_same_arrays_and_metadata_are_the_same_bytes(tmp_path):
-    """Whatever order they are given in; the library has another one for metadata every time."""
+    """The order of arrays and metadata has no effect."""
     metadata = {f"key {number}": 'ü\u2028\\ \x7f"' * number for number in range(9)}
     arrays = {name: np.arange(3.0) for name in "cab"}
     written = set()
@@ -78,13 +78,13 @@ def test_same_arrays_and_metadata_are_the_same_bytes(tmp_path):
 
 
 def test_text_comes_back(tmp_path):
-    """As UTF-8."""
+    """Texts are UTF-8."""
     checkpoints.write_text(tmp_path / "a.txt", METADATA["note"])
     assert (tmp_path / "a.txt").read_bytes() == METADATA["note"].encode()
 
 
 def test_error_while_writing_leaves_the_old_file(tmp_path):
-    """Also an interruption by the user; nothing temporary stays, nothing new appears."""
+    """Also an interruption by the user; no temporary or new file is left."""
     old, new = tmp_path / "old.txt", tmp_path / "new.txt"
     checkpoints.write_text(old, "old")
     for error in (RuntimeError, KeyboardInterrupt):
@@ -120,7 +120,7 @@ def test_killed_writer_leaves_the_old_file(tmp_path):
 
 
 def test_what_others_are_writing_is_left_alone(tmp_path):
-    """Of this host while the process lives; of another one, which cannot be asked, for an hour."""
+    """Files of a living process of this host, and for one hour files of another host, are kept."""
     with checkpoints.atomic_output(tmp_path / "file.txt") as ours:
         other = ours.with_name(f".unfinished-elsewhere-{2**30}-0.txt")
         other.write_text("half")
@@ -152,7 +152,7 @@ def test_name_changes_only_after_the_bytes_are_on_the_disk(tmp_path, monkeypatch
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
 def test_files_have_the_permissions_of_any_new_file(tmp_path, mask, mode):
-    """Those that the user's mask leaves, for arrays as for texts."""
+    """Files of arrays and texts get the permissions of the user's mask."""
     before = os.umask(mask)
     try:
         checkpoints.write_text(tmp_path / "a.txt", "")
@@ -245,7 +245,7 @@ def test_device_is_not_replaced(tmp_path):
 
 
 def test_make_folder_makes_parents_and_checks(tmp_path):
-    """It returns the folder, takes one that is there, and refuses a file."""
+    """It returns a new or existing folder, and refuses a file."""
     folder = checkpoints.make_folder(tmp_path / "a" / "b")
     assert folder.is_dir()
     assert checkpoints.make_folder(folder) == folder
@@ -282,7 +282,7 @@ def test_other_format_is_refused_with_the_command_that_converts_it(tmp_path, dat
 
 
 def test_damaged_header_is_refused_or_harmless(tmp_path):
-    """Whatever byte of it is wrong, no other exception comes out."""
+    """Any wrong byte gives an InputError or no exception."""
     path = tmp_path / "file.safetensors"
     checkpoints.write_arrays(path, {"a": np.zeros(3), "b": np.ones((2, 2))}, METADATA)
     data, random = path.read_bytes(), np.random.RandomState(0)
@@ -299,7 +299,7 @@ def test_damaged_header_is_refused_or_harmless(tmp_path):
 
 
 def test_missing_file_is_told(tmp_path):
-    """As nothing, or as the folder that is there instead."""
+    """The message says that nothing, or a folder, is at the path."""
     with pytest.raises(InputError, match=r"absent: expected a file; got nothing; check the path"):
         checkpoints.read_arrays(tmp_path / "absent")
     with pytest.raises(InputError, match=r"expected a file; got a folder; check the path"):

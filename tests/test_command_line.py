@@ -54,7 +54,7 @@ def test_each_form_becomes_one_word_and_the_last_counts(
 
 
 def test_the_last_config_counts() -> None:
-    """As for all flags; words after -- are not flags, and an override is not a file."""
+    """The last of several flags counts; words after -- are no flags, and an override is no file."""
     find = command_line.find_config
     assert find(["--config=a", "-config", "b", "--config.seed=1"]) == "b"
     assert find(["--config=a", "--", "--config=b"]) == "a"

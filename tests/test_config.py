@@ -228,7 +228,7 @@ def test_freeze_empties_placeholders_that_were_set_to_the_text_none() -> None:
 
 
 def test_freeze_writes_paths_in_the_home_folder_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One or several with commas, whichever the key; elsewhere, and of nobody, ~ stays."""
+    """One path or several with commas, for any key; ~ elsewhere, or of an unknown user, is kept."""
     monkeypatch.setenv("HOME", "/home/me")
     for text, meant in {
         "~/a.pt": "/home/me/a.pt",

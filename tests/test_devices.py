@@ -92,7 +92,7 @@ def main(path: str) -> None:
 
 @pytest.mark.parametrize("microbatch", MICROBATCHES)
 def test_mean_is_that_of_all_samples(microbatch: int) -> None:
-    """For every number of samples, whether the microbatch divides it or not."""
+    """For every number of samples, whether or not the microbatch divides it."""
     for count in COUNTS:
         samples = draw_samples(count)
         result = mean_of(count, microbatch)

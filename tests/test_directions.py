@@ -230,7 +230,7 @@ def test_directions_of_unknown_origin_are_not_written(tmp_path, key):
 
 
 def test_provenance_is_readable_by_others(written):
-    """As JSON in the metadata, without this package."""
+    """It is JSON in the metadata, readable without this package."""
     _, metadata = checkpoints.read_arrays(written)
     assert json.loads(metadata["provenance"]) == PROVENANCE
     assert json.loads(metadata["layers"]) == ["conv2/kernel", "conv1/kernel"]

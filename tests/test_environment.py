@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def test_inspect_works_whatever_jax_is_told(tmp_path: pathlib.Path) -> None:
-    """Also with values that JAX cannot read, and with flags that would end XLA."""
+    """This holds for values that JAX cannot read, and for flags that would end XLA."""
     path = tmp_path / "a.safetensors"
     checkpoints.write_arrays(path, {"weight": np.zeros((2, 3), np.float32)}, {})
     variables = {

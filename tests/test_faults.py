@@ -63,7 +63,7 @@ def _beside(path: pathlib.Path) -> pathlib.Path:
 def test_no_reader_lets_python_speak(
     tmp_path: pathlib.Path, reader: str, name: str, kind: str
 ) -> None:
-    """Whatever is at the path of a file: one message names it, without Python's own text."""
+    """Anything at a file's path that cannot be read gives one message, without Python's text."""
     if kind == "pipe" and reader in ("text", "recipe", "notes", "inspect"):
         return  # a pipe may be read: <(program)
     path = tmp_path / name

@@ -39,7 +39,7 @@ def test_flatten_and_unflatten_are_inverse(tree):
 
 @pytest.mark.parametrize("paths", [("a/b", "a"), ("a", "a/b"), ("a", "a/b/c"), ("a/b/c", "a/b")])
 def test_a_path_is_no_leaf_and_branch_at_once(paths):
-    """In either order; such a file is damaged."""
+    """Either order of the two is refused as damaged."""
     with pytest.raises(InputError, match=r"a leaf or a branch; got '.*' as both; .* convert it"):
         params_lib.unflatten(dict.fromkeys(paths, np.zeros(1)))
 

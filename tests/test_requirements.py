@@ -96,5 +96,5 @@ def test_locks_hold_what_setup_cfg_asks_for() -> None:
 
 
 def test_dev_lock_holds_the_other_lock() -> None:
-    """So that what passes the tests is what the demo runs, and one .venv serves both."""
+    """The demo runs the versions that pass the tests, and one .venv serves both."""
     assert pins(LOCKS[0]).items() <= pins(LOCKS[1]).items()

@@ -11,7 +11,7 @@ from navigan_jax.tasks.settings import POSITIVE, Limits, Settings
 
 @pytest.mark.parametrize("task", tasks.TASKS)
 def test_every_key_of_a_task_has_a_meaning(task: str) -> None:
-    """It is the comment behind the key in the config file."""
+    """The meaning is the comment behind the key in the config file."""
     checked = importlib.import_module(f"navigan_jax.tasks.{task}").SETTINGS.kinds
     told = page.find_keys(task)
     assert {key for key, *_ in told} == checked.keys() - {"task"}

@@ -84,7 +84,7 @@ def problem():
 
 @pytest.mark.parametrize("space", ["z", "w", "w_plus"])
 def test_latent_moves_reach_the_same_change(problem, space):
-    """At the ends found, |p| is that of the rule within the search's precision of 10 %."""
+    """At both ends, |p| is the rule's value within the search's precision of 10 %."""
     basis = moves_lib.find_latent_basis(problem, space, "components", 0)[:2]
     np.testing.assert_allclose((basis**2).reshape(len(basis), -1).sum(axis=1), 1, rtol=1e-5)
     moves = moves_lib.latent_moves(problem, space, basis)

@@ -38,7 +38,7 @@ def test_loss_is_that_by_hand():
 
 
 def test_loss_does_not_depend_on_a_constant_of_the_logits():
-    """Nor overflows where they are large; on a constant of one of them it does depend."""
+    """Large logits do not overflow; a constant added to one logit changes the loss."""
 
     def loss(logits):
         return reconstruction_loss(logits, PREDICTED, INDICES, SHIFTS, **WEIGHTS)[0]
@@ -60,6 +60,6 @@ def test_gradient_of_the_logits_is_probability_less_one_hot():
 
 
 def test_a_prediction_of_another_shape_is_refused():
-    """It would be broadcast against the shifts."""
+    """Broadcasting against the shifts would hide the mistake."""
     with pytest.raises(AssertionError, match="shape"):
         reconstruction_loss(LOGITS, PREDICTED[:, None], INDICES, SHIFTS, **WEIGHTS)

@@ -165,7 +165,7 @@ def test_singular_values_are_those_of_the_flattened_weight():
 
 
 def test_a_step_takes_the_basis_as_an_argument():
-    """As a constant of the program it would be there twice."""
+    """As a constant of the program it would take its memory twice."""
     matrix, parameters = make("fixed", "projected")
     jitted = jax.jit(lambda matrix, parameters: all_directions(matrix, parameters))
     constants = jax.make_jaxpr(jitted)(matrix, parameters).consts

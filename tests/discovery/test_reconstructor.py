@@ -7,7 +7,7 @@ from navigan_jax.discovery.reconstructor import init_reconstructor, make_reconst
 
 
 def test_colours_of_transparent_pixels_tell_nothing():
-    """Else a direction could be told by what nobody sees; the colour of others and alpha count."""
+    """A transparent pixel's colour is invisible; other pixels' colours and alpha count."""
     network = make_reconstructor("lenet", directions=3)
     variables = jax.jit(lambda key: init_reconstructor(key, network, (32, 32, 4)))(
         jax.random.key(0)

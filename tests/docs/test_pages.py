@@ -50,7 +50,7 @@ def test_front_page_is_short() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_keys_exist(page: str) -> None:
-    """Those of tables are of a config that the page names; others are of any config."""
+    """Keys in tables belong to a config that the page names; other keys to any config."""
     text = PAGES[page]
     table = set(first_column(page, "key"))
     named = {key for file in re.findall(r"configs/\w+\.py", text) for key in keys_of(file)}

@@ -187,7 +187,7 @@ def _latents(recipe, case):
 
 
 def test_mixing_takes_rows_and_truncation_draws_to_the_mean(stylegan2):
-    """By hand: rows 1 and 2 go half way to the source, then ψ towards w_avg. w_plus too."""
+    """Rows 1 and 2 go half way to the source, then ψ towards w_avg; w_plus likewise."""
     case, source = stylegan2, Drawn(8)
     recipe = make_recipe(
         case,

@@ -137,7 +137,7 @@ def _read(case, microbatch, on_edit=lambda: None):
 
 
 def test_readings_are_those_of_the_edited_images(case):
-    """By hand with the whole generator; `between` is the mean distance of neighbouring latents."""
+    """The reference is the whole generator; `between`: the mean distance of neighbours."""
     generator, params, _, z, edits = case
     found = _read(case, len(z))
     synthesize, l2 = jax.jit(generator.synthesize), METRICS["l2"]()

@@ -168,7 +168,7 @@ def test_digest_is_of_all_that_readings_depend_on(params, written: str, tmp_path
 
 
 def test_readings_do_not_depend_on_the_batch(written: str) -> None:
-    """One by one, in parts of 64 and a rest, as NumPy or as JAX arrays: the same numbers."""
+    """Single images, parts of 64 and a remainder, NumPy and JAX arrays give the same numbers."""
     gauges, images = read_gauges(written), _images(66)
     whole = gauges.read(images)
     np.testing.assert_allclose(gauges.read(jnp.asarray(images)), whole, atol=1e-6)
@@ -298,7 +298,7 @@ def test_nothing_unreadable_is_written(params, tmp_path) -> None:
 
 
 def test_own_function_reads_what_it_reads(own: str) -> None:
-    """Of NumPy and JAX arrays; the digest is that of the file, if the function gives none."""
+    """It takes NumPy and JAX arrays; without a digest of its own it gets its file's."""
     images = _images(3)
     gauges = read_gauges(f"{own}:make")
     expected = np.stack([images.mean((1, 2, 3)), images.std((1, 2, 3))], axis=1)

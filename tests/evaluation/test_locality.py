@@ -40,7 +40,7 @@ def test_map_with_alpha_is_the_mean_of_those_over_black_and_white(count):
 
 
 def test_map_is_the_mean_of_squared_differences(case):
-    """By hand with the whole generator, in pixels from 0 to 1; the tolerance is float32's."""
+    """The reference is the whole generator, with pixels from 0 to 1, in float32's tolerance."""
     generator, params, layers, z, edits, shifts = case
     got = locality.change_maps(generator, params, layers, z, edits, shifts, microbatch=LATENTS)
     synthesize = jax.jit(generator.synthesize)

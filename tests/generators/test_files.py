@@ -135,7 +135,7 @@ def test_images_that_cannot_be_shown_are_refused(architecture, tmp_path):
 
 @pytest.mark.parametrize("nested", ["[" * 100_000, '{"a":' * 100_000, "{" * 10 + "}" * 9, "NaN"])
 def test_metadata_that_are_no_json_are_refused(written, nested):
-    """Also JSON that is nested too deeply for a parser."""
+    """This includes JSON that is nested too deeply for a parser."""
     rewrite(written, metadata={"config": nested})
     with pytest.raises(InputError, match=r"JSON under 'config'") as caught:
         read_generator(written)
@@ -209,14 +209,14 @@ def test_nothing_unreadable_is_written(params, tmp_path):
 
 
 def test_parameters_may_be_jax_arrays(params, tmp_path):
-    """As after training; the file is the same."""
+    """JAX and NumPy arrays give the same file."""
     path = tmp_path / "generator.safetensors"
     write_generator(path, "dcgan", CONFIG, jax.tree.map(jnp.asarray, params), SOURCE)
     assert params_lib.digest(read_generator(path)[1]) == params_lib.digest(params)
 
 
 def test_file_of_pytorch_is_refused_with_the_command_that_converts_it(tmp_path):
-    """Whatever the file's extension."""
+    """The content decides, not the file's extension."""
     for name in ("netG.pth", "netG"):
         path = tmp_path / name
         path.write_bytes(b"PK\x03\x04" + bytes(99))

@@ -25,7 +25,7 @@ def test_png_gives_the_pixels_back(channels: int, mode: str) -> None:
 
 @pytest.mark.parametrize("channels", [2, 4])
 def test_preview_spreads_no_colour_of_transparent_pixels(channels: int) -> None:
-    """One white pixel of four is seen: white at a quarter of the alpha."""
+    """One visible white pixel of four gives white at a quarter of the alpha."""
     image = np.full((2, 2, channels), -1, np.float32)
     image[0, 0] = 1
     _, pixels = decode(pictures.encode_png(image, longest=1))

@@ -76,7 +76,7 @@ def assert_is_spectrum_of(spectrum: hessian.Spectrum, matrix: np.ndarray, tolera
 @pytest.mark.parametrize("block_size", [1, 2, 3])
 @pytest.mark.parametrize("spectrum", ["decaying", "clustered"])
 def test_lanczos_finds_the_dense_spectrum(spectrum: str, block_size: int) -> None:
-    """In little memory, so that it restarts; products are counted, and signs follow the rule."""
+    """Little memory forces restarts; products are counted, and signs follow the rule."""
     matrix = make_matrix(SPECTRA[spectrum])
     product = Product(matrix)
     found = solve(product, block_size=block_size)
@@ -148,7 +148,7 @@ def test_run_that_gives_up_says_so() -> None:
 
 @pytest.mark.parametrize("max_vectors", [50, ENTRIES])
 def test_products_that_are_not_finite_end_the_run(max_vectors: int) -> None:
-    """At once, with NaN as values and no exception from the small eigensolver."""
+    """The run ends at once, with NaN as values and no exception of the small eigensolver."""
     product = Product(np.full((ENTRIES, ENTRIES), np.nan, np.float32))
     found = solve(product, max_vectors=max_vectors)
     assert not found.converged and np.isnan(found.eigenvalues).all()
@@ -223,7 +223,7 @@ def one_by_one(product: Product) -> Callable[[Array], Array]:
 
 
 def test_power_iteration_finds_well_separated_pairs() -> None:
-    """In order; the iterates' norms are the eigenvalues; a residual takes one more product."""
+    """Pairs are in order; eigenvalues are the iterates' norms; a residual takes a product."""
     values = 4.0 * 0.5 ** np.arange(ENTRIES)
     matrix = make_matrix(values)
     product = Product(matrix)

@@ -73,7 +73,7 @@ def test_directions_are_shown_mapped_and_edited(
 
 
 def test_spectrum_of_the_last_layer_moves_colour_and_alpha(tmp_path: pathlib.Path) -> None:
-    """With shift scales, plausible ranges and pictures."""
+    """The run finds shift scales and effective ranges, and makes pictures."""
     write_network(tmp_path, 4)
     config = configure("hessian", tmp_path, layer="conv2", metric__name="l2", directions=2)
     run(config, tmp_path / "run")

@@ -144,7 +144,7 @@ def test_recipe_is_baked_like_its_moves(folder: pathlib.Path, capsys: Any) -> No
 
 
 def test_shift_beyond_the_plausible_range_is_told(folder: pathlib.Path, capsys: Any) -> None:
-    """Of the side it is on; not in other weights than it was measured in, nor where it was not."""
+    """The note names the side; in other weights, or without a measured range, there is none."""
     path = folder / "directions.safetensors"
     directions = read_directions(path, digest=None)
     edges = np.array([[2.0, 1.0], [1.0, 2.0], [0.0, 0.0]])
@@ -198,7 +198,7 @@ def test_checkpoint_in_a_wheel_is_baked_like_the_file_itself(folder: pathlib.Pat
     ],
 )
 def test_mistakes_are_told(folder: pathlib.Path, changes: Any, message: str) -> None:
-    """In one message each, and nothing is written."""
+    """Each mistake gives one message, and nothing is written."""
     with pytest.raises(InputError, match=message):
         run(folder, **changes)
     assert not list((folder / "baked").iterdir())
@@ -221,7 +221,7 @@ def test_what_ends_while_the_copy_is_written_leaves_nothing(
 
 
 def test_generator_without_a_map_is_to_be_converted_anew(folder: pathlib.Path) -> None:
-    """As one that was converted before there were maps."""
+    """Files converted before source maps existed have none."""
     generator = testing.tiny_generators()["dcgan"]
     config: dict[str, Any] = dict(testing.TINY_CONFIGS["dcgan"])
     write_generator(folder / "old", "dcgan", config, testing.draw_params(generator, 0), {})

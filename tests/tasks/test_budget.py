@@ -61,7 +61,7 @@ def fake(constant: int, slope: int, tried: list[int]) -> Callable[[int], Estimat
 @pytest.mark.parametrize("room", [8.5, 9, 11, 15.9, 16, 23, 24, 99])
 @pytest.mark.parametrize(("constant", "slope"), [(0, 1), (1, 1)])
 def test_largest_that_fits_is_chosen(constant: int, slope: int, room: float) -> None:
-    """Of 16, 8, 4, 2, 1 the first that fits, to the byte; few are tried, as each is compiled."""
+    """The first of 16, 8, 4, 2, 1 that fits, to the byte; few are compiled."""
     tried: list[int] = []
     if room < 7 + constant + slope:
         with pytest.raises(InputError, match=r"raise it with --config\.memory_gib=N or else$"):
@@ -86,7 +86,7 @@ def test_estimate_grows_with_the_microbatch_and_is_the_same_again(generator: str
 
 @pytest.mark.parametrize("task", [budget.microbatch_of_spectrum, None])
 def test_budget_below_a_single_latent_is_one_message(task: Any, generator: str) -> None:
-    """It tells what is needed, and of what that is made; also for plain images."""
+    """The message gives the memory needed and its parts; also for plain images."""
     config = configure(generator, memory_gib=1e-6)
     problem, z = read(config)
     with pytest.raises(
@@ -111,7 +111,7 @@ def test_number_of_the_config_is_taken_as_it_is(generator: str) -> None:
 def test_large_images_are_made_a_few_at_a_time(
     generator: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the config says, but one at least."""
+    """The config gives an upper bound; at least one is made."""
     config = configure(generator, microbatch=1000)
     problem, z = read(config)
     height, width, _ = problem.generator.image_shape
@@ -124,7 +124,7 @@ def test_large_images_are_made_a_few_at_a_time(
 def test_run_with_a_chosen_microbatch_finds_the_same(
     generator: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As with one that was given; the file tells which it was, and the run of what it is made."""
+    """The result equals that of the same given microbatch; file and output name the choice."""
     config = configure(generator)
     room = budget.estimate_spectrum(config, *read(config), 4).total
     found = []

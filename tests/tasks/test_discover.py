@@ -158,7 +158,7 @@ def test_run_stopped_at_random_leaves_the_workdir_of_one_that_was_not(files, who
 
 
 def test_training_stopped_at_random_keeps_the_first_of_the_best(tmp_path):
-    """Also where many checkpoints are equally good: states, records, metrics and what TensorBoard
+    """Also if many checkpoints are equally good: states, records, metrics and what TensorBoard
     shows are those of a training that nobody stopped.
     """
     numbers = "SIGKILL,SIGTERM,SIGINT"

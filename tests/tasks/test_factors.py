@@ -93,7 +93,7 @@ def test_the_same_run_writes_the_same_bytes(folder, finished, tmp_path):
 
 
 def test_proposed_names_show_where_the_user_gave_none(folder, finished, tmp_path):
-    """In the choice, and in the page as a suggestion; a name from the notes takes precedence."""
+    """The choice shows them, and the page suggests them; names in the notes take precedence."""
     data = json.loads((finished / "factors.json").read_text())
     proposed = {row["index"]: row["name"] for row in data["directions"]}
     config = configure("gallery", folder)
@@ -107,7 +107,7 @@ def test_proposed_names_show_where_the_user_gave_none(folder, finished, tmp_path
 
 
 def test_names_need_purity_and_change(folder, finished, tmp_path):
-    """At a purity of 1, or a change beyond all, nothing is named, and the sidecar says so."""
+    """With thresholds that no direction reaches, none is named, and the sidecar says so."""
     copy = shutil.copytree(folder, tmp_path / "copy")
     for changes in ({"name__purity": 1.0}, {"name__change": 100.0}):
         run(configure("factors", copy, **changes), tmp_path / "out")

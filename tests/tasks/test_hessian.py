@@ -200,7 +200,7 @@ def test_paper_s_setting_runs_with_lpips(
 def test_exact_products_find_the_same(
     files: pathlib.Path, whole: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    """As Gauss-Newton ones, up to float32; not to the bit, so it was another way.
+    """Exact and Gauss-Newton products agree in float32; different last bits show that both ran.
 
     So does a microbatch that the run chooses by itself.
     """

@@ -90,7 +90,7 @@ def test_damaged_state_is_one_message(
     files: pathlib.Path,
     tmp_path: pathlib.Path,
 ) -> None:
-    """It says what to delete, and doing so helps."""
+    """The message says what to delete; after that the run works."""
     config = configure(files)
     workdir = checkpoints.make_folder(tmp_path / "run")
     path = workdir / "state.safetensors"
@@ -215,7 +215,7 @@ def mistakes(files: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> p
 def test_wrong_file_is_one_message(
     case: str, mistakes: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    """It begins with the file's path; nothing is written."""
+    """The message begins with the file's path; nothing is written."""
     changes, message = FILE_MISTAKES[case]
     paths = {k: str(mistakes / v) if "." in v else v for k, v in changes.items()}
     said = refused(configure(mistakes, **paths), tmp_path / "run", message)

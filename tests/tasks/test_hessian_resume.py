@@ -100,7 +100,7 @@ def test_resumed_run_makes_only_the_products_that_are_missing(
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One that was stopped after its last step makes none but the one that compiles."""
+    """A run stopped after its last step makes only the product that compiles."""
     config = configure(files, save_minutes=0.0)
 
     monkeypatch.setattr(hessian_task.spectrum_lib, "as_directions", stop)
@@ -124,7 +124,7 @@ def test_resumed_run_makes_only_the_products_that_are_missing(
 def test_state_of_other_coordinates_is_not_taken(
     files: pathlib.Path, whole: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    """Where the problem was reduced in another way, vectors mean something else: it starts anew."""
+    """After another reduction the vectors mean something else, so the run starts anew."""
     config = configure(files, save_minutes=0.0)
     workdir = checkpoints.make_folder(tmp_path / "run")
     state = linalg.start_lanczos(jax.random.key(0), 7 * 6 * 16, 2, jnp.float32)

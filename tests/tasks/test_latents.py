@@ -48,7 +48,7 @@ def problem_of(config: config_lib.Config) -> inputs.Problem:
 
 
 def test_options_reach_the_generator(folder: pathlib.Path) -> None:
-    """Those that are left alone do not, so that an architecture without them takes the config."""
+    """Defaults are not passed, so an architecture without the options takes the config."""
     changes: dict[str, Any] = {
         "synthesis__truncation": 0.5,
         "synthesis__truncation_cutoff": 2,
@@ -77,7 +77,7 @@ def drawn(config: config_lib.Config) -> tuple[Generator, np.ndarray]:
 def test_latents_of_a_file_are_those_that_its_reader_gives(
     folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As many as the config asks for; what was taken is said. The reader has tests of its own."""
+    """The config's number of latents is taken and reported. The reader has tests of its own."""
     generator, params = read_generator(folder / "stylegan2")
     z = np.asarray(generator.sample_latents(jax.random.key(0), 5))
     w_plus = np.asarray(jax.jit(generator.map_latent)(params, z))

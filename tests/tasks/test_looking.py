@@ -74,7 +74,7 @@ def test_plausible_ranges_come_back_and_may_be_missing(folder, tmp_path):
 
 
 def test_gallery_shows_the_chosen_directions_with_their_notes(folder, tmp_path):
-    """In the order of the choice; all files are there and hold what they say."""
+    """Directions are in the order of the choice; all files exist and hold these directions."""
     run(configure("gallery", folder, choose="starred"), tmp_path)
     data = page_data(tmp_path / "gallery.html")
     assert [direction["index"] for direction in data["directions"]] == [1, 3]
@@ -93,7 +93,7 @@ def test_gallery_shows_the_chosen_directions_with_their_notes(folder, tmp_path):
 
 
 def test_page_has_reduced_images_and_figure_whole_ones(folder, tmp_path, monkeypatch):
-    """Where images are larger than any page shows them; the figure shows the same samples."""
+    """The page reduces images that are too large for it; the figure shows the same samples."""
     drawn = []
     monkeypatch.setattr(figure, "write_figure", lambda path, showcase: drawn.append(showcase))
     config = configure("gallery", folder, choose="0,2", show__steps=5, video__directions=0)
@@ -111,7 +111,7 @@ def test_page_has_reduced_images_and_figure_whole_ones(folder, tmp_path, monkeyp
 
 
 def test_raw_shift_stands_in_for_the_scales(folder, tmp_path):
-    """For calibrated directions and for others, which need it."""
+    """For calibrated directions, and for others, which need a raw shift."""
     config = configure("gallery", folder, raw_shift=7.0, choose="2", video__directions=0)
     run(config, tmp_path / "raw")
     assert page_data(tmp_path / "raw" / "gallery.html")["directions"][0]["scale"] == 7.0

@@ -102,7 +102,7 @@ def test_truncation_that_makes_all_images_the_same_is_told_before_any_work(
     cutoff: int | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where images of several latents are compared; not if later rows stay as they are."""
+    """If images of several latents are compared, and truncation changes all rows."""
     changes = {"synthesis.truncation": 0.0, "synthesis.truncation_cutoff": cutoff}
     with pytest.raises(
         InputError, match=r"^config.synthesis.truncation: .*; got 0, .*=N, less tha"
@@ -145,7 +145,7 @@ def test_png_of_the_viewer_is_the_edit_tasks_with_all_keys(
 def test_keys_of_the_edit_task_take_the_place_of_the_recipes(
     folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    """One by one: with a truncation of 0 all samples are the same; what was made is written."""
+    """With a truncation of 0 all samples are the same; the settings used are written."""
     recipe = recipe_files.read_recipe(folder / "recipe.json")
     kept = Synthesis(noise="none", truncation=0.9)
     path = tmp_path / "recipe.json"
@@ -170,7 +170,7 @@ DEFAULTS = {
 
 
 def test_recipe_in_the_workdir_stays_as_it_is(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """Also where keys of the task would replace its own: that is refused."""
+    """Keys of the task that would replace the recipe's are refused."""
     path = tmp_path / "recipe.json"
     text = (folder / "recipe.json").read_text() + "\n"  # as written by hand
     path.write_text(text)
@@ -223,7 +223,7 @@ def test_a_config_is_kept_with_its_defaults_in_full(folder: pathlib.Path) -> Non
 def test_option_that_a_dcgan_lacks_is_told_by_the_key(
     folder: pathlib.Path, tmp_path: pathlib.Path, key: str
 ) -> None:
-    """Of the config, or of the recipe; a default that is said is as it is, and so is taken."""
+    """The message names the key of the config or recipe; an explicit default is accepted."""
     generator = testing.tiny_generators()["dcgan"]
     path, params = tmp_path / "dcgan.safetensors", testing.draw_params(generator, 0)
     write_generator(path, "dcgan", testing.TINY_CONFIGS["dcgan"], params, {})

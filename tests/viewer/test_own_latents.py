@@ -34,7 +34,7 @@ def npz(**arrays: Any) -> bytes:
 def test_latents_are_found_again_after_a_restart(
     tmp_path: pathlib.Path, arrays: Any, space: str, count: int
 ) -> None:
-    """They equal those that tasks read from the same file."""
+    """They equal the latents that tasks read from the same file."""
     data = npz(**arrays)
     name, told = OwnLatents(tmp_path, SPACES).add(data, "mine.npz")
     assert (told.space, len(told.values)) == (space, count)
