@@ -64,7 +64,7 @@ if sys.argv[1] == "True":
     cache.keep_programs()
 generator = make_generator("stylegan2", config_f(int(sys.argv[2])))
 params = jax.eval_shape(generator.init, jax.random.key(0))
-z = jax.ShapeDtypeStruct((1, generator.z_dim), jnp.float32)
+z = jax.ShapeDtypeStruct((1, *generator.space.shape), jnp.float32)
 def loss(params, z):
     return jnp.sum(generator.synthesize(params, generator.map_latent(params, z)) ** 2)
 lowered = jax.jit(jax.grad(loss)).lower(params, z)

@@ -36,6 +36,7 @@ ORDER = [
     "nn.resampling",
     "nn.pixels",
     "nn",
+    "generators.latent_space",
     "generators.base",
     "generators.stylegan2.stages",
     "generators.stylegan2.layers",

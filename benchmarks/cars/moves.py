@@ -170,7 +170,7 @@ def find_latent_basis(problem: Problem, space: str, method: str, seed: int) -> n
     generator, params = problem.generator, problem.params
     key = jax.random.fold_in(jax.random.key(seed), 1)
     if space == "z" and method == "components":
-        return np.eye(generator.z_dim, dtype=np.float32)[:COUNT]
+        return np.eye(generator.space.movable, dtype=np.float32)[:COUNT]
     rows = np.asarray(generator.map_latent(params, generator.sample_latents(key, 4096)))
     shape = rows.shape[1:]
     if method == "components":
@@ -206,7 +206,7 @@ def _latent_hessian(problem: Problem, space: str, shape: tuple[int, ...], seed: 
     key = jax.random.fold_in(jax.random.key(seed), 2)
     z = generator.sample_latents(key, HESSIAN_LATENTS)
     latents = z if space == "z" else generator.map_latent(params, z)
-    sizes = {"z": (generator.z_dim,), "w": shape[1:], "w_plus": shape}
+    sizes = {"z": (generator.space.movable,), "w": shape[1:], "w_plus": shape}
     size = sizes[space]
 
     def features(params: Params, metric: Distance, latents: Array, move: Array) -> object:

@@ -64,8 +64,8 @@ class Drawn:
 class Given:
     """A latent as numbers.
 
-    space: "z" or "w_plus". values: z as [latent], with the label appended if the generator takes
-    labels, or w_plus as [rows, w]; nested tuples.
+    space: "z" or "w_plus". values: z in the shape of the generator's latents, such as [latent] with
+    the label appended if the generator takes labels, or w_plus as [rows, w]; nested tuples.
     """
 
     space: str
@@ -74,14 +74,15 @@ class Given:
     def __post_init__(self) -> None:
         if self.space not in ("z", "w_plus"):
             raise misfit("latent", "z or w_plus", self.space)
-        rank = 1 if self.space == "z" else 2
+        ranks = (1, 2, 3) if self.space == "z" else (2,)
         try:
             with np.errstate(over="ignore"):  # an overflow gives infinity, which is refused below
                 array = np.asarray(self.values, np.float64).astype(np.float32)
         except (ValueError, TypeError, OverflowError):
             array = np.zeros((), np.float32)
-        if array.ndim != rank or not array.size or not np.isfinite(array).all():
-            raise misfit(self.space, f"finite numbers of float32, nested {rank} deep", self.values)
+        if array.ndim not in ranks or not array.size or not np.isfinite(array).all():
+            depth = " or ".join(map(str, ranks))
+            raise misfit(self.space, f"finite numbers of float32, nested {depth} deep", self.values)
 
     @classmethod
     def of(cls, space: str, array: Float[Array | np.ndarray, "..."]) -> "Given":

@@ -28,7 +28,6 @@ from navigan_jax.errors import InputError
 from navigan_jax.generators.base import Generator
 
 _MEAN_LATENT = "mapping/w_avg"  # where the parameters keep the mean of w
-_SMALLEST_DRAW = 64  # samples, so that neighbouring samples share one compiled draw
 
 
 def check(
@@ -70,13 +69,12 @@ def check(
 def _latent_shape(generator: Generator) -> tuple[int, ...]:
     """Returns the shape of the input of `synthesize` for one sample: [latent] or [rows, w]."""
     params = jax.eval_shape(generator.init, jax.random.key(0))
-    z = jax.ShapeDtypeStruct((1, generator.z_dim + generator.label_dim), jnp.float32)
+    z = jax.ShapeDtypeStruct((1, *generator.space.shape), jnp.float32)
     return jax.eval_shape(generator.map_latent, params, z).shape[1:]
 
 
 def _check_given(sample: Given, generator: Generator) -> None:
-    width = (generator.z_dim + generator.label_dim,)
-    expected = width if sample.space == "z" else _latent_shape(generator)
+    expected = generator.space.shape if sample.space == "z" else _latent_shape(generator)
     if np.shape(sample.values) != expected:
         raise misfit(
             sample.space,
@@ -97,11 +95,9 @@ def _find_edit(move: Move, directions: Mapping[str, Directions]) -> Edit:
     return directions[move.directions].edit(move.index)
 
 
-def draw_latent(generator: Generator, sample: Drawn) -> Float[np.ndarray, "1 latent"]:
-    """Returns z of a drawn sample; a row does not depend on how many rows are drawn."""
-    count = max(_SMALLEST_DRAW, 1 << sample.index.bit_length())
-    z = generator.sample_latents(jax.random.key(sample.seed), count)
-    return np.asarray(z[sample.index : sample.index + 1])
+def draw_latent(generator: Generator, sample: Drawn) -> Float[np.ndarray, "1 *latent"]:
+    """Returns z of a drawn sample."""
+    return np.asarray(generator.space.draw(jax.random.key(sample.seed), sample.index))
 
 
 @functools.partial(jax.jit, static_argnames="generator")
@@ -140,8 +136,7 @@ def edited_latent(
         mixed[rows] += np.float32(mix.amount) * (source[rows] - latent[rows])
         latent = mixed
     if recipe.truncation != 1:
-        mean = _mean_latent(params)
-        latent = mean + np.float32(recipe.truncation) * (latent - mean)
+        latent = _truncate(latent, recipe.truncation, generator, params)
     return latent
 
 
@@ -155,10 +150,14 @@ def _latent(sample: Sample, generator: Generator, params: Params) -> np.ndarray:
     return np.asarray(_map_one(params, z, generator=generator))[0]
 
 
-def _mean_latent(params: Params) -> np.ndarray:
-    """Returns the mean of w, or 0, the mean of z, for a generator without a mapping."""
-    flat = params_lib.flatten(params)
-    return np.asarray(flat.get(_MEAN_LATENT, 0), np.float32)
+def _truncate(
+    latent: np.ndarray, factor: float, generator: Generator, params: Params
+) -> np.ndarray:
+    """Returns the latent moved to the mean of w, or to that of z in a generator without w."""
+    if not generator.mapping_stages:
+        return np.asarray(generator.space.truncate(jnp.asarray(latent), factor))
+    mean = np.asarray(params_lib.get(params, _MEAN_LATENT), np.float32)
+    return mean + np.float32(factor) * (latent - mean)
 
 
 def keep_carries(most: int) -> Kept[Any]:

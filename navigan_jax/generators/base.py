@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Array, Float, Images, Key, Params
 from navigan_jax.errors import InputError
+from navigan_jax.generators.latent_space import LatentSpace
 from navigan_jax.nn.layers import Change, Factors, Unfolding
 
 
@@ -61,10 +61,8 @@ class EditableLayer:
 class Generator:
     """An image generator without its parameters; hashable, so it can be static under `jit`.
 
-    z_dim: size of z ~ N(0, I). label_dim: number of classes, 0 without labels. With labels, a
-    latent is z followed by a one-hot label. label_names: of the classes; may be empty. label: the
-    class of all sampled latents; None: a random class for each. resolution: height of the image in
-    pixels, and its width too unless `width` is set.
+    space: of the latents. resolution: height of the image in pixels, and its width too unless
+    `width` is set.
     Images are NHWC, nominally in [-1, 1]. The network's method `run(carry, start, stop)` runs
     stages: stage 0 reads z, stage `mapping_stages` reads the latent, and the last stage returns the
     image. The network's field `by_matmul` names the submodules that are computed as matrix
@@ -73,15 +71,12 @@ class Generator:
 
     architecture: str
     network: nn.Module
-    z_dim: int
+    space: LatentSpace
     resolution: int
     image_channels: int
     mapping_stages: int
     stages: int
     layers: tuple[EditableLayer, ...]
-    label_dim: int = 0
-    label_names: tuple[str, ...] = ()
-    label: int | None = None
     width: int | None = None
 
     @property
@@ -91,19 +86,12 @@ class Generator:
 
     def init(self, key: Key) -> Params:
         """Returns fresh random parameters."""
-        z = jnp.zeros((1, self.z_dim + self.label_dim))
+        z = jnp.zeros((1, *self.space.shape))
         return self.network.init(key, z, 0, self.stages, method="run")["params"]
 
-    def sample_latents(self, key: Key, count: int) -> Float[Array, "batch latent"]:
-        """Returns `count` samples of z ~ N(0, I), each followed by a one-hot label if any."""
-        if not self.label_dim:
-            return jax.random.normal(key, (count, self.z_dim))
-        key_z, key_label = jax.random.split(key)
-        labels = jax.random.randint(key_label, (count,), 0, self.label_dim)
-        if self.label is not None:
-            labels = jnp.full_like(labels, self.label)
-        z = jax.random.normal(key_z, (count, self.z_dim))
-        return jnp.concatenate([z, jax.nn.one_hot(labels, self.label_dim)], axis=1)
+    def sample_latents(self, key: Key, count: int) -> Float[Array, "batch *latent"]:
+        """Returns `count` random latents of the space."""
+        return self.space.sample(key, count)
 
     def map_latent(self, params: Params, z: Float[Array, "batch ..."]) -> Any:
         """Returns the latent for `synthesize`: w_plus [batch, rows, w], or z without a mapping.
@@ -202,8 +190,8 @@ class Generator:
         return tuple(layer for layer in self.layers if layer in found)
 
     def _start(self, latent: Float[Array, "batch ..."]) -> int:
-        """Returns the stage that reads the latent; z has one axis per sample, w_plus has two."""
-        return self.mapping_stages if latent.ndim == 3 else 0
+        """Returns the stage that reads the latent: stage 0 reads z, not w_plus."""
+        return 0 if latent.ndim == 1 + len(self.space.shape) else self.mapping_stages
 
     def _find_layer(self, name: str) -> EditableLayer:
         for layer in self.layers:
@@ -239,30 +227,6 @@ class Generator:
 
 def _first_stage(layers: Sequence[EditableLayer]) -> int:
     return min(layer.stage for layer in layers)
-
-
-def find_label(
-    label: int | str | None, label_dim: int, label_names: Sequence[str] = ()
-) -> int | None:
-    """Returns the index of a class that is given by index or by name; None for None.
-
-    Raises: InputError for an unknown class.
-    """
-    if label is None:
-        return None
-    text = str(label)
-    if text in label_names:
-        return list(label_names).index(text)
-    if text.isdecimal() and int(text) < label_dim:
-        return int(text)
-    near = difflib.get_close_matches(text, label_names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    allowed = f"0 to {label_dim - 1}" if label_dim else "none, as it has no classes"
-    if label_names:
-        allowed += f", or {', '.join(label_names)}"
-    raise InputError(
-        f"label: expected a class of this generator; got {text!r}{hint}; allowed: {allowed}"
-    )
 
 
 def mix_latents(

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from navigan_jax.array_types import Array
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import EditableLayer, Generator
+from navigan_jax.generators.latent_space import NormalSpace
 from navigan_jax.nn.layers import (
     PRECISIONS,
     ConvTranspose,
@@ -93,7 +94,7 @@ def dcgan(
     return Generator(
         architecture="dcgan",
         network=DCGAN(widths=tuple(widths), image_channels=image_channels, precision=precision),
-        z_dim=z_dim,
+        space=NormalSpace(z_dim),
         resolution=layers[-1].resolution,
         image_channels=image_channels,
         mapping_stages=0,

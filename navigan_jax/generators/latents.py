@@ -25,6 +25,7 @@ import numpy as np
 from navigan_jax import checkpoints, faults
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import Generator
+from navigan_jax.generators.latent_space import NormalSpace
 from navigan_jax.generators.stored_arrays import StoredArray, opened, pickled
 
 MOST_BYTES = 4 * 2**30  # unpacked: two million w of 512 numbers
@@ -48,7 +49,8 @@ class Spaces:
     """The sizes of a generator's latents.
 
     z: size without the label. label_dim: number of classes; label: the class of every z that comes
-    without a label. rows, width: of w_plus; 0 if the generator has no w.
+    without a label. rows, width: of w_plus; 0 if the generator has no w. shape: of one latent that
+    is no such vector; then z is 0.
     """
 
     z: int
@@ -56,11 +58,12 @@ class Spaces:
     label: int | None = None
     rows: int = 0
     width: int = 0
+    shape: tuple[int, ...] = ()
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """{kind: shape of one latent}: z with its label, and w and w_plus if there is a mapping."""
-        shapes: dict[str, tuple[int, ...]] = {"z": (self.z + self.label_dim,)}
+        shapes: dict[str, tuple[int, ...]] = {"z": self.shape or (self.z + self.label_dim,)}
         if self.rows:
             shapes |= {"w": (self.width,), "w_plus": (self.rows, self.width)}
         return shapes
@@ -90,13 +93,17 @@ class Latents:
 
 def spaces_of(generator: Generator) -> Spaces:
     """Returns the sizes of a generator's latents."""
-    sizes = generator.z_dim, generator.label_dim, generator.label
+    space = generator.space
+    if isinstance(space, NormalSpace):
+        spaces = Spaces(space.z_dim, space.label_dim, space.label)
+    else:
+        spaces = Spaces(0, shape=space.shape)
     if not generator.mapping_stages:
-        return Spaces(*sizes)
+        return spaces
     params = jax.eval_shape(generator.init, jax.random.key(0))
-    z = jax.ShapeDtypeStruct((1, generator.z_dim + generator.label_dim), jnp.float32)
+    z = jax.ShapeDtypeStruct((1, *space.shape), jnp.float32)
     rows, width = jax.eval_shape(generator.map_latent, params, z).shape[1:]
-    return Spaces(*sizes, rows, width)
+    return dataclasses.replace(spaces, rows=rows, width=width)
 
 
 def is_latent_name(name: object) -> bool:
@@ -152,9 +159,11 @@ def parse_latents(
             f"in {chosen}; make the latents anew"
         )
     told = f"{name}: {len(values)} latent{'s' * (len(values) != 1)} taken as {kind}, from {chosen}"
-    if kind == "z":
+    if kind == "z" and not spaces.shape:
         values, more = _with_label(values, chosen, name, spaces)
         return Latents("z", values, told + more)
+    if kind == "z":
+        return Latents("z", values, told)
     if kind == "w":
         values = np.repeat(values[:, None], spaces.rows, axis=1)
         told += f", each for all {spaces.rows} rows of w_plus"
@@ -184,6 +193,8 @@ def _kinds(stored: StoredArray) -> tuple[str, ...]:
 
 def _readings(shape: tuple[int, ...], spaces: Spaces) -> Mapping[str, tuple[int, ...]]:
     """Returns {kind: shape for that kind}, for all kinds that an array of that shape can be."""
+    if spaces.shape and shape[-len(spaces.shape) :] == spaces.shape:
+        return {"z": (-1, *spaces.shape)}
     if len(shape) == 4 and shape[2:] == (1, 1):  # as some write z for convolutions
         shape = shape[:2]
     if len(shape) == 1:

@@ -142,7 +142,7 @@ def microbatch_of_images(config: Config, problem: Problem) -> int:
         return images, metric.features(images), plausibility.describe(images)
 
     def estimate(size: int) -> Estimate:
-        shape = (size, generator.z_dim + generator.label_dim)
+        shape = (size, *generator.space.shape)
         z = jax.ShapeDtypeStruct(shape, jnp.float32)
         working = devices.working_bytes(look, problem.params, problem.metric, z)
         return Estimate(size, working, (("Python and JAX", _PROGRAM_BYTES), ("weights", weights)))

@@ -238,7 +238,7 @@ def _make_subspace(config: Config, problem: Problem) -> tuple[Subspace, dict[str
         return fixed_basis(basis), {"subspace": params_lib.digest(basis)}
     if settings.name == "latent":
         generator = problem.generator
-        width = generator.z_dim
+        width = generator.space.movable
         if settings.latent == "w":
             width = _latent_width(problem)
         return Latent(width), {}
@@ -251,7 +251,7 @@ def _make_subspace(config: Config, problem: Problem) -> tuple[Subspace, dict[str
 def _latent_width(problem: Problem) -> int:
     """Returns the size of w; without a mapping that of z, which `make_step` refuses."""
     generator = problem.generator
-    z = jax.ShapeDtypeStruct((1, generator.z_dim + generator.label_dim), jnp.float32)
+    z = jax.ShapeDtypeStruct((1, *generator.space.shape), jnp.float32)
     return jax.eval_shape(generator.map_latent, problem.params, z).shape[-1]
 
 

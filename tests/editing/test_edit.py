@@ -130,7 +130,9 @@ def test_batch_editor_is_a_loop_of_single_edits(case):
     with testing.x64():
         basis = draw_basis(case.layers, np.float64)
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf, np.float64), case.params)
-        z = testing.normal_like(3, jax.ShapeDtypeStruct((4, case.generator.z_dim), np.float64))
+        z = testing.normal_like(
+            3, jax.ShapeDtypeStruct((4, *case.generator.space.shape), np.float64)
+        )
         with counted_suffixes() as counter:
             edit_batch = make_batch_editor(case.generator, case.layers)
             for index, shift in (

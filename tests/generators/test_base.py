@@ -139,12 +139,12 @@ def test_latents_are_drawn_by_key_and_labelled_where_there_are_labels(case):
     draws = [generator.sample_latents(jax.random.key(seed), 500) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(draws[0], draws[1])
     assert not np.array_equal(draws[0], draws[2])
-    assert draws[0].shape == (500, generator.z_dim + generator.label_dim)
-    z, label = np.split(np.asarray(draws[0]), [generator.z_dim], axis=1)
+    assert draws[0].shape == (500, *generator.space.shape)
+    z, label = np.split(np.asarray(draws[0]), [generator.space.movable], axis=1)
     # Five standard errors of mean and variance.
     assert np.abs(z.mean(axis=0)).max() < 5 / np.sqrt(500)
     assert np.abs(z.var(axis=0) - 1).max() < 5 * np.sqrt(2 / 500)
-    if generator.label_dim:
+    if generator.space.label_dim:
         assert set(np.unique(label)) == {0, 1}
         np.testing.assert_array_equal(label.sum(axis=1), 1)
         assert label.any(axis=0).all()

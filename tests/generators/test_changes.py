@@ -101,7 +101,7 @@ def test_changes_of_other_layers_or_shapes_are_refused():
     generator = GENERATORS["dcgan"]
     params = testing.draw_params(generator, 6)
     layer, other = generator.layers[:2]
-    carry = jnp.zeros((BATCH, generator.z_dim))
+    carry = jnp.zeros((BATCH, *generator.space.shape))
     for changed, shape in ((other, other.shape), (layer, other.shape)):
         with pytest.raises(ValueError, match=r"changes: .*has shape"):
             change = {changed.path: jnp.zeros((BATCH, *shape))}

@@ -274,6 +274,6 @@ def test_path_without_a_file_is_told(tmp_path: pathlib.Path) -> None:
 
 def test_sizes_are_those_of_the_generator() -> None:
     generators = testing.tiny_generators()
-    assert spaces_of(generators["dcgan"]) == Spaces(z=generators["dcgan"].z_dim)
+    assert spaces_of(generators["dcgan"]) == Spaces(*generators["dcgan"].space.shape)
     stylegan2 = generators["stylegan2"]
     assert spaces_of(stylegan2).shapes["w_plus"] == (4, 11)

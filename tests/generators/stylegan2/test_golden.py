@@ -119,7 +119,7 @@ class Golden:
         assert len(layers) == len(keys)
         cotangent = np.moveaxis(self.data["in/cotangent"], 1, -1)
         by_latent, by_weight = gradients(self.generator, layers, self.params, latent, cotangent)
-        self.close(by_latent[:, : self.generator.z_dim], latent_key, "grad")
+        self.close(by_latent[:, : self.generator.space.movable], latent_key, "grad")
         for layer, gradient in zip(layers, by_weight, strict=True):
             key = keys[layer.path]
             oihw = np.asarray(gradient).transpose(3, 2, 0, 1).reshape(self.data[key].shape)

@@ -151,7 +151,7 @@ def test_written_file_reads_back(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "g.safetensors"
     write_generator(path, "dcgan", config, params, {"file": "x"})
     generator, got = read_generator(path)
-    assert (generator.z_dim, generator.resolution, generator.image_channels) == (3, 32, 1)
+    assert (*generator.space.shape, generator.resolution, generator.image_channels) == (3, 32, 1)
     jax.tree.map(np.testing.assert_array_equal, got, params)
 
 

@@ -260,7 +260,7 @@ def test_network_of_another_aspect_makes_such_images(tensorflow: Record) -> None
     """40 rows of 24 pixels; their values are tested with the generator."""
     config, params = from_content(widened(tensorflow, (5, 3), "sides"), "file")
     generator = make_generator("stylegan2", config)
-    z = np.zeros((2, generator.z_dim), np.float32)
+    z = np.zeros((2, *generator.space.shape), np.float32)
     images = jax.eval_shape(
         lambda z: generator.synthesize(params, generator.map_latent(params, z)), z
     )
