@@ -1,4 +1,4 @@
-"""Anybody's own functions, named as "FILE.py:NAME".
+"""Anybody's own functions, named as "FILE.py:NAME", or as "MODULE:NAME" of an installed module.
 
 The file is run, deliberately, as Python runs a script: name only files that you trust. Its folder
 joins Python's search path, at the end, so that the file can import others beside it. An exception
@@ -8,6 +8,7 @@ in it becomes one message that names the file and the line.
 import contextlib
 import difflib
 import hashlib
+import importlib
 import importlib.util
 import keyword
 import os
@@ -26,12 +27,13 @@ _SHOWN = 8  # names of functions in a message
 
 
 def is_own_code(text: str) -> bool:
-    """Whether the text names a Python file, with or without a function in it."""
-    return re.search(r"\.py(:|$)", text) is not None
+    """Whether the text names a Python file, or a function in a file or module."""
+    is_module = re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", text) is not None
+    return re.search(r"\.py(:|$)", text) is not None or (is_module and not os.path.lexists(text))
 
 
 def file_of(text: str) -> pathlib.Path:
-    """Returns the file of "FILE.py:NAME".
+    """Returns the file of "FILE.py:NAME" or "MODULE:NAME".
 
     Raises: InputError if the text has another form, or there is no such file.
     """
@@ -39,13 +41,13 @@ def file_of(text: str) -> pathlib.Path:
 
 
 def load_function(text: str) -> Callable[..., Any]:
-    """Runs the file of "FILE.py:NAME", and returns its function (or class) NAME.
+    """Runs the file of "FILE.py:NAME" or "MODULE:NAME"; returns its function (or class) NAME.
 
     Raises: InputError if the text has another form, there is no such file or function, or the file
       raises an exception.
     """
     path, name = _split(text)
-    module = _run(text, path)
+    module = _import(text) if _is_module(text) else _run(text, path)
     function = getattr(module, name, None)
     if not callable(function):
         found = "no such name" if function is None else f"a {type(function).__name__}"
@@ -68,7 +70,6 @@ def explaining_errors(text: str) -> Iterator[None]:
 
     The message names the line of the file where it came from. An InputError passes unchanged.
     """
-    path = text.rpartition(":")[0]
     try:
         yield
     except InputError:
@@ -78,22 +79,50 @@ def explaining_errors(text: str) -> Iterator[None]:
         name = type(error).__name__
         raise InputError(
             f"{text}: expected code that runs; got {name}{f': {reason}' if reason else ''}, "
-            f"{_place(error, path)}; correct it there"
+            f"{_place(error, text)}; correct it there"
         ) from error
 
 
 def _split(text: str) -> tuple[pathlib.Path, str]:
     path, _, name = text.rpartition(":")  # the last colon: a drive of Windows has one too
+    if _is_module(text):
+        return _find_module(text), name
     if not path.endswith(".py") or not name.isidentifier() or keyword.iskeyword(name):
         raise InputError(
-            f"{text}: expected a Python file and the name of a function in it, FILE.py:NAME; got "
-            f"{text!r}; write for example my_code.py:make"
+            f"{text}: expected a Python file and the name of a function in it, FILE.py:NAME, or "
+            f"MODULE:NAME; got {text!r}; write for example my_code.py:make"
         )
     if not os.path.isfile(path):
         raise InputError(
             f"{text}: expected a Python file; got {faults.found_at(path)} at {path}; check the path"
         )
     return pathlib.Path(path), name
+
+
+def _is_module(text: str) -> bool:
+    return is_own_code(text) and re.search(r"\.py(:|$)", text) is None
+
+
+def _find_module(text: str) -> pathlib.Path:
+    name = text.rpartition(":")[0]
+    try:
+        with explaining_errors(text):  # finding a.b runs a
+            spec = importlib.util.find_spec(name)
+    except InputError as error:
+        if not isinstance(error.__cause__, ModuleNotFoundError | ValueError):
+            raise
+        spec = None
+    if spec is None or spec.origin is None or not os.path.isfile(spec.origin):
+        raise InputError(
+            f"{text}: expected a module that Python finds, or a file FILE.py:NAME; got no module "
+            f"{name}; install it, or give the path of its file"
+        )
+    return pathlib.Path(spec.origin)
+
+
+def _import(text: str) -> ModuleType:
+    with explaining_errors(text):
+        return importlib.import_module(text.rpartition(":")[0])
 
 
 def _run(text: str, path: pathlib.Path) -> ModuleType:
@@ -116,8 +145,11 @@ def _run(text: str, path: pathlib.Path) -> ModuleType:
     return module
 
 
-def _place(error: BaseException, path: str) -> str:
+def _place(error: BaseException, text: str) -> str:
     """Returns where in the file the exception came from, or else in which file it was raised."""
+    path = text.rpartition(":")[0]
+    if module := sys.modules.get(path):
+        path = module.__file__ or path
     own = os.path.realpath(path)
     if isinstance(error, SyntaxError) and error.filename:
         return f"in {os.path.basename(error.filename)}, line {error.lineno}"

@@ -79,6 +79,19 @@ def bake(
         memory.flush()
 
 
+def add_edits(params: Params, edits: Sequence[tuple[Edit, float]]) -> Params:
+    """Returns θ + Σ t·ξ as NumPy arrays. edits: (ξ, t). Each weight is rounded once.
+
+    Raises: InputError if a weight becomes infinite.
+    """
+    changed = {path: np.asarray(leaf) for path, leaf in params_lib.flatten(params).items()}
+    for path, delta in _sum(edits).items():
+        weights = changed[path].copy()
+        _add(pathlib.Path("parameters"), path, weights, delta)
+        changed[path] = weights
+    return params_lib.unflatten(changed)
+
+
 def original_name(source: str | os.PathLike[str], source_map: SourceMap) -> str:
     """Returns the name of the file that is copied: `source`, or the checkpoint in the archive."""
     return pathlib.PurePosixPath(_member(pathlib.Path(source), source_map) or source).name

@@ -1,5 +1,6 @@
 """Generator files: an architecture, its sizes and its parameters in one safetensors file."""
 
+import dataclasses
 import inspect
 import json
 import os
@@ -11,12 +12,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from navigan_jax import channels, checkpoints, generators
+from navigan_jax import channels, checkpoints, generators, own_code
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
 from navigan_jax.assets import finding
 from navigan_jax.errors import InputError, OptionError
 from navigan_jax.generators.base import Generator
+from navigan_jax.generators.latent_space import NormalSpace, find_label
+from navigan_jax.generators.own import read_own
 
 # Limits for damaged or hostile files. A network has some 20 layers, and no array has more entries.
 _MOST_SIZES, _LARGEST = 64, 2**31
@@ -111,11 +114,14 @@ def read_generator(
 ) -> tuple[Generator, Params]:
     """Returns a generator and its parameters (NumPy arrays).
 
-    path: of a generator file, or the name of one in the package, e.g. "cars". options: those in
-    `OPTIONS`, or other keywords of the architecture that the file does not set.
+    path: of a generator file; the name of one in the package, e.g. "cars"; or "FILE.py:NAME" of a
+      function that returns anybody's own generator (see `generators.own`).
+    options: those in `OPTIONS`, or other keywords of the architecture that the file does not set.
     Raises: InputError if the file is missing, damaged, of another kind, or its weights do not fit;
       OptionError if this generator lacks an option, or does not accept its value.
     """
+    if own_code.is_own_code(str(path)):
+        return _read_own(str(path), options or {})
     path = finding.find_generator(path)
     arrays, metadata = checkpoints.read_arrays(path)
     checkpoints.require_format(path, metadata, "generator")
@@ -131,6 +137,29 @@ def read_generator(
     if taken := _check_options(path, architecture, config, options or {}):
         generator = make_generator(architecture, {**config, **taken})
     return generator, params
+
+
+def _read_own(text: str, options: Mapping[str, Any]) -> tuple[Generator, Params]:
+    """Returns the own generator of "FILE.py:NAME"; its only option is the class of the samples."""
+    generator, params = read_own(text)
+    for option, value in options.items():
+        if option not in OPTIONS or (option != "label" and value != OPTIONS[option]):
+            raise OptionError(
+                option,
+                f"expected an option of one's own generator; got {value!r}; allowed: label; set "
+                f"this in {text} instead",
+            )
+    label = options.get("label")
+    if label is None:
+        return generator, params
+    space = generator.space
+    if not isinstance(space, NormalSpace):
+        raise OptionError("label", f"expected no class, as {text} has none; got {label!r}")
+    try:
+        index = find_label(label, space.label_dim, space.label_names)
+    except InputError as error:
+        raise OptionError("label", f"{str(error).removeprefix('label: ')} ({text})") from error
+    return dataclasses.replace(generator, space=dataclasses.replace(space, label=index)), params
 
 
 def _check_options(

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from navigan_jax import checkpoints, devices
@@ -12,11 +12,13 @@ from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
 from navigan_jax.config import Config
 from navigan_jax.directions import Directions, Edit, read_directions
-from navigan_jax.editing.bake import bake, original_name
+from navigan_jax.editing.bake import add_edits, bake, original_name
 from navigan_jax.editing.recipe_files import read_recipe
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import read_generator
+from navigan_jax.generators.own import write_params
 from navigan_jax.generators.source_map import read_source_map
+from navigan_jax.own_code import is_own_code
 from navigan_jax.tasks.settings import Settings
 from navigan_jax.tasks.workdirs import claim, require_same, say, say_written
 
@@ -26,7 +28,7 @@ SETTINGS = Settings(
         "compilation_cache": bool,
         "distributed": bool,
         "generator": str,
-        "source": str,
+        "source": str | None,
         "out": str | None,
         "networks": str | None,
         "recipe": str | None,
@@ -66,21 +68,18 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     """Writes the edited copy, and its description to baked.json in the workdir."""
     SETTINGS.check(config)
     _, params = read_generator(config.generator)
-    source_map = read_source_map(config.generator)
+    own = is_own_code(config.generator)
+    target = _own_target(config, params) if own else _target(config)
     moves = _read_moves(config, params)
-    out = pathlib.Path(config.out or workdir / original_name(config.source, source_map))
-    _require_other(
-        out,
-        [config.generator, config.recipe or "", str(workdir / _RECORD), *(m.file for m in moves)],
-    )
-    networks = [name.strip() for name in (config.networks or source_map.converted).split(",")]
-    inputs = {"generator": params_lib.digest(params), "source": source_map.sha256}
+    out = pathlib.Path(config.out or workdir / target.name)
+    files = ["" if own else config.generator, config.recipe or "", str(workdir / _RECORD)]
+    _require_other(out, [*files, *(move.file for move in moves)])
+    inputs = {"generator": params_lib.digest(params), **target.inputs}
     free_keys = ("generator", "source", "directions", "recipe", "compilation_cache", "distributed")
     if devices.is_main_process():
         with checkpoints.locked(workdir):
             require_same(workdir, config, inputs, results=(_RECORD,), free_keys=free_keys)
-            pairs = [(move.edit, move.shift) for move in moves]
-            bake(config.source, out, source_map, params, pairs, networks=networks)
+            target.write(out, params, [(move.edit, move.shift) for move in moves])
             # Only now, so that a refused run leaves nothing behind.
             claim(workdir, config, inputs, results=(_RECORD,), free_keys=free_keys)
             with open(out, "rb") as file:
@@ -88,16 +87,69 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             record = {
                 "file": str(out),
                 "sha256": digest,
-                "networks": networks,
+                "networks": target.networks,
                 "moves": [{"direction": move.label, "shift": move.shift} for move in moves],
             }
             checkpoints.write_text(workdir / _RECORD, json.dumps(record, indent=2) + "\n")
     layers = sorted({path for move in moves for path in move.edit.deltas})
     for move in moves:
         say(move.describe())
-    what = f"{', '.join(networks)} of {source_map.file}, with edited weights in {', '.join(layers)}"
     written = str(out.absolute()) if config.out else out.name
+    what = f"{target.what}, with edited weights in {', '.join(layers)}"
     say_written(workdir, {written: what, _RECORD: "its description"})
+
+
+class _Target(NamedTuple):
+    """What is written. name: of the file, unless config.out is set. what: in words."""
+
+    name: str
+    what: str
+    networks: list[str]
+    inputs: dict[str, str]
+    write: Callable[[pathlib.Path, Params, Sequence[tuple[Edit, float]]], None]
+
+
+def _target(config: Config) -> _Target:
+    """Returns the copy of the checkpoint from which the generator was converted."""
+    source_map = read_source_map(config.generator)
+    source = config.source
+    if not source:
+        raise InputError(
+            "config.source: expected the checkpoint that the generator was converted from; got "
+            f"nothing; set --config.source={source_map.file}"
+        )
+    networks = [name.strip() for name in (config.networks or source_map.converted).split(",")]
+
+    def write(out: pathlib.Path, params: Params, edits: Sequence[tuple[Edit, float]]) -> None:
+        bake(source, out, source_map, params, edits, networks=networks)
+
+    return _Target(
+        original_name(source, source_map),
+        f"{', '.join(networks)} of {source_map.file}",
+        networks,
+        {"source": source_map.sha256},
+        write,
+    )
+
+
+def _own_target(config: Config, params: Params) -> _Target:
+    """Returns the parameters of one's own generator, which has no checkpoint of a known form."""
+    for key in ("source", "networks"):
+        if getattr(config, key):
+            raise InputError(
+                f"config.{key}: expected nothing, as {config.generator} makes its own parameters; "
+                f"got {getattr(config, key)!r}; leave the key out"
+            )
+    if config.out and not config.out.endswith(".safetensors"):
+        raise InputError(
+            f"config.out: expected a name that ends in .safetensors; got {config.out!r}; rename it"
+        )
+
+    def write(out: pathlib.Path, params: Params, edits: Sequence[tuple[Edit, float]]) -> None:
+        write_params(out, add_edits(params, edits))
+
+    what = f"all {len(params_lib.flatten(params))} parameters of {config.generator}"
+    return _Target("params.safetensors", what, [], {}, write)
 
 
 def _require_other(out: pathlib.Path, files: Sequence[str]) -> None:
