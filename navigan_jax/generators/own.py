@@ -164,10 +164,13 @@ def read_own(text: str) -> OwnGenerator:
     return made
 
 
-def write_params(path: str | os.PathLike[str], params: Params) -> None:
-    """Writes parameters as a safetensors file of {path: array}, atomically."""
+def write_params(path: str | os.PathLike[str], params: Any) -> None:
+    """Writes a tree of parameters as a safetensors file of {path: array}, atomically.
+
+    Raises: InputError if the tree holds anything but finite arrays.
+    """
     metadata = {"format": f"navigan_jax.{_FORMAT}", "format_version": "1"}
-    checkpoints.write_arrays(path, params_lib.flatten(params), metadata)
+    checkpoints.write_arrays(path, _flatten(params, str(path))[0], metadata)
 
 
 def read_params(path: str | os.PathLike[str], like: Any) -> Any:

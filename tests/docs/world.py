@@ -107,6 +107,7 @@ def _write_small_cars(path: pathlib.Path) -> None:
 
 def make_world(folder: pathlib.Path, patch: pytest.MonkeyPatch) -> None:
     """Fills a folder, makes it the current one and the home, and closes the network."""
+    patch.syspath_prepend(folder)  # scripts of the pages import their neighbours
     _write_small_cars(folder / "small_cars.safetensors")
     patch.setitem(assets.GENERATORS, "cars", str(folder / "small_cars.safetensors"))
     for name, data in _files().items():
