@@ -214,6 +214,14 @@ TINY_CONFIGS: Mapping[str, Mapping[str, Any]] = {
         "resample_taps": (1, 3, 3, 1),
         "clamp": None,
     },
+    "sngan": {
+        "z_dim": 7,
+        "widths": (6, 5, 5),
+        "bypass_sides": (1, 0),
+        "image_channels": 3,
+        "label_dim": 2,
+    },
+    "proggan": {"z_dim": 7, "widths": (6, 5), "image_channels": 3},
 }
 
 

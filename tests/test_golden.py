@@ -20,8 +20,6 @@ TESTS = pathlib.Path(__file__).parent
 NO_COUNTERPART = (
     "ajbrock/BigGAN-PyTorch ",
     "huggingface/pytorch-pretrained-BigGAN: ",
-    "yandex-research/navigan and anvoynov/GANLatentDiscovery (identical folders models/SNGAN): ",
-    "yandex-research/navigan: models.ProgGAN.",
     "NVIDIA/pix2pixHD: ",
     "mseitzer/pytorch-fid: ",
 )

@@ -33,6 +33,7 @@ ORDER = [
     "linalg",
     "nn.layers",
     "nn.winograd",
+    "nn.affine",
     "nn.resampling",
     "nn.pixels",
     "nn",

@@ -4,6 +4,13 @@ from collections.abc import Callable, Mapping
 
 from navigan_jax.generators.base import Generator
 from navigan_jax.generators.dcgan import dcgan
+from navigan_jax.generators.proggan import proggan
+from navigan_jax.generators.sngan import sngan
 from navigan_jax.generators.stylegan2.network import stylegan2
 
-ARCHITECTURES: Mapping[str, Callable[..., Generator]] = {"dcgan": dcgan, "stylegan2": stylegan2}
+ARCHITECTURES: Mapping[str, Callable[..., Generator]] = {
+    "dcgan": dcgan,
+    "stylegan2": stylegan2,
+    "sngan": sngan,
+    "proggan": proggan,
+}

@@ -13,7 +13,7 @@ batch, plus that of the change. If the change is given as factors, no kernel is 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -91,10 +91,12 @@ def conv_transpose(
     *,
     stride: int,
     padding: int,
+    extra: int = 0,
 ) -> Float[Array, "batch height_out width_out out"]:
-    """Returns the transposed convolution; H_out = (H - 1) * stride - 2 * padding + side.
+    """Returns the transposed convolution; H_out = (H - 1) * stride - 2 * padding + side + extra.
 
-    padding: pixels to cut off at each side; a negative number adds a rim of zeros.
+    padding: pixels to cut off at each side; a negative number adds a rim of zeros. extra: more
+    pixels at the bottom and at the right, as PyTorch's output_padding.
     The kernel has the orientation of PyTorch's ConvTranspose2d, with axes moved to HWIO.
     """
     side = kernel.shape[0]
@@ -103,7 +105,7 @@ def conv_transpose(
         x,
         kernel[::-1, ::-1],
         window_strides=(1, 1),
-        padding=((pad, pad), (pad, pad)),
+        padding=((pad, pad + extra), (pad, pad + extra)),
         lhs_dilation=(stride, stride),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
@@ -115,6 +117,7 @@ def conv_transpose_by_matmul(
     *,
     stride: int,
     padding: int,
+    extra: int = 0,
 ) -> Float[Array, "batch height_out width_out out"]:
     """Returns the same as `conv_transpose`: each pixel times the kernel, then overlap and add.
 
@@ -139,7 +142,7 @@ def conv_transpose_by_matmul(
             bottom = full_height - height * stride - top
             right = full_width - width * stride - left
             total += jnp.pad(tile, ((0, 0), (top, bottom), (left, right), (0, 0)))
-    edges = (-padding, -padding - spare[1], 0)
+    edges = (-padding, extra - padding - spare[1], 0)
     return lax.pad(total, jnp.zeros((), x.dtype), ((0, 0, 0), edges, edges, (0, 0, 0)))
 
 
@@ -242,14 +245,20 @@ def conv(
     kernel: Float[Array, "side side in out"],
     *,
     padded: bool = True,
+    stride: int = 1,
 ) -> Float[Array, "batch height_out width_out out"]:
-    """Returns the correlation with a kernel of odd side.
+    """Returns the correlation with a kernel.
 
-    padded: pixels outside count as zero; otherwise the result is side - 1 pixels smaller.
+    padded: pixels outside count as zero, for a kernel of odd side; otherwise the result is side - 1
+    pixels smaller. stride: every stride-th row and column is kept, starting with the first.
     """
-    padding = "SAME" if padded else "VALID"
+    margin = (kernel.shape[0] // 2, kernel.shape[0] // 2) if padded else (0, 0)
     return lax.conv_general_dilated(
-        x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x,
+        kernel,
+        (stride, stride),
+        (margin, margin),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
 
@@ -258,6 +267,7 @@ def conv_by_matmul(
     kernel: Float[Array, "side side in out"],
     *,
     padded: bool = True,
+    stride: int = 1,
 ) -> Float[Array, "batch height_out width_out out"]:
     """Returns the same as `conv`: the window around each pixel times the kernel."""
     side, _, inputs, out = kernel.shape
@@ -266,7 +276,7 @@ def conv_by_matmul(
     surrounded = jnp.pad(x, ((0, 0), margin, margin, (0, 0)))
     windows = jnp.concatenate(
         [
-            surrounded[:, row : row + height, column : column + width]
+            surrounded[:, row : row + height : stride, column : column + width : stride]
             for row in range(side)
             for column in range(side)
         ],
@@ -275,8 +285,16 @@ def conv_by_matmul(
     return windows @ kernel.reshape(side * side * inputs, out)
 
 
+def add_bias(layer: Any, y: Array) -> Array:
+    """Returns y plus the layer's bias, if it has one."""
+    if not layer.use_bias:
+        return y
+    bias = layer.param("bias", nn.initializers.zeros, (layer.features,))
+    return y + bias.reshape(*[1] * (y.ndim - 1), -1)
+
+
 class ConvTranspose(nn.Module):
-    """Transposed convolution without a bias; weight `kernel` (side, side, in, out).
+    """Transposed convolution; weights `kernel` (side, side, in, out) and, if asked for, `bias`.
 
     For an unfolded input (`Windows`) the weight is (stride, stride, entries, out).
     """
@@ -285,6 +303,8 @@ class ConvTranspose(nn.Module):
     side: int
     stride: int
     padding: int
+    extra: int = 0
+    use_bias: bool = False
     by_matmul: bool = False
 
     @nn.compact
@@ -292,27 +312,34 @@ class ConvTranspose(nn.Module):
         init = nn.initializers.normal(0.02)
         if isinstance(x, Windows):
             shape = (self.stride, self.stride, x.values.shape[-1], self.features)
-            return conv_transpose_of_windows(x, self.param("kernel", init, shape))
+            phases = self.param("kernel", init, shape)
+            return add_bias(self, conv_transpose_of_windows(x, phases))
         kernel = self.param("kernel", init, (self.side, self.side, x.shape[-1], self.features))
         shared, own = (
-            functools.partial(function, stride=self.stride, padding=self.padding)
+            functools.partial(function, stride=self.stride, padding=self.padding, extra=self.extra)
             for function in (conv_transpose, conv_transpose_by_matmul)
         )
         y = own(x, kernel) if self.by_matmul else shared(x, kernel)
-        return add_change(y, x, read_change(self), shared=shared, own=own)
+        return add_bias(self, add_change(y, x, read_change(self), shared=shared, own=own))
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch normalisation in evaluation mode; its statistics are ordinary parameters."""
+    """Batch normalisation in evaluation mode; its statistics are ordinary parameters.
+
+    affine: whether it has parameters `scale` and `bias` beside `mean` and `var`.
+    """
 
     epsilon: float = 1e-5
+    affine: bool = True
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, shape)
-        bias = self.param("bias", nn.initializers.zeros, shape)
         mean = self.param("mean", nn.initializers.zeros, shape)
         var = self.param("var", nn.initializers.ones, shape)
-        gain = scale * lax.rsqrt(var + self.epsilon)
+        gain = lax.rsqrt(var + self.epsilon)
+        bias = jnp.zeros_like(mean)
+        if self.affine:
+            gain = gain * self.param("scale", nn.initializers.ones, shape)
+            bias = self.param("bias", nn.initializers.zeros, shape)
         return x * gain[None, None, None] + (bias - mean * gain)[None, None, None]

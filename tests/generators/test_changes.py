@@ -19,6 +19,11 @@ CASES = (
     ("stylegan2", "synthesis/b4/conv1", "dense"),
     ("stylegan2", "synthesis/b8/conv0", "factors"),
     ("stylegan2", "synthesis/b8/torgb", "factors"),
+    ("sngan", "dense", "factors"),
+    ("sngan", "block0/norm1/gain", "dense"),
+    ("sngan", "block0/conv2", "factors"),
+    ("proggan", "layer0/conv", "dense"),
+    ("proggan", "layer2/conv", "factors"),
 )
 
 

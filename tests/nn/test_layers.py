@@ -1,5 +1,7 @@
 """Convolutions against their definition, and their two implementations against each other."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,14 +33,16 @@ TRANSPOSED = [
     (1, 1, 0, 2, 3),
     (7, 4, 3, 3, 2),
 ]
-PLAIN = [(1, 3, 4), (3, 5, 4), (5, 4, 7), (5, 2, 1)]
+EXTRA = [(3, 2, 1, 3, 2), (4, 3, 2, 2, 3)]
+PLAIN = [(1, 3, 4, 1), (3, 5, 4, 1), (5, 4, 7, 1), (5, 2, 1, 1), (3, 5, 4, 2), (5, 7, 4, 3)]
 
 
-def transposed_by_definition(x, kernel, stride, padding):
-    """Each pixel adds its multiple of the kernel; padding cuts the rim off."""
+def transposed_by_definition(x, kernel, stride, padding, extra=0):
+    """Each pixel adds its multiple of the kernel; padding cuts the rim off, less at the end."""
     batch, height, width, _ = x.shape
     side, _, _, outputs = kernel.shape
-    full = np.zeros((batch, (height - 1) * stride + side, (width - 1) * stride + side, outputs))
+    size = ((length - 1) * stride + side + extra for length in (height, width))
+    full = np.zeros((batch, *size, outputs))
     for row, column in np.ndindex(height, width):
         rows = slice(row * stride, row * stride + side)
         columns = slice(column * stride, column * stride + side)
@@ -46,8 +50,8 @@ def transposed_by_definition(x, kernel, stride, padding):
     return full[:, padding : full.shape[1] - padding, padding : full.shape[2] - padding]
 
 
-def correlated_by_definition(x, kernel):
-    """Each pixel is the sum over its window; pixels outside the image are zero."""
+def correlated_by_definition(x, kernel, stride=1):
+    """Each stride-th pixel is the sum over its window; pixels outside the image are zero."""
     side = kernel.shape[0]
     rim = side // 2
     padded = np.pad(x, ((0, 0), (rim, rim), (rim, rim), (0, 0)))
@@ -55,24 +59,27 @@ def correlated_by_definition(x, kernel):
     for row, column in np.ndindex(*x.shape[1:3]):
         window = padded[:, row : row + side, column : column + side]
         out[:, row, column] = np.einsum("bkli,klio->bo", window, kernel)
-    return out
+    return out[:, ::stride, ::stride]
 
 
 def _cases():
     """Returns {name: (convolution, by matrix product, definition, shape of x, side)}."""
     cases = {}
-    for side, stride, padding, height, width in TRANSPOSED:
-        options = {"stride": stride, "padding": padding}
-        cases[f"transposed-{side}-{stride}-{padding}"] = (
+    for index, (side, stride, padding, height, width) in enumerate((*TRANSPOSED, *EXTRA)):
+        options = {"stride": stride, "padding": padding, "extra": int(index >= len(TRANSPOSED))}
+        cases[f"transposed-{side}-{stride}-{padding}-{options['extra']}"] = (
             lambda x, k, options=options: conv_transpose(x, k, **options),
             lambda x, k, options=options: conv_transpose_by_matmul(x, k, **options),
             lambda x, k, options=options: transposed_by_definition(x, k, **options),
             (2, height, width, INPUTS),
             side,
         )
-    for side, height, width in PLAIN:
-        functions = (conv, conv_by_matmul, correlated_by_definition)
-        cases[f"plain-{side}"] = (*functions, (2, height, width, INPUTS), side)
+    for side, height, width, stride in PLAIN:
+        functions = (
+            functools.partial(function, stride=stride)
+            for function in (conv, conv_by_matmul, correlated_by_definition)
+        )
+        cases[f"plain-{side}-{stride}-{width}"] = (*functions, (2, height, width, INPUTS), side)
     return cases
 
 

@@ -196,8 +196,10 @@ ARCHITECTURES: dict[str, dict[str, np.ndarray]] = {
     "NaviGAN deformation, one shift of one layer": {"shift": SIX_AXES[:1]},
     "BigGAN, ajbrock": _names("shared.weight", "blocks.0.0.conv1.weight"),
     "BigGAN-deep, huggingface": _names("generator.gen_z.weight_orig"),
-    "SNGAN of NaviGAN": _names("model.2.conv1.weight", "model.2.model.3.weight"),
-    "ProgGAN of NaviGAN": _names("features.0.wscale.scale", "output.wscale.b"),
+    "SNGAN generator of NaviGAN": _names(
+        "model.0.weight", "model.2.conv1.weight", "model.2.model.0.running_mean"
+    ),
+    "ProgGAN generator of PyTorch": _names("features.0.conv.weight", "features.0.wscale.scale"),
     "pix2pixHD local enhancer": _names("model1_1.1.weight", "model.1.weight"),
     "pix2pixHD global generator": _names("model.1.weight", "model.16.conv_block.1.weight"),
     "unknown": _names("main.weight", "a"),

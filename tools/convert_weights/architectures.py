@@ -10,8 +10,6 @@ _OTHERS = by_names(
     {
         "BigGAN, ajbrock": (r"shared\.weight", r"blocks\.0\.0\.conv1\.weight"),
         "BigGAN-deep, huggingface": (r"generator\.gen_z\.weight_orig",),
-        "SNGAN of NaviGAN": (r"model\.2\.conv1\.weight", r"model\.2\.model\.3\.weight"),
-        "ProgGAN of NaviGAN": (r"features\.0\.wscale\.scale", r"output\.wscale\.b"),
         "pix2pixHD local enhancer": (r"model1_1\.1\.weight",),
         "pix2pixHD global generator": (
             r"model\.1\.weight",

@@ -5,12 +5,23 @@ To add one, write a file or a folder that declares a NETWORK, and add a line her
 
 from collections.abc import Mapping
 
-from tools.convert_weights.networks import dcgan, latents, lpips, navigan, resnet, stylegan2
+from tools.convert_weights.networks import (
+    dcgan,
+    latents,
+    lpips,
+    navigan,
+    proggan,
+    resnet,
+    sngan,
+    stylegan2,
+)
 from tools.convert_weights.networks.base import Network
 
 # `inspect` tries them in this order, so special cases come before general ones.
 NETWORKS: Mapping[str, Network] = {
     "navigan": navigan.NETWORK,
+    "sngan": sngan.NETWORK,
+    "proggan": proggan.NETWORK,
     "stylegan2": stylegan2.NETWORK,
     "dcgan": dcgan.NETWORK,
     "lpips": lpips.NETWORK,

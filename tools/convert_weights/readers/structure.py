@@ -75,6 +75,10 @@ class Found(NamedTuple):
     view: np.ndarray
     added: float = 0.0
 
+    def values(self) -> np.ndarray:
+        """Returns the converted array, in float32 and with memory of its own."""
+        return np.ascontiguousarray(self.view, np.float32) + np.float32(self.added)
+
 
 def children(value: Any) -> Iterable[Any]:
     """Returns the values directly inside a container; none for a leaf."""
