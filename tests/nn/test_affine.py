@@ -57,10 +57,11 @@ def test_convolution_is_its_definition(name: str) -> None:
     params = testing.normal_like(1, layer.init(jax.random.key(0), x)["params"])
     expected = _definition(layer, x, jax.tree.map(np.asarray, params))
     changes = testing.normal_like(2, jnp.zeros((BATCH, *params["kernel"].shape)))
+    plain = jax.tree.map(np.asarray, params)
     changed = np.concatenate(
         [
             _definition(
-                layer, x[i : i + 1], {**params, "kernel": np.asarray(params["kernel"] + changes[i])}
+                layer, x[i : i + 1], {**plain, "kernel": plain["kernel"] + np.asarray(changes[i])}
             )
             for i in range(BATCH)
         ]
