@@ -221,6 +221,23 @@ TINY_CONFIGS: Mapping[str, Mapping[str, Any]] = {
         "image_channels": 3,
         "label_dim": 2,
     },
+    "biggan": {
+        "z_dim": 6,
+        "label_dim": 3,
+        "embedding": 2,
+        "widths": (9, 8, 10),
+        "attention": (0,),
+    },
+    "biggan_deep": {
+        "z_dim": 5,
+        "label_dim": 3,
+        "embedding": 2,
+        "first_width": 12,
+        "outputs": (12, 8),
+        "doubles": (False, True),
+        "attention": (1,),
+        "entries": 3,
+    },
     "proggan": {"z_dim": 7, "widths": (6, 5), "image_channels": 3},
 }
 

@@ -18,8 +18,6 @@ TESTS = pathlib.Path(__file__).parent
 # Programs of which the package has no counterpart. Their checkpoints are read all the same, see
 # tools/readers/test_golden_checkpoints.py.
 NO_COUNTERPART = (
-    "ajbrock/BigGAN-PyTorch ",
-    "huggingface/pytorch-pretrained-BigGAN: ",
     "NVIDIA/pix2pixHD: ",
     "mseitzer/pytorch-fid: ",
 )

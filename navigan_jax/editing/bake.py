@@ -24,7 +24,8 @@ from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
 from navigan_jax.directions import Edit
 from navigan_jax.errors import InputError
-from navigan_jax.generators.source_map import Place, SourceMap
+from navigan_jax.generators.source_map import Place, SourceMap, Spectral
+from navigan_jax.nn import spectral_norm
 
 # What `zipfile` raises for a file that is no archive, damaged, encrypted or of unknown compression.
 _NO_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
@@ -73,8 +74,11 @@ def bake(
                 weights = np.asarray(params_lib.get(params, path))
                 there = _view(source, path, place, weights.shape, memory)
                 if network == source_map.converted:
-                    _check_weights(source, path, there + place.added, weights)
-                _add(source, path, there, deltas[path])
+                    _check_weights(source, path, _in_use(there, place, memory), weights)
+                if place.spectral is None:
+                    _add(source, path, there, deltas[path])
+                else:
+                    _add_normalised(source, path, there, deltas[path], place.spectral, memory)
         _renew_checksums(memory, source_map, chosen, params)
         memory.flush()
 
@@ -236,6 +240,42 @@ def _add(source: pathlib.Path, path: str, weights: np.ndarray, delta: np.ndarray
     weights[...] = changed
 
 
+def _in_use(there: np.ndarray, place: Place, memory: mmap.mmap) -> np.ndarray:
+    """Returns the weights as the network uses them, from those that the file stores."""
+    if place.spectral is None:
+        return there + place.added
+    u, v = place.spectral.vectors(memory)
+    values = np.asarray(there, np.float32)
+    matrix = spectral_norm.as_matrix(values)
+    sigma = spectral_norm.divisor(matrix, u, v, place.spectral.epsilon)
+    return values.astype(np.float64) / sigma
+
+
+def _add_normalised(
+    source: pathlib.Path,
+    path: str,
+    weights: np.ndarray,
+    delta: np.ndarray,
+    places: Spectral,
+    memory: mmap.mmap,
+) -> None:
+    """Adds to a weight that is divided by its spectral norm: the norm stays, and u changes."""
+    if not delta.any():
+        return
+    u, v = places.vectors(memory)
+    sigma = spectral_norm.divisor(spectral_norm.as_matrix(weights), u, v, places.epsilon)
+    _add(source, path, weights, sigma * delta)
+    changed = spectral_norm.left_vector(spectral_norm.as_matrix(weights), u, v, sigma)
+    if changed is None:
+        raise InputError(
+            f"{source}: expected edited weights that a spectral norm can give; got {path}, whose "
+            "largest singular value falls below 1, or whose smallest rises above; the original "
+            "program divides by the norm, so no stored weight gives these; make the shifts "
+            "smaller, or of the other sign, or use the converted generator with a recipe"
+        )
+    places.write_left(memory, changed)
+
+
 def _renew_checksums(
     memory: mmap.mmap,
     source_map: SourceMap,
@@ -243,9 +283,10 @@ def _renew_checksums(
     params: Params,
 ) -> None:
     extents = [
-        place.bounds(np.shape(params_lib.get(params, path)))
+        extent
         for places in chosen.values()
         for path, place in places.items()
+        for extent in place.changed(np.shape(params_lib.get(params, path)))
     ]
     with memoryview(memory) as view:
         for part in source_map.checksums:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from navigan_jax.generators.base import Generator
+from navigan_jax.generators.biggan import biggan, biggan_deep
 from navigan_jax.generators.dcgan import dcgan
 from navigan_jax.generators.proggan import proggan
 from navigan_jax.generators.sngan import sngan
@@ -13,4 +14,6 @@ ARCHITECTURES: Mapping[str, Callable[..., Generator]] = {
     "stylegan2": stylegan2,
     "sngan": sngan,
     "proggan": proggan,
+    "biggan": biggan,
+    "biggan_deep": biggan_deep,
 }

@@ -19,16 +19,45 @@ from navigan_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
+class Spectral:
+    """Where the vectors of a spectral normalisation are; see `nn.spectral_norm`.
+
+    u, v: (offset, dtype, entries) of a vector, in bytes; v None: it is not stored. epsilon: of the
+    norms.
+    """
+
+    u: tuple[int, str, int]
+    v: tuple[int, str, int] | None
+    epsilon: float
+
+    def vectors(self, memory: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        """Returns u and v in float64; memory: the whole file. Raises: ValueError if outside."""
+        u = _view(self.u, memory).astype(np.float64)
+        return u, None if self.v is None else _view(self.v, memory).astype(np.float64)
+
+    def write_left(self, memory: Any, u: np.ndarray) -> None:
+        """Overwrites u in the file."""
+        _view(self.u, memory)[...] = u
+
+
+def _view(place: tuple[int, str, int], memory: Any) -> np.ndarray:
+    offset, dtype, entries = place
+    return np.ndarray((entries,), dtype, memory, offset)
+
+
+@dataclasses.dataclass(frozen=True)
 class Place:
     """Where an array is: element i of our array is at offset + Σ strides·i, in bytes.
 
     dtype: in NumPy's notation, with the byte order. added: our array minus the file's array.
+    spectral: set if our array is the file's array divided by its spectral norm.
     """
 
     offset: int
     dtype: str
     strides: tuple[int, ...]
     added: float = 0.0
+    spectral: Spectral | None = None
 
     def bounds(self, shape: Sequence[int]) -> tuple[int, int]:
         """Returns the first byte of an array of that shape, and the byte after its last."""
@@ -36,6 +65,13 @@ class Place:
         low = self.offset + sum(step for step in steps if step < 0)
         high = self.offset + sum(step for step in steps if step > 0)
         return low, high + np.dtype(self.dtype).itemsize
+
+    def changed(self, shape: Sequence[int]) -> list[tuple[int, int]]:
+        """Returns the bounds of all bytes that an edit of the array changes."""
+        if self.spectral is None:
+            return [self.bounds(shape)]
+        offset, dtype, entries = self.spectral.u
+        return [self.bounds(shape), (offset, offset + entries * np.dtype(dtype).itemsize)]
 
     def view(self, memory: Any, shape: Sequence[int]) -> np.ndarray:
         """Returns the array as a view of the whole file in memory; writable if `memory` is.
@@ -75,10 +111,7 @@ class SourceMap:
     def to_json(self) -> dict[str, Any]:
         """Returns plain data for `json`."""
         networks = {
-            name: {
-                path: [place.offset, place.dtype, list(place.strides), place.added]
-                for path, place in places.items()
-            }
+            name: {path: _entry(place) for path, place in places.items()}
             for name, places in self.networks.items()
         }
         return {
@@ -142,7 +175,28 @@ def _from_json(content: Any) -> SourceMap:
     )
 
 
-def _place(offset: int, dtype: str, strides: Sequence[int], added: float) -> Place:
+def _entry(place: Place) -> list[Any]:
+    """Returns the place as plain data; the spectral normalisation, if any, comes last."""
+    entry: list[Any] = [place.offset, place.dtype, list(place.strides), place.added]
+    if (spectral := place.spectral) is not None:
+        v = None if spectral.v is None else list(spectral.v)
+        entry.append([list(spectral.u), v, spectral.epsilon])
+    return entry
+
+
+def _place(
+    offset: int, dtype: str, strides: Sequence[int], added: float, spectral: Any = None
+) -> Place:
     if np.dtype(dtype).kind not in "fV" or not math.isfinite(added):
         raise ValueError(f"numbers of type {dtype}")
-    return Place(int(offset), dtype, tuple(map(int, strides)), float(added))
+    vectors = None
+    if spectral is not None:
+        u, v, epsilon = spectral
+        vectors = Spectral(_vector(*u), None if v is None else _vector(*v), float(epsilon))
+    return Place(int(offset), dtype, tuple(map(int, strides)), float(added), vectors)
+
+
+def _vector(offset: int, dtype: str, entries: int) -> tuple[int, str, int]:
+    if np.dtype(dtype).kind != "f":
+        raise ValueError(f"a vector of type {dtype}")
+    return int(offset), dtype, int(entries)

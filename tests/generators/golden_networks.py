@@ -21,16 +21,22 @@ from tools.convert_weights.networks import NETWORKS
 class GoldenNetwork:
     """A case of the index, converted by the command as a user converts it."""
 
-    def __init__(self, name: str, kind: str, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        options: Mapping[str, Any] | None = None,
+        arguments: Sequence[str] = (),
+    ) -> None:
         self.case = testing.golden_case(name)
         self.data = self.case.arrays("data")
         with tempfile.TemporaryDirectory() as folder:
             out = f"{folder}/network.safetensors"
             parser = argparse.ArgumentParser()
             NETWORKS[kind].add_arguments(parser)
-            arguments = parser.parse_args([str(self.case.path("checkpoint"))])
-            arguments.out = out
-            NETWORKS[kind].convert(arguments, read_foreign)
+            parsed = parser.parse_args([str(self.case.path("checkpoint")), *arguments])
+            parsed.out = out
+            NETWORKS[kind].convert(parsed, read_foreign)
             self.generator, self.params = read_generator(pathlib.Path(out), options)
 
     def close(self, actual: Any, key: str, quantity: str) -> None:
@@ -41,6 +47,16 @@ class GoldenNetwork:
             actual = np.moveaxis(actual, -1, 1)
         tolerance = 1e-6 if key.startswith("f64/") else self.case.tolerance[quantity]
         testing.assert_close(actual[: len(expected)], expected, tolerance, key)
+
+    def close_as_it_is(self, actual: Any, key: str, quantity: str) -> None:
+        """Compares an array that is in the original's order already."""
+        testing.assert_close(actual, self.data[key], self.case.tolerance[quantity], key)
+
+    def close_loosely(self, actual: Any, key: str) -> None:
+        """Compares float64 with float64, where the weights in use are rounded to float32."""
+        actual = np.asarray(actual)
+        actual = np.moveaxis(actual, -1, 1) if actual.ndim == 4 else actual
+        testing.assert_close(actual, self.data[key], 1e-5, key)
 
     def close_latent(self, actual: Any, key: str, quantity: str) -> None:
         """Compares latents [count, z]; some originals have them as [count, z, 1, 1]."""

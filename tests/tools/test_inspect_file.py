@@ -194,8 +194,8 @@ ARCHITECTURES: dict[str, dict[str, np.ndarray]] = {
     ),
     "NaviGAN latent deformator": _names("log_mat_half"),
     "NaviGAN deformation, one shift of one layer": {"shift": SIX_AXES[:1]},
-    "BigGAN, ajbrock": _names("shared.weight", "blocks.0.0.conv1.weight"),
-    "BigGAN-deep, huggingface": _names("generator.gen_z.weight_orig"),
+    "BigGAN generator of ajbrock": _names("shared.weight", "blocks.0.0.conv1.weight"),
+    "BigGAN-deep generator of Hugging Face": _names("generator.gen_z.weight_orig"),
     "SNGAN generator of NaviGAN": _names(
         "model.0.weight", "model.2.conv1.weight", "model.2.model.0.running_mean"
     ),

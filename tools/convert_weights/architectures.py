@@ -8,8 +8,6 @@ UNKNOWN = "unknown"
 # Networks that are recognised but not converted.
 _OTHERS = by_names(
     {
-        "BigGAN, ajbrock": (r"shared\.weight", r"blocks\.0\.0\.conv1\.weight"),
-        "BigGAN-deep, huggingface": (r"generator\.gen_z\.weight_orig",),
         "pix2pixHD local enhancer": (r"model1_1\.1\.weight",),
         "pix2pixHD global generator": (
             r"model\.1\.weight",

@@ -6,6 +6,7 @@ To add one, write a file or a folder that declares a NETWORK, and add a line her
 from collections.abc import Mapping
 
 from tools.convert_weights.networks import (
+    biggan,
     dcgan,
     latents,
     lpips,
@@ -22,6 +23,8 @@ NETWORKS: Mapping[str, Network] = {
     "navigan": navigan.NETWORK,
     "sngan": sngan.NETWORK,
     "proggan": proggan.NETWORK,
+    "biggan": biggan.NETWORK,
+    "biggan-deep": biggan.DEEP,
     "stylegan2": stylegan2.NETWORK,
     "dcgan": dcgan.NETWORK,
     "lpips": lpips.NETWORK,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from navigan_jax.generators.source_map import Checksum, Place, SourceMap
+from navigan_jax.generators.source_map import Checksum, Place, SourceMap, Spectral
 from tools.convert_weights.readers import signatures
 from tools.convert_weights.readers.archive import Archive
 from tools.convert_weights.readers.places import Places
@@ -45,7 +45,22 @@ def _place(found: Found, places: Places) -> Place | None:
     if offset is None or not _is_injective(view):
         return None
     dtype = view.dtype.name if view.dtype.kind == "V" else view.dtype.str
-    return Place(offset, dtype, view.strides, found.added)
+    spectral = None
+    if found.vectors is not None:
+        u = _vector(found.vectors.u, places)
+        v = None if found.vectors.v is None else _vector(found.vectors.v, places)
+        if u is None or (v is None) != (found.vectors.v is None):
+            return None
+        spectral = Spectral(u, v, found.vectors.epsilon)
+    return Place(offset, dtype, view.strides, found.added, spectral)
+
+
+def _vector(vector: np.ndarray, places: Places) -> tuple[int, str, int] | None:
+    """Returns the place of a contiguous vector, or None."""
+    offset = places.offset_of(vector)
+    if offset is None or vector.dtype.kind != "f" or vector.strides != (vector.itemsize,):
+        return None
+    return offset, vector.dtype.str, len(vector)
 
 
 def _is_injective(view: np.ndarray) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from navigan_jax.errors import InputError
+from navigan_jax.nn import spectral_norm
 
 # A StyleGAN2-ADA pickle, the deepest of the known formats, nests 29 deep.
 MAX_DEPTH = 200
@@ -69,15 +70,37 @@ def _edges(value: Any) -> Iterable[tuple[Any, Any]]:
         yield from ((None, part) for part in (value.arguments, value.items, value.entries) if part)
 
 
+class Vectors(NamedTuple):
+    """The stored vectors of a spectral normalisation, as views; see `nn.spectral_norm`."""
+
+    u: np.ndarray
+    v: np.ndarray | None
+    epsilon: float
+
+    def divisor(self, weights: np.ndarray) -> float:
+        """Returns σ of a weight in our order of the axes."""
+        u, v = (None if each is None else np.asarray(each, np.float64) for each in self[:2])
+        assert u is not None
+        return spectral_norm.divisor(spectral_norm.as_matrix(weights), u, v, self.epsilon)
+
+
 class Found(NamedTuple):
-    """A converted array, `view + added`; `view` is a view of the array in the file."""
+    """A converted array: `view`, a view of the array in the file, plus `added`.
+
+    vectors: set if the view is divided by its spectral norm.
+    """
 
     view: np.ndarray
     added: float = 0.0
+    vectors: Vectors | None = None
 
     def values(self) -> np.ndarray:
         """Returns the converted array, in float32 and with memory of its own."""
-        return np.ascontiguousarray(self.view, np.float32) + np.float32(self.added)
+        values = np.array(self.view, np.float32) + np.float32(self.added)
+        if self.vectors is None:
+            return np.ascontiguousarray(values)
+        divided = values.astype(np.float64) / self.vectors.divisor(values)
+        return np.ascontiguousarray(divided, np.float32)
 
 
 def children(value: Any) -> Iterable[Any]:

@@ -161,7 +161,10 @@ def finish(
 
     Raises: InputError, which begins with `name`, if the draft is no StyleGAN2 generator.
     """
-    flat = {path: view + added if added else view for path, (view, added) in draft.arrays.items()}
+    flat = {
+        path: found.view + found.added if found.added else found.view
+        for path, found in draft.arrays.items()
+    }
     if not draft.has_noise:
         flat |= _silence(flat, name)
     if draft.lacks_noise:
