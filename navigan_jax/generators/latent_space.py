@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from navigan_jax.array_types import Array, Float, Key
 from navigan_jax.errors import InputError
 
+_MOST_LISTED = 12  # names of classes in a message
 _FEWEST_DRAWN = 64  # samples, so that neighbouring samples share one compiled draw
 
 
@@ -109,20 +110,34 @@ def find_label(
 ) -> int | None:
     """Returns the index of a class that is given by index or by name; None for None.
 
-    Raises: InputError for an unknown class.
+    label_names: a name may list synonyms, separated by commas; each of them names the class.
+    Raises: InputError for an unknown class, or a name of several.
     """
     if label is None:
         return None
     text = str(label)
-    if text in label_names:
-        return list(label_names).index(text)
-    if text.isdecimal() and int(text) < label_dim:
+    synonyms: dict[str, list[int]] = {}
+    for index, name in enumerate(label_names):
+        for word in dict.fromkeys([name.lower(), *name.lower().split(", ")]):
+            synonyms.setdefault(word, []).append(index)
+    found = synonyms.get(text.lower(), [])
+    if len(found) == 1:
+        return found[0]
+    if not found and text.isdecimal() and int(text) < label_dim:
         return int(text)
-    near = difflib.get_close_matches(text, label_names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    if found:
+        meant = " or ".join(f"{index} ({label_names[index]})" for index in found)
+        raise InputError(
+            f"label: expected one class; got {text!r}, a name of {len(found)}; give its number: "
+            f"{meant}"
+        )
+    near = difflib.get_close_matches(text.lower(), synonyms, n=1)
+    hint = f"; did you mean {label_names[synonyms[near[0]][0]]!r}?" if near else ""
     allowed = f"0 to {label_dim - 1}" if label_dim else "none, as it has no classes"
     if label_names:
-        allowed += f", or {', '.join(label_names)}"
+        more = len(label_names) - _MOST_LISTED
+        allowed += f", or {', '.join(label_names[:_MOST_LISTED])}"
+        allowed += f" and {more} more names" if more > 0 else ""
     raise InputError(
         f"label: expected a class of this generator; got {text!r}{hint}; allowed: {allowed}"
     )

@@ -4,7 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from navigan_jax.generators.latent_space import LatentSpace, NormalSpace
+from navigan_jax import assets
+from navigan_jax.errors import InputError
+from navigan_jax.generators.latent_space import LatentSpace, NormalSpace, find_label
 
 KEY = jax.random.key(3)
 PLAIN = NormalSpace(5)
@@ -26,6 +28,28 @@ def test_bounded_draws_are_a_normal_law_cut_off_at_the_bound() -> None:
     assert np.abs(z).max() <= 2.0
     assert z.mean() == pytest.approx(0, abs=0.01)
     assert z.var() == pytest.approx(4 * 0.29112, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [("golden retriever", 207), ("Tinca tinca", 0), ("tench, Tinca tinca", 0), ("517", 517)],
+)
+def test_class_is_found_by_any_of_its_names(text: str, index: int) -> None:
+    assert find_label(text, 1000, assets.imagenet_names()) == index
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        ("crane", r"a name of 2; give its number: 134 \(crane\) or 517 \(crane\)"),
+        ("maillot", r"638 \(maillot\) or 639 \(maillot, tank suit\)"),
+        ("golden retreiver", "did you mean 'golden retriever'.*and 988 more names"),
+        ("1000", "allowed: 0 to 999, or tench"),
+    ],
+)
+def test_unknown_or_ambiguous_class_is_refused(text: str, pattern: str) -> None:
+    with pytest.raises(InputError, match=pattern):
+        find_label(text, 1000, assets.imagenet_names())
 
 
 def test_truncation_moves_z_alone() -> None:

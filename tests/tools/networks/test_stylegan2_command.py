@@ -44,7 +44,7 @@ def test_classes_may_have_names(form: Any, tmp_path: Any, capsys: Any) -> None:
     classes = [f"class {index}" for index in range(count)]
     names.write_text(form(classes), encoding="utf-8")
     assert command.main(arguments) == 0
-    assert read_generator(out, {"label": classes[-1]})[0].label == count - 1
+    assert read_generator(out, {"label": classes[-1]})[0].space.label == count - 1
     assert re.search(r"synthesis/b8/conv1/kernel +convs\.1 +1 +8 ", capsys.readouterr().out)
     names.write_text(form(classes[1:]), encoding="utf-8")
     assert command.main(arguments) == 2

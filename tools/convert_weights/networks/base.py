@@ -3,12 +3,14 @@
 import argparse
 import dataclasses
 import functools
+import json
 import os
+import pathlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from navigan_jax import checkpoints
+from navigan_jax import checkpoints, faults
 from navigan_jax.errors import InputError
 from tools.convert_weights.readers.modules import Contents, name_values
 from tools.convert_weights.readers.structure import Found
@@ -70,6 +72,33 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
         help="the network to convert, by its name in the file, such as g_ema, G or "
         "state_dict.decoder; default: the average of training, else the only one that fits",
     )
+
+
+def add_label_names(parser: argparse.ArgumentParser, otherwise: str) -> None:
+    """Adds the option for the names of the classes; `otherwise`: the default in words."""
+    parser.add_argument(
+        "--label-names",
+        type=_names,
+        default=(),
+        metavar="FILE",
+        help="names of the classes, in order: a text file with one name per line, a JSON list, or "
+        f"a JSON object with a list label_names; default: {otherwise}",
+    )
+
+
+def _names(path: str) -> tuple[str, ...]:
+    """Returns the class names in a file."""
+    try:
+        text = pathlib.Path(path).read_text(encoding="utf-8")
+        content = json.loads(text) if text.lstrip()[:1] in ("[", "{") else text.splitlines()
+        names = content.get("label_names") if isinstance(content, dict) else content
+    except (OSError, ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(
+            f"expected a file of names; got {faults.in_words(error)}"
+        ) from error
+    if not isinstance(names, list) or any(not isinstance(name, str) for name in names):
+        raise argparse.ArgumentTypeError(f"expected names in {path}; got none")
+    return tuple(name.strip() for name in names if name.strip())
 
 
 def check_output(out: str, *sources: str | os.PathLike[str], suffix: str = _SUFFIX) -> None:

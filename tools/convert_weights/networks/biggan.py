@@ -5,7 +5,7 @@ and shapes of the arrays give the sizes. A config.json beside the file, or named
 what they cannot: the epsilon of the norms and, of BigGAN-deep, which blocks double the side.
 Without it the published settings are taken: every second block of BigGAN-deep doubles.
 
-The classes of a network of 1000 classes are those of ImageNet.
+A network of 1000 classes gets the names of ImageNet's classes, in the order of its synsets.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from navigan_jax import assets
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import write_generator
 from tools.convert_weights.networks.base import (
@@ -23,6 +24,7 @@ from tools.convert_weights.networks.base import (
     Opener,
     Shapes,
     add_choice,
+    add_label_names,
     by_names,
     check_output,
 )
@@ -223,7 +225,21 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the settings as JSON; default: generator_config.json or config.json beside SOURCE",
     )
+    add_label_names(parser, "ImageNet's for 1000 classes, else numbers only")
     add_choice(parser)
+
+
+def _name_classes(config: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Returns the config with the names of the classes: as given, or those of ImageNet."""
+    classes = config["label_dim"]
+    if names and len(names) != classes:
+        raise InputError(
+            f"--label-names: expected {classes} names, one for each class; got {len(names)}; give "
+            "a file with all of them"
+        )
+    if not names and classes == assets.IMAGENET_CLASSES:
+        names = assets.imagenet_names()
+    return {**config, "label_names": names} if names else config
 
 
 def _converter(
@@ -245,6 +261,7 @@ def _converter(
             expected=expected,
             readers={form(name, anchor, names): lambda state: read(state, settings)},
         )
+        config = _name_classes(config, options.label_names)
         write_generator(options.out, architecture, config, params, origin)
         return str(options.out)
 

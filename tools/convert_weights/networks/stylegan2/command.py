@@ -3,18 +3,16 @@
 import argparse
 import dataclasses
 import difflib
-import json
 import math
 import os
 import pathlib
 
-from navigan_jax import faults
 from navigan_jax.checkpoints import make_folder
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import write_generator
 from tools.convert_weights.download import NoConnection
 from tools.convert_weights.known_networks import KNOWN_NETWORKS, fetch_network
-from tools.convert_weights.networks.base import Opener, add_choice, check_output
+from tools.convert_weights.networks.base import Opener, add_choice, add_label_names, check_output
 from tools.convert_weights.networks.stylegan2.parts import AVERAGE_DRAWS, MAPPING_RATE
 from tools.convert_weights.networks.stylegan2.reading import Options, from_foreign
 
@@ -59,14 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="number of draws of z (seed 0) to estimate the average w from, for a file without "
         f"one; default: {AVERAGE_DRAWS}",
     )
-    parser.add_argument(
-        "--label-names",
-        type=_names,
-        default=(),
-        metavar="FILE",
-        help="names of the classes, in order: a text file with one name per line, a JSON list, or "
-        "a JSON object with a list label_names; default: classes have numbers only",
-    )
+    add_label_names(parser, "classes have numbers only")
 
 
 def _positive(text: str) -> float:
@@ -87,21 +78,6 @@ def _count(text: str) -> int:
             f"expected a whole number from 1 to {_MOST_DRAWS}; got {text!r}"
         )
     return int(text)
-
-
-def _names(path: str) -> tuple[str, ...]:
-    """Returns the class names in a file."""
-    try:
-        text = pathlib.Path(path).read_text(encoding="utf-8")
-        content = json.loads(text) if text.lstrip()[:1] in ("[", "{") else text.splitlines()
-        names = content.get("label_names") if isinstance(content, dict) else content
-    except (OSError, ValueError, RecursionError) as error:
-        raise argparse.ArgumentTypeError(
-            f"expected a file of names; got {faults.in_words(error)}"
-        ) from error
-    if not isinstance(names, list) or any(not isinstance(name, str) for name in names):
-        raise argparse.ArgumentTypeError(f"expected names in {path}; got none")
-    return tuple(name.strip() for name in names if name.strip())
 
 
 def options_of(arguments: argparse.Namespace) -> Options:

@@ -1,0 +1,189 @@
+"""BigGANs: baked copies of spectrally normalised weights, class names, settings, refusals."""
+
+import json
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from navigan_jax import params as params_lib
+from navigan_jax import testing
+from navigan_jax.directions import Edit
+from navigan_jax.editing.bake import bake
+from navigan_jax.errors import InputError
+from navigan_jax.generators.files import read_generator
+from navigan_jax.generators.source_map import read_source_map
+from navigan_jax.nn import spectral_norm
+from tests.tools.crafting import state_dict_file
+from tools.convert_weights import __main__ as command
+from tools.convert_weights.foreign import read_foreign
+
+CASES = {
+    "biggan": testing.golden_names("ajbrock/BigGAN-PyTorch")[0],
+    "biggan-deep": testing.golden_names("huggingface/pytorch-pretrained-BigGAN")[0],
+}
+pytestmark = pytest.mark.golden
+
+
+def _convert(kind: str, source: pathlib.Path, *more: str) -> Any:
+    out = source.parent / "converted.safetensors"
+    assert command.main([kind, str(source), "--out", str(out), *more]) == 0
+    return read_generator(out)
+
+
+@pytest.fixture(scope="module", params=CASES)
+def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Returns (kind, file, generator, params): the file and its config.json in a folder."""
+    case, folder = testing.golden_case(CASES[request.param]), tmp_path_factory.mktemp("big")
+    shutil.copy(case.path("checkpoint"), folder / "network.bin")
+    shutil.copy(case.path("config"), folder / "config.json")
+    return request.param, folder / "network.bin", *_convert(request.param, folder / "network.bin")
+
+
+def _sigma_of_step(state: dict[str, np.ndarray], name: str) -> float:
+    """As the original: v = W'u, u = W v, both of unit norm; σ = u·(W v)."""
+    matrix = state[f"{name}.weight"].reshape(len(state[f"{name}.weight"]), -1).astype(np.float64)
+    v = state[f"{name}.u0"][0] @ matrix
+    v /= np.linalg.norm(v)
+    u = matrix @ v
+    return float(u @ u / np.linalg.norm(u))
+
+
+def _sigma_of_vectors(state: dict[str, np.ndarray], name: str) -> float:
+    matrix = state[f"{name}.weight_orig"]
+    matrix = matrix.reshape(len(matrix), -1).astype(np.float64)
+    return float(state[f"{name}.weight_u"] @ (matrix @ state[f"{name}.weight_v"]))
+
+
+def _growing(weights: np.ndarray, random: np.random.RandomState) -> np.ndarray:
+    """A change of the weight in use that does not lower its largest singular value."""
+    matrix = spectral_norm.as_matrix(weights)
+    left, _, right = np.linalg.svd(matrix, full_matrices=False)
+    drawn = random.standard_normal(matrix.shape) / np.sqrt(matrix.size)
+    drawn += (abs(left[:, 0] @ drawn @ right[0]) - left[:, 0] @ drawn @ right[0]) * np.outer(
+        left[:, 0], right[0]
+    )
+    if weights.ndim == 4:
+        sides, inputs, outputs = weights.shape[:2], *weights.shape[2:]
+        return drawn.reshape(outputs, inputs, *sides).transpose(2, 3, 1, 0)
+    return drawn.T
+
+
+def test_copy_has_the_shifted_weights_in_use(network: Any, tmp_path: pathlib.Path) -> None:
+    """For one layer of each kind; the original's norm of the copy is that of the file."""
+    kind, source, generator, params = network
+    deep, state = kind == "biggan-deep", dict(read_foreign(source).content)
+    names = {
+        "biggan": ["linear", "blocks.1.0.conv1", "blocks.0.0.bn2.gain", "blocks.1.1.theta"],
+        "biggan-deep": ["gen_z", "layers.0.conv_1", "layers.1.bn_2.scale", "layers.0.conv_3"],
+    }[kind]
+    names = [f"generator.{name}" if deep else name for name in names]
+    sigma = _sigma_of_vectors if deep else _sigma_of_step
+    random, deltas = np.random.RandomState(0), {}
+    layers = generator.find_layers([f"{name}.weight" for name in names])
+    for layer in layers:
+        weights = params_lib.get(params, layer.path)
+        deltas[layer.path] = _growing(weights, random).astype(np.float32)
+    source_map = read_source_map(source.parent / "converted.safetensors")
+    shutil.copy(source.parent / "config.json", tmp_path)
+    out = tmp_path / "network.bin"
+    bake(source, out, source_map, params, [(Edit(deltas), 0.7)])
+    copy = dict(read_foreign(out).content)
+    changed = {key for key in state if not np.array_equal(state[key], copy[key])}
+    stored = ("weight_orig", "weight_u") if deep else ("weight", "u0")
+    assert changed == {f"{name}.{part}" for name in names for part in stored}
+    for name in names:
+        assert sigma(copy, name) == pytest.approx(sigma(state, name), rel=1e-6)
+    _, baked = _convert(kind, out)
+    for path, leaf in params_lib.flatten(params).items():
+        expected = leaf + np.float32(0.7) * deltas.get(path, np.float32(0))
+        testing.assert_close(params_lib.get(baked, path), expected, 1e-5, path)
+    z = generator.sample_latents(jax.random.key(0), 2)
+    edited = params
+    for path, delta in deltas.items():
+        edited = params_lib.add(edited, path, np.float32(0.7) * delta)
+    images = [jax.jit(generator.synthesize)(each, z) for each in (baked, edited, params)]
+    testing.assert_close(images[0], images[1], 1e-4)
+    with pytest.raises(AssertionError, match="relative error"):
+        testing.assert_close(images[0], images[2], 1e-2)
+
+
+def test_shift_of_zero_leaves_all_bytes(network: Any, tmp_path: pathlib.Path) -> None:
+    kind, source, generator, params = network
+    layer = next(each for each in generator.layers if "conv" in each.path)
+    source_map = read_source_map(source.parent / "converted.safetensors")
+    edit = Edit({layer.path: np.ones(layer.shape, np.float32)})
+    bake(source, tmp_path / "copy.bin", source_map, params, [(edit, 0.0)])
+    assert (tmp_path / "copy.bin").read_bytes() == source.read_bytes(), kind
+
+
+def test_weights_that_no_norm_gives_are_refused(network: Any, tmp_path: pathlib.Path) -> None:
+    """The original divides by the norm after a step, so half of the weights cannot be stored."""
+    kind, source, generator, params = network
+    name = "linear" if kind == "biggan" else "gen_z"
+    (layer,) = generator.find_layers([name])
+    edit = Edit({layer.path: -np.asarray(params_lib.get(params, layer.path))})
+    source_map = read_source_map(source.parent / "converted.safetensors")
+    out = tmp_path / "copy.bin"
+    if kind == "biggan":
+        with pytest.raises(InputError, match="spectral norm can give; got linear/kernel, whose"):
+            bake(source, out, source_map, params, [(edit, 0.5)])
+        assert not out.exists()
+    else:
+        bake(source, out, source_map, params, [(edit, 0.5)])
+        shutil.copy(source.parent / "config.json", tmp_path)
+        _, baked = _convert(kind, out)
+        half = 0.5 * np.asarray(params_lib.get(params, layer.path))
+        testing.assert_close(params_lib.get(baked, layer.path), half, 1e-5)
+
+
+@pytest.mark.parametrize("rows", [3, 40])
+def test_left_vector_gives_the_wanted_divisor(rows: int) -> None:
+    """For wide and tall matrices, wherever the divisor lies between the singular values."""
+    random = np.random.RandomState(0)
+    matrix, u = random.standard_normal((rows, 9)), random.standard_normal(rows)
+    values = np.linalg.svd(matrix, compute_uv=False)
+    for share in (0.01, 0.5, 0.99):
+        wanted = values[-1] + share * (values[0] - values[-1])
+        found = spectral_norm.left_vector(matrix, u, None, wanted)
+        assert found is not None
+        assert spectral_norm.divisor(matrix, found, None, 1e-12) == pytest.approx(wanted, rel=1e-9)
+    assert spectral_norm.left_vector(matrix, u, None, 1.01 * values[0]) is None
+    assert spectral_norm.left_vector(matrix, u, None, 0.99 * values[-1]) is None
+
+
+def test_config_beside_the_file_is_used_or_refused(network: Any, tmp_path: pathlib.Path) -> None:
+    kind, source, generator, _ = network
+    shutil.copy(source, tmp_path / "network.bin")
+    if kind == "biggan-deep":
+        layers = json.loads((source.parent / "config.json").read_text(encoding="utf-8"))["layers"]
+        assert generator.resolution == 4 << sum(layer[0] for layer in layers)
+        (tmp_path / "config.json").write_text('{"layers": [[true, 1, 1]]}', encoding="utf-8")
+        assert command.main([kind, str(tmp_path / "network.bin"), "--out", "a.safetensors"]) != 0
+    (tmp_path / "config.json").write_text("[", encoding="utf-8")
+    assert command.main([kind, str(tmp_path / "network.bin"), "--out", "a.safetensors"]) != 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "pattern"),
+    [
+        ({"output_layer.2.u0": None, "more": np.ones(2)}, "further arrays more"),
+        ({"linear.bias": None}, "got no linear.bias"),
+        ({"linear.weight": np.ones((500, 5))}, "which do not fit"),
+        ({"blocks.2.0.conv2.weight": np.ones((32, 32, 1, 1))}, "other shapes:"),
+    ],
+)
+def test_other_files_are_refused(
+    changes: dict[str, Any], pattern: str, tmp_path: pathlib.Path, capsys: Any
+) -> None:
+    state = {**read_foreign(testing.golden_case(CASES["biggan"]).path("checkpoint")).content}
+    state |= {key: value for key, value in changes.items() if value is not None}
+    state = {key: np.float32(state[key]) for key in state if changes.get(key, 0) is not None}
+    (tmp_path / "G_ema.pth").write_bytes(state_dict_file(state))
+    out = str(tmp_path / "out.safetensors")
+    assert command.main(["biggan", str(tmp_path / "G_ema.pth"), "--out", out]) != 0
+    with pytest.raises(InputError, match=pattern):
+        raise InputError(capsys.readouterr().err)
