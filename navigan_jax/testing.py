@@ -238,6 +238,16 @@ TINY_CONFIGS: Mapping[str, Mapping[str, Any]] = {
         "attention": (1,),
         "entries": 3,
     },
+    "pix2pixhd": {
+        "labels": 29,
+        "has_instances": True,
+        "width_first": 4,
+        "halvings": 1,
+        "blocks": 1,
+        "enhancer_blocks": (1,),
+        "height": 16,
+        "width": 24,
+    },
     "proggan": {"z_dim": 7, "widths": (6, 5), "image_channels": 3},
 }
 

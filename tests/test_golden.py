@@ -17,10 +17,7 @@ TESTS = pathlib.Path(__file__).parent
 
 # Programs of which the package has no counterpart. Their checkpoints are read all the same, see
 # tools/readers/test_golden_checkpoints.py.
-NO_COUNTERPART = (
-    "NVIDIA/pix2pixHD: ",
-    "mseitzer/pytorch-fid: ",
-)
+NO_COUNTERPART = ("mseitzer/pytorch-fid: ",)
 
 
 @functools.cache

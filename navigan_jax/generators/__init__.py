@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from navigan_jax.generators.base import Generator
 from navigan_jax.generators.biggan import biggan, biggan_deep
 from navigan_jax.generators.dcgan import dcgan
+from navigan_jax.generators.pix2pixhd import pix2pixhd
 from navigan_jax.generators.proggan import proggan
 from navigan_jax.generators.sngan import sngan
 from navigan_jax.generators.stylegan2.network import stylegan2
@@ -16,4 +17,5 @@ ARCHITECTURES: Mapping[str, Callable[..., Generator]] = {
     "proggan": proggan,
     "biggan": biggan,
     "biggan_deep": biggan_deep,
+    "pix2pixhd": pix2pixhd,
 }

@@ -38,6 +38,7 @@ class Factors:
 
 Change: TypeAlias = Float[Array, "batch *weight"] | Factors
 PRECISIONS = ("float32", "bfloat16")  # of the features between layers
+_MOST_ENTRIES = 2**27  # of windows: 512 MiB
 Linear: TypeAlias = Callable[[Array, Array], Array]  # of an input and a kernel, linear in both
 
 
@@ -269,20 +270,25 @@ def conv_by_matmul(
     padded: bool = True,
     stride: int = 1,
 ) -> Float[Array, "batch height_out width_out out"]:
-    """Returns the same as `conv`: the window around each pixel times the kernel."""
+    """Returns the same as `conv`: the window around each pixel times the kernel.
+
+    Where the windows of all pixels would take too much memory, a product for each entry of the
+    window is summed instead.
+    """
     side, _, inputs, out = kernel.shape
     margin = (side // 2, side // 2) if padded else (0, 0)
     height, width = (length + 2 * margin[0] - side + 1 for length in x.shape[1:3])
     surrounded = jnp.pad(x, ((0, 0), margin, margin, (0, 0)))
-    windows = jnp.concatenate(
-        [
-            surrounded[:, row : row + height : stride, column : column + width : stride]
-            for row in range(side)
-            for column in range(side)
-        ],
-        axis=-1,
-    )
-    return windows @ kernel.reshape(side * side * inputs, out)
+    parts = [
+        surrounded[:, row : row + height : stride, column : column + width : stride]
+        for row in range(side)
+        for column in range(side)
+    ]
+    rows = kernel.reshape(side * side, inputs, out)
+    if side * side * parts[0].size > _MOST_ENTRIES:
+        products = [part @ rows[index] for index, part in enumerate(parts)]
+        return functools.reduce(jnp.add, products)
+    return jnp.concatenate(parts, axis=-1) @ rows.reshape(side * side * inputs, out)
 
 
 def add_bias(layer: Any, y: Array) -> Array:

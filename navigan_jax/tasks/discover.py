@@ -239,6 +239,11 @@ def _make_subspace(config: Config, problem: Problem) -> tuple[Subspace, dict[str
     if settings.name == "latent":
         generator = problem.generator
         width = generator.space.movable
+        if not width:
+            raise InputError(
+                "config.subspace.name: expected directions of weights, as the latents of this "
+                f"{generator.architecture} have none; got 'latent'; set another subspace"
+            )
         if settings.latent == "w":
             width = _latent_width(problem)
         return Latent(width), {}

@@ -21,6 +21,8 @@ from navigan_jax.generators import base
 from navigan_jax.generators.base import EditableLayer, Generator
 from navigan_jax.generators.files import OPTIONS, read_generator
 from navigan_jax.generators.latents import read_latents, spaces_of
+from navigan_jax.generators.pix2pixhd.label_maps import LabelMaps
+from navigan_jax.generators.pix2pixhd.map_files import read_label_maps
 from navigan_jax.generators.stylegan2.network import NOISES
 from navigan_jax.nn.layers import PRECISIONS
 from navigan_jax.perceptual import METRICS
@@ -211,7 +213,11 @@ def draw_latents(config: Config, generator: Generator) -> np.ndarray:
     if path is None:
         key = jax.random.fold_in(jax.random.key(config.seed), 0)
         return np.asarray(generator.sample_latents(key, config.latents.count))
-    latents, count = read_latents(path, spaces_of(generator)), config.latents.count
+    count = config.latents.count
+    if isinstance(generator.space, LabelMaps):
+        latents = read_label_maps(path, generator.space, count)
+    else:
+        latents = read_latents(path, spaces_of(generator))
     more = f"; the first {count} are used" if count < len(latents.values) else ""
     say(f"{latents.told}{more}")
     return latents.values[:count]

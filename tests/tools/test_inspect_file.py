@@ -200,8 +200,8 @@ ARCHITECTURES: dict[str, dict[str, np.ndarray]] = {
         "model.0.weight", "model.2.conv1.weight", "model.2.model.0.running_mean"
     ),
     "ProgGAN generator of PyTorch": _names("features.0.conv.weight", "features.0.wscale.scale"),
-    "pix2pixHD local enhancer": _names("model1_1.1.weight", "model.1.weight"),
-    "pix2pixHD global generator": _names("model.1.weight", "model.16.conv_block.1.weight"),
+    "pix2pixHD generator with enhancers": _names("model1_1.1.weight", "model.1.weight"),
+    "pix2pixHD generator, global": _names("model.1.weight", "model.16.conv_block.1.weight"),
     "unknown": _names("main.weight", "a"),
 }
 

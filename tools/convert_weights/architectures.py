@@ -1,25 +1,14 @@
 """Recognises the network in a foreign file by the names and shapes of its arrays."""
 
 from tools.convert_weights.networks import NETWORKS
-from tools.convert_weights.networks.base import Shapes, by_names
+from tools.convert_weights.networks.base import Shapes
 
 UNKNOWN = "unknown"
-
-# Networks that are recognised but not converted.
-_OTHERS = by_names(
-    {
-        "pix2pixHD local enhancer": (r"model1_1\.1\.weight",),
-        "pix2pixHD global generator": (
-            r"model\.1\.weight",
-            r"model\.\d+\.conv_block\.1\.weight",
-        ),
-    }
-)
 
 
 def guess(shapes: Shapes) -> str:
     """Returns the name of the architecture with these arrays, or UNKNOWN."""
-    rules = [*(network.recognise for network in NETWORKS.values()), _OTHERS]
+    rules = (network.recognise for network in NETWORKS.values())
     return next((found for rule in rules if (found := rule(shapes))), UNKNOWN)
 
 
