@@ -84,6 +84,12 @@ class Generator:
         """Height, width and channels of an image."""
         return self.resolution, self.width or self.resolution, self.image_channels
 
+    @property
+    def size_text(self) -> str:
+        """The size of the images in words: "64 px", or "64x128 px" if they are not square."""
+        height, width, _ = self.image_shape
+        return f"{height} px" if height == width else f"{height}x{width} px"
+
     def init(self, key: Key) -> Params:
         """Returns fresh random parameters."""
         z = jnp.zeros((1, *self.space.shape))

@@ -286,7 +286,7 @@ def _discover(
     )
     names = ", ".join(layer.path for layer in problem.layers) or f"latent {target}"
     say(
-        f"{problem.generator.architecture} {problem.generator.resolution} px, {names}; "
+        f"{problem.generator.architecture} {problem.generator.size_text}, {names}; "
         f"{config.subspace.name} of {matrix.subspace.size}, {config.matrix}, {matrix.count} "
         f"directions; {config.reconstructor.name}; {devices.describe()}"
     )

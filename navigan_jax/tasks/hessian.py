@@ -183,7 +183,7 @@ def _find_directions(
     generator, layers = problem.generator, problem.layers
     names = spectrum_lib.describe_layers(layers)
     say(
-        f"{generator.architecture} {generator.resolution} px, {names}: {objective.entries} "
+        f"{generator.architecture} {generator.size_text}, {names}: {objective.entries} "
         f"weights; {len(z)} latents; {config.metric.name}; {devices.describe()}"
     )
     reduced = reduction.Reduction(objective, None)

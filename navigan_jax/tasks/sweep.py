@@ -97,7 +97,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             # Written after every layer, so that the page is useful during a long run.
             layers_page.write_page(
                 workdir / "layers.html",
-                f"{generator.architecture} {generator.resolution} px",
+                f"{generator.architecture} {generator.size_text}",
                 records,
                 _provenance(config, digest, len(z), idle),
             )

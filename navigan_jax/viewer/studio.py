@@ -93,7 +93,7 @@ class Studio:
         return {
             "generator": {
                 "digest": self.digest,
-                "resolution": self.generator.resolution,
+                "size": self.generator.size_text,
                 "alpha": channels.has_alpha(self.generator.image_channels),
                 "rows": self.rows,
                 "latent": "w_plus" if self.rows else "z",

@@ -82,6 +82,10 @@ def _files() -> dict[str, bytes]:
         "projected.pt": state_dict_file({"latent": np.zeros((1, 4, 32), np.float32)}),
         "basis.pt": _golden(trained, "basis"),
         "deformation.pt": _golden("navigan_deformation_files", "hessian"),
+        "G_ema.pth": _golden("biggan_ajbrock"),
+        "pytorch_model.bin": _golden("biggan_hf_deep"),
+        "latest_net_G.pth": _golden("pix2pixhd_global"),
+        "100_celeb_hq_network-snapshot-010403.pth": _golden("navigan_proggan"),
     }
 
 
@@ -110,6 +114,9 @@ def make_world(folder: pathlib.Path, patch: pytest.MonkeyPatch) -> None:
     patch.syspath_prepend(folder)  # scripts of the pages import their neighbours
     _write_small_cars(folder / "small_cars.safetensors")
     patch.setitem(assets.GENERATORS, "cars", str(folder / "small_cars.safetensors"))
+    (folder / "sn_resnet64").mkdir()
+    (folder / "sn_resnet64" / "generator.pt").write_bytes(_golden("navigan_sngan64"))
+    (folder / "config.json").write_bytes(_golden("biggan_hf_deep", "config"))
     for name, data in _files().items():
         (folder / name).write_bytes(data)
     cache = folder / ".cache" / "navigan_jax"

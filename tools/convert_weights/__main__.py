@@ -3,6 +3,11 @@
 python -m tools.convert_weights dcgan SOURCE --out FILE.safetensors
 python -m tools.convert_weights stylegan2 SOURCE --out FILE.safetensors
 python -m tools.convert_weights stylegan2 --all-known --out DIR
+python -m tools.convert_weights biggan SOURCE --out FILE.safetensors
+python -m tools.convert_weights biggan-deep SOURCE --out FILE.safetensors
+python -m tools.convert_weights pix2pixhd SOURCE --out FILE.safetensors
+python -m tools.convert_weights proggan SOURCE --out FILE.safetensors
+python -m tools.convert_weights sngan SOURCE --out FILE.safetensors
 python -m tools.convert_weights navigan SOURCE --generator FILE --out FILE.safetensors
 python -m tools.convert_weights lpips [SOURCE] --net NET --version VERSION --out FILE.safetensors
 python -m tools.convert_weights resnet18 [SOURCE] --out FILE.safetensors

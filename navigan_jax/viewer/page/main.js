@@ -44,7 +44,7 @@ $("layer").textContent = directions.layers.join(", ");
 document.title = `Directions of ${directions.layers.join(", ")}`;
 const { method, metric, architecture, latents, synthesis } = directions.facts;
 $("facts").textContent = [
-  `${architecture} ${generator.resolution} px`,
+  `${architecture} ${generator.size}`,
   [metric, method].filter(Boolean).join(" "),
   latents ? `${latents} latents` : "",
   synthesis,

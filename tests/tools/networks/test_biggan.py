@@ -28,6 +28,10 @@ CASES = {
 pytestmark = pytest.mark.golden
 
 
+def _settings(kind: str) -> str:
+    return {"biggan": "generator_config.json", "biggan-deep": "config.json"}[kind]
+
+
 def _convert(kind: str, source: pathlib.Path, *more: str) -> Any:
     out = source.parent / "converted.safetensors"
     assert command.main([kind, str(source), "--out", str(out), *more]) == 0
@@ -39,7 +43,7 @@ def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """Returns (kind, file, generator, params): the file and its config.json in a folder."""
     case, folder = testing.golden_case(CASES[request.param]), tmp_path_factory.mktemp("big")
     shutil.copy(case.path("checkpoint"), folder / "network.bin")
-    shutil.copy(case.path("config"), folder / "config.json")
+    shutil.copy(case.path("config"), folder / _settings(request.param))
     return request.param, folder / "network.bin", *_convert(request.param, folder / "network.bin")
 
 
@@ -88,7 +92,7 @@ def test_copy_has_the_shifted_weights_in_use(network: Any, tmp_path: pathlib.Pat
         weights = params_lib.get(params, layer.path)
         deltas[layer.path] = _growing(weights, random).astype(np.float32)
     source_map = read_source_map(source.parent / "converted.safetensors")
-    shutil.copy(source.parent / "config.json", tmp_path)
+    shutil.copy(source.parent / _settings(kind), tmp_path)
     out = tmp_path / "network.bin"
     bake(source, out, source_map, params, [(Edit(deltas), 0.7)])
     copy = dict(read_foreign(out).content)
@@ -134,7 +138,7 @@ def test_weights_that_no_norm_gives_are_refused(network: Any, tmp_path: pathlib.
         assert not out.exists()
     else:
         bake(source, out, source_map, params, [(edit, 0.5)])
-        shutil.copy(source.parent / "config.json", tmp_path)
+        shutil.copy(source.parent / _settings(kind), tmp_path)
         _, baked = _convert(kind, out)
         half = 0.5 * np.asarray(params_lib.get(params, layer.path))
         testing.assert_close(params_lib.get(baked, layer.path), half, 1e-5)
@@ -163,7 +167,7 @@ def test_config_beside_the_file_is_used_or_refused(network: Any, tmp_path: pathl
         assert generator.resolution == 4 << sum(layer[0] for layer in layers)
         (tmp_path / "config.json").write_text('{"layers": [[true, 1, 1]]}', encoding="utf-8")
         assert command.main([kind, str(tmp_path / "network.bin"), "--out", "a.safetensors"]) != 0
-    (tmp_path / "config.json").write_text("[", encoding="utf-8")
+    (tmp_path / _settings(kind)).write_text("[", encoding="utf-8")
     assert command.main([kind, str(tmp_path / "network.bin"), "--out", "a.safetensors"]) != 0
 
 

@@ -1,8 +1,9 @@
 """BigGAN generators: G_ema.pth of the author's PyTorch program, and BigGAN-deep of Hugging Face.
 
 The converted weights are those in use: each stored weight divided by its spectral norm. The names
-and shapes of the arrays give the sizes. A config.json beside the file, or named by --config, gives
-what they cannot: the epsilon of the norms and, of BigGAN-deep, which blocks double the side.
+and shapes of the arrays give the sizes. A file of settings beside the network, or named by
+--config, gives what they cannot: the epsilon of the norms and, of BigGAN-deep, which blocks double
+the side. It is called generator_config.json, and config.json with BigGAN-deep.
 Without it the published settings are taken: every second block of BigGAN-deep doubles.
 
 A network of 1000 classes gets the names of ImageNet's classes, in the order of its synsets.
@@ -43,7 +44,7 @@ _NAMES = re.compile(r"(?:shared|linear|blocks\.\d+\.\d+(?:\.\w+){0,2}|output_lay
 _DEEP_NAMES = re.compile(
     r"(?:embeddings|generator\.(?:gen_z|layers\.\d+(?:\.\w+){0,2}|bn|conv_to_rgb))\.\w+"
 )
-_CONFIGS = ("generator_config.json", "config.json")
+_CONFIGS = {"biggan": "generator_config.json", "biggan_deep": "config.json"}
 _NORM = {"stored_mean": "mean", "stored_var": "var"}
 # Of the published training scripts; the files do not store them.
 _EPSILON, _SPECTRAL_EPSILON, _DEEP_EPSILON = 1e-5, 1e-6, 1e-4
@@ -199,23 +200,20 @@ def _doubles(state: State, config: Mapping[str, Any], blocks: int) -> list[bool]
     return [bool(layer[0]) for layer in layers]
 
 
-def _read_config(source: pathlib.Path, named: str | None) -> Mapping[str, Any]:
-    """Returns the config that the user named, or the one beside the file, or nothing."""
-    places = [pathlib.Path(named)] if named else [source.parent / name for name in _CONFIGS]
-    for place in places:
-        if not (named or place.is_file()):
-            continue
-        try:
-            config = json.loads(place.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{place}: expected the settings of the generator as JSON; got a file that cannot "
-                "be read so; give another one with --config FILE, or move it away"
-            ) from error
+def _read_config(place: pathlib.Path, *, is_needed: bool) -> Mapping[str, Any]:
+    """Returns the settings in a file; nothing if there is none and none is needed."""
+    if not (is_needed or place.is_file()):
+        return {}
+    try:
+        config = json.loads(place.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
-            raise InputError(f"{place}: expected a JSON object of settings; got another value")
-        return config
-    return {}
+            raise ValueError("no object")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{place}: expected the settings of the generator, a JSON object; got a file that "
+            "cannot be read so; give another one with --config FILE, or move it away"
+        ) from error
+    return config
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -223,7 +221,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="the settings as JSON; default: generator_config.json or config.json beside SOURCE",
+        help="the settings as JSON; default: generator_config.json beside SOURCE, or config.json of "
+        "BigGAN-deep",
     )
     add_label_names(parser, "ImageNet's for 1000 classes, else numbers only")
     add_choice(parser)
@@ -253,7 +252,8 @@ def _converter(
     def run(options: argparse.Namespace, open_file: Opener) -> str:
         source = pathlib.Path(options.source)
         check_output(options.out, source, *filter(None, [options.config]))
-        settings = _read_config(source, options.config)
+        place = pathlib.Path(options.config or source.parent / _CONFIGS[architecture])
+        settings = _read_config(place, is_needed=options.config is not None)
         config, params, origin = convert(
             open_file(source),
             options.network,

@@ -1,8 +1,8 @@
 """pix2pixHD generators: latest_net_G.pth, global or with local enhancers.
 
 The names and shapes of the arrays give the sizes. The file does not tell whether the last input
-plane is the edges of instances or a label; opt.txt or a config.json beside the file does, and
-without these it is the edges, as in the published networks. Any size of images is possible; the
+plane is the edges of instances or a label; opt.txt beside the file does, and without it the plane
+is the edges, as in the published networks. Any size of images is possible; the
 published one is taken unless another is asked for.
 """
 
@@ -36,7 +36,7 @@ _EXPECTED = (
     "a pix2pixHD generator (model.1.weight, model.4.weight, model.16.conv_block.1.weight and so on)"
 )
 _NAMES = re.compile(r"model(?:\d+_[12])?\.\d+\.(?:conv_block\.\d+\.)?\w+")
-_SETTINGS = ("opt.txt", "config.json")
+_SETTINGS = "opt.txt"
 _SIZES = {False: (512, 1024), True: (1024, 2048)}  # published, without and with an enhancer
 
 
@@ -109,24 +109,22 @@ def _has_instances(state: State, settings: Mapping[str, Any], planes: int) -> bo
 
 def _read_settings(source: pathlib.Path, named: str | None) -> Mapping[str, Any]:
     """Returns label_nc, if the user's file of settings, or one beside the network, has it."""
-    places = [pathlib.Path(named)] if named else [source.parent / name for name in _SETTINGS]
-    for place in places:
-        if not (named or place.is_file()):
-            continue
-        try:
-            text = place.read_text(encoding="utf-8")
-            if text.lstrip().startswith("{"):
-                return {"label_nc": int(json.loads(text)["label_nc"])}
-            match = re.search(r"^\s*label_nc\s*:\s*(\d+)", text, re.MULTILINE)
-            if match is None:
-                raise ValueError
-            return {"label_nc": int(match[1])}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{place}: expected the settings of pix2pixHD, opt.txt or JSON, with label_nc; got "
-                "a file without it; give another one with --config FILE, or move it away"
-            ) from error
-    return {}
+    place = pathlib.Path(named) if named else source.parent / _SETTINGS
+    if not (named or place.is_file()):
+        return {}
+    try:
+        text = place.read_text(encoding="utf-8")
+        if text.lstrip().startswith("{"):
+            return {"label_nc": int(json.loads(text)["label_nc"])}
+        match = re.search(r"^\s*label_nc\s*:\s*(\d+)", text, re.MULTILINE)
+        if match is None:
+            raise ValueError("no label_nc")
+        return {"label_nc": int(match[1])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{place}: expected the settings of pix2pixHD, opt.txt or JSON, with label_nc; got a "
+            "file without it; give another one with --config FILE, or move it away"
+        ) from error
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -147,7 +145,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="the settings with label_nc; default: opt.txt or config.json beside SOURCE",
+        help="the settings with label_nc; default: opt.txt beside SOURCE",
     )
     add_choice(parser)
 
