@@ -221,8 +221,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="the settings as JSON; default: generator_config.json beside SOURCE, or config.json of "
-        "BigGAN-deep",
+        help="the settings as JSON; default: generator_config.json beside SOURCE, and of "
+        "BigGAN-deep config.json",
     )
     add_label_names(parser, "ImageNet's for 1000 classes, else numbers only")
     add_choice(parser)
