@@ -12,6 +12,8 @@ from navigan_jax import checkpoints
 from navigan_jax import params as params_lib
 from navigan_jax.errors import InputError
 from navigan_jax.generators.latents import Latents, Spaces, parse_latents
+from navigan_jax.generators.pix2pixhd.label_maps import LabelMaps
+from navigan_jax.generators.pix2pixhd.map_files import is_file_of_maps, parse_label_maps
 
 MOST_LATENTS = 256  # read from a file
 _MOST_FILES = 100
@@ -24,12 +26,15 @@ class OwnLatents:
     """The uploaded latents by name; safe for threads.
 
     folder: where they are saved, so that they survive a restart. spaces: the sizes of the
-    generator's latents.
+    generator's latents. label_maps: their space, if they are label maps.
     """
 
-    def __init__(self, folder: pathlib.Path, spaces: Spaces) -> None:
+    def __init__(
+        self, folder: pathlib.Path, spaces: Spaces, label_maps: LabelMaps | None = None
+    ) -> None:
         self._folder = folder
         self._spaces = spaces
+        self._label_maps = label_maps
         self._held: collections.OrderedDict[str, Latents] = collections.OrderedDict()
         self._lock = threading.Lock()
 
@@ -81,6 +86,8 @@ class OwnLatents:
         return self._folder / f"{name}.npz"
 
     def _parse(self, data: bytes, file: str) -> Latents:
+        if self._label_maps is not None and is_file_of_maps(data):
+            return parse_label_maps(data, file, self._label_maps, MOST_LATENTS)
         found = parse_latents(io.BytesIO(data), file, self._spaces, most_bytes=_MOST_BYTES)
         if len(found.values) <= MOST_LATENTS:
             return found

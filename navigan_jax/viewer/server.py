@@ -5,6 +5,7 @@ GET  /api/state           the generator, the directions, the first samples to sh
 GET  /api/notes           names, stars and good ranges, read from the disk
 POST /api/notes           changes a note and writes it to the disk before it answers
 POST /api/image           the image of a view as PNG; 204 if a newer request of the view came first
+POST /api/label_map       the label map of a view's sample as PNG; 204 as for an image
 POST /api/gauges          the factors of a view and of its original; 204 as for an image
 POST /api/latents         saves uploaded latents (an .npz or .npy file; ?file= its name)
 POST /api/export          a file of a view: PNG, recipe, GIF, MP4 or baked checkpoint
@@ -92,6 +93,20 @@ def make_application(
             return Response(status_code=204, headers=headers)
         return Response(png, media_type="image/png", headers=headers)
 
+    async def label_map(request: Request) -> Response:
+        table = await requests.read_table(
+            request, {"client", "sequence", "view"}, {"place", "small", "patient"}
+        )
+        place = requests.read_word(table, "client"), "label map"
+        sequence = requests.read_number(table, "sequence", 0, _MOST_SEQUENCE)
+        view = await run_in_threadpool(studio.view, table["view"])
+        work = functools.partial(studio.label_map_png, view)
+        png = await asyncio.wrap_future(worker.submit(place, sequence, work, urgent=False))
+        headers = {"x-sequence": str(sequence), "x-notes": studio.notes_mark}
+        if png is None:
+            return Response(status_code=204, headers=headers)
+        return Response(png, media_type="image/png", headers=headers)
+
     async def gauges(request: Request) -> Response:
         table = await requests.read_table(
             request, {"client", "sequence", "view"}, {"place", "small", "patient"}
@@ -135,6 +150,7 @@ def make_application(
             Route("/api/state", get_state),
             Route("/api/notes", read_or_change_notes, methods=["GET", "POST"]),
             Route("/api/image", image, methods=["POST"]),
+            Route("/api/label_map", label_map, methods=["POST"]),
             Route("/api/gauges", gauges, methods=["POST"]),
             Route("/api/latents", add_latents, methods=["POST"]),
             Route("/api/export", export, methods=["POST"]),

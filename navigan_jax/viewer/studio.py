@@ -29,6 +29,8 @@ from navigan_jax.errors import InputError
 from navigan_jax.evaluation.gauges import Gauges, change_of
 from navigan_jax.generators.base import Generator
 from navigan_jax.generators.latents import spaces_of
+from navigan_jax.generators.pix2pixhd import layouts
+from navigan_jax.generators.pix2pixhd.label_maps import LabelMaps
 from navigan_jax.showcase import pictures
 from navigan_jax.viewer.own_latents import OwnLatents
 
@@ -79,7 +81,8 @@ class Studio:
         spaces = spaces_of(generator)
         self.rows = spaces.rows  # of w_plus; 0 if the latent has no rows
         self.latent_shape = spaces.shapes["w_plus" if spaces.rows else "z"]
-        self.own = OwnLatents(folder / "latents", spaces)
+        maps = generator.space if isinstance(generator.space, LabelMaps) else None
+        self.own = OwnLatents(folder / "latents", spaces, maps)
         self._notes = self._read_notes()
         self._suggested = suggestions.read_suggestions(
             self.path, digest=self.directions_digest, count=len(directions)
@@ -90,10 +93,13 @@ class Studio:
         provenance = self.directions.provenance
         keys = ("architecture", "method", "metric", "latents", "seed")
         chosen, count = self.synthesis.to_json(), len(self.directions)
+        height, width, _ = self.generator.image_shape
         return {
             "generator": {
                 "digest": self.digest,
                 "size": self.generator.size_text,
+                "aspect": width / height,
+                "has_label_maps": isinstance(self.generator.space, LabelMaps),
                 "alpha": channels.has_alpha(self.generator.image_channels),
                 "rows": self.rows,
                 "latent": "w_plus" if self.rows else "z",
@@ -193,6 +199,20 @@ class Studio:
             png = pictures.encode_png(self.render(view.recipe), longest=SMALL if small else None)
             self._pictures.keep((view.key, small), png)
         return png
+
+    def label_map_png(self, view: View) -> bytes:
+        """Returns the label map of the view's sample as PNG, in the colours of its labels.
+
+        Raises: InputError if the generator's latents are no label maps.
+        """
+        if not isinstance(self.generator.space, LabelMaps):
+            raise InputError("label map: expected a generator whose latents are label maps")
+        (sample,) = view.recipe.samples
+        if isinstance(sample, Drawn):
+            latent = rendering.draw_latent(self.generator, sample)[0]
+        else:
+            latent = np.asarray(sample.values, np.float32)
+        return pictures.encode_png(layouts.colour(latent[..., 0]) / np.float32(127.5) - 1)
 
     def read_gauges(self, view: View) -> dict[str, Any]:
         """Returns the factors of the edited image and of the original, and the changes.

@@ -11,9 +11,11 @@ are resized to the nearest pixel, as no label lies between two others.
 """
 
 import dataclasses
+import io
 import pathlib
 import zipfile
 from collections.abc import Sequence
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -25,6 +27,7 @@ from navigan_jax.generators.pix2pixhd.label_maps import LabelMaps
 
 _ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".gif")  # without loss
 _LABELS, _INSTANCES = "_labelIds", "_instanceIds"
+_PNG = b"\x89PNG\r\n\x1a\n"
 _MOST_PIXELS = 2**26
 _LARGEST = 2**24  # whole numbers up to here are exact in float32
 
@@ -49,12 +52,35 @@ def read_label_maps(path: str, space: LabelMaps, most: int) -> Latents:
             told += " without instances: each label counts as one"
         return Latents("z", np.stack(maps), told)
     if place.suffix.lower() == ".npz" and place.is_file():
-        maps = _read_npz(place, space, most)
-        return Latents("z", np.stack(maps), f"{path}: {len(maps)} label maps taken from labels")
+        return parse_label_maps(place.read_bytes(), path, space, most)
     raise InputError(
         f"{path}: expected a folder of label maps, or an .npz with labels [count, height, width]; "
         f"got {faults.found_at(place)}; check the path"
     )
+
+
+def is_file_of_maps(data: bytes) -> bool:
+    """Returns whether a file is a PNG, or an .npz with `labels`."""
+    if data.startswith(_PNG):
+        return True
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return "labels.npy" in archive.namelist()
+    except zipfile.BadZipFile:
+        return False
+
+
+def parse_label_maps(data: bytes, name: str, space: LabelMaps, most: int) -> Latents:
+    """Returns the first `most` label maps of an .npz, or the one of a PNG; `name`: in messages.
+
+    Raises: InputError, which begins with the name, if the file does not fit the generator.
+    """
+    if data.startswith(_PNG):
+        labels = _read_picture(io.BytesIO(data), name)
+        maps = [_latent(labels, labels, space, name)]
+    else:
+        maps = _read_npz(io.BytesIO(data), name, space, most)
+    return Latents("z", np.stack(maps), f"{name}: {len(maps)} label map{'s' * (len(maps) != 1)}")
 
 
 def _pairs(folder: pathlib.Path) -> list[_Pair]:
@@ -94,8 +120,10 @@ def _is_kind(name: str, kind: str) -> bool:
 
 
 def _read_pair(pair: _Pair, space: LabelMaps) -> np.ndarray:
-    labels = _read_picture(pair.labels)
-    instances = labels if pair.instances is None else _read_picture(pair.instances)
+    labels = _read_picture(pair.labels, str(pair.labels))
+    instances = labels
+    if pair.instances is not None:
+        instances = _read_picture(pair.instances, str(pair.instances))
     if instances.shape != labels.shape:
         raise InputError(
             f"{pair.instances}: expected {labels.shape[0]}x{labels.shape[1]} pixels, as in "
@@ -104,52 +132,52 @@ def _read_pair(pair: _Pair, space: LabelMaps) -> np.ndarray:
     return _latent(labels, instances, space, str(pair.labels))
 
 
-def _read_picture(path: pathlib.Path) -> np.ndarray:
+def _read_picture(file: pathlib.Path | BinaryIO, name: str) -> np.ndarray:
     """Returns the numbers of a picture with one channel, of 8, 16 or 32 bits."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(file) as picture:
             if picture.width * picture.height > _MOST_PIXELS:
                 raise ValueError(f"{picture.width}x{picture.height} pixels")
             numbers = np.asarray(picture)
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(
-            f"{path}: expected a picture of at most {_MOST_PIXELS} pixels; got one that cannot be "
+            f"{name}: expected a picture of at most {_MOST_PIXELS} pixels; got one that cannot be "
             f"read: {reason}; save it again as PNG"
         ) from error
     if numbers.ndim != 2 or numbers.dtype.kind not in "iub":
         raise InputError(
-            f"{path}: expected one whole number for each pixel, the label; got an image of shape "
+            f"{name}: expected one whole number for each pixel, the label; got an image of shape "
             f"{list(numbers.shape)} and type {numbers.dtype}; give label ids, not the colours of "
             "the labels"
         )
     return numbers
 
 
-def _read_npz(path: pathlib.Path, space: LabelMaps, most: int) -> list[np.ndarray]:
+def _read_npz(file: BinaryIO, name: str, space: LabelMaps, most: int) -> list[np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in ("labels", "instances") if name in archive}
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in ("labels", "instances") if key in archive}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(
-            f"{path}: expected an .npz of whole numbers; got one that cannot be read; write it "
+            f"{name}: expected an .npz of whole numbers; got one that cannot be read; write it "
             "anew with numpy.savez"
         ) from error
     labels = arrays.get("labels")
     if labels is None or labels.ndim != 3 or labels.dtype.kind not in "iub" or not labels.size:
         shape = "none" if labels is None else f"{list(labels.shape)} of {labels.dtype}"
         raise InputError(
-            f"{path}: expected whole numbers labels [count, height, width]; got {shape}; write it "
+            f"{name}: expected whole numbers labels [count, height, width]; got {shape}; write it "
             "with numpy.savez(FILE, labels=..., instances=...)"
         )
     instances = arrays.get("instances", labels)
     if instances.shape != labels.shape or instances.dtype.kind not in "iub":
         raise InputError(
-            f"{path}: expected whole numbers instances {list(labels.shape)}, as labels; got "
+            f"{name}: expected whole numbers instances {list(labels.shape)}, as labels; got "
             f"{list(instances.shape)} of {instances.dtype}; correct the file"
         )
     return [
-        _latent(labels[i], instances[i], space, f"{path}, map {i}")
+        _latent(labels[i], instances[i], space, f"{name}, map {i}")
         for i in range(min(most, len(labels)))
     ]
 

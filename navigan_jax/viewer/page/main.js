@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { makeGauges } from "./gauges.js";
+import { makeInputs } from "./inputs.js";
 import { Store, readAddress } from "./history.js";
 import { Notes } from "./notes.js";
 import { makeSamples } from "./samples.js";
@@ -36,6 +37,7 @@ const info = await api.readState().catch((error) => {
 });
 const { directions, generator, start } = info;
 document.body.classList.toggle("has-alpha", generator.alpha);
+document.body.style.setProperty("--aspect", generator.aspect);
 api.events.addEventListener("found", ({ detail }) => {
   if (detail.directions.digest !== directions.digest) location.reload();
 });
@@ -77,6 +79,7 @@ const stage = makeStage(store, refuse);
 const shifts = makeShifts(store, info, notes, choose, refuse);
 const strip = makeStrip(store, info, notes, choose);
 makeGauges(store, info);
+makeInputs(store, info, refuse);
 const samples = makeSamples(store, info, { count: start.samples, onRefused: refuse, onDone: say });
 
 $("previous").addEventListener("click", () => strip.step(-1));
