@@ -24,7 +24,11 @@ from navigan_jax.viewer.worker import Worker
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COUNT = 6  # directions
-LAYERS = {"dcgan": "conv1/kernel", "stylegan2": "synthesis/b8/conv0/kernel"}
+LAYERS = {
+    "dcgan": "conv1/kernel",
+    "stylegan2": "synthesis/b8/conv0/kernel",
+    "pix2pixhd": "global_up0/kernel",
+}
 
 
 def make_directions(params: Any, layer: str, digest: str) -> Directions:
