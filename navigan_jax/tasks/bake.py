@@ -96,14 +96,21 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         say(move.describe())
     written = str(out.absolute()) if config.out else out.name
     what = f"{target.what}, with edited weights in {', '.join(layers)}"
+    if normalised := [layer for layer in layers if layer in target.normalised]:
+        what += f"; for the spectral norm the vector u changes too, of {', '.join(normalised)}"
     say_written(workdir, {written: what, _RECORD: "its description"})
 
 
 class _Target(NamedTuple):
-    """What is written. name: of the file, unless config.out is set. what: in words."""
+    """What is written.
+
+    name: of the file, unless config.out is set. what: in words. normalised: paths of the weights
+    that the original program divides by their spectral norms.
+    """
 
     name: str
     what: str
+    normalised: frozenset[str]
     networks: list[str]
     inputs: dict[str, str]
     write: Callable[[pathlib.Path, Params, Sequence[tuple[Edit, float]]], None]
@@ -126,6 +133,11 @@ def _target(config: Config) -> _Target:
     return _Target(
         original_name(source, source_map),
         f"{', '.join(networks)} of {source_map.file}",
+        frozenset(
+            path
+            for path, place in source_map.networks[source_map.converted].items()
+            if place.spectral is not None
+        ),
         networks,
         {"source": source_map.sha256},
         write,
@@ -149,7 +161,7 @@ def _own_target(config: Config, params: Params) -> _Target:
         write_params(out, add_edits(params, edits))
 
     what = f"all {len(params_lib.flatten(params))} parameters of {config.generator}"
-    return _Target("params.safetensors", what, [], {}, write)
+    return _Target("params.safetensors", what, frozenset(), [], {}, write)
 
 
 def _require_other(out: pathlib.Path, files: Sequence[str]) -> None:
