@@ -124,7 +124,9 @@ def functions(generator: Generator, layer: EditableLayer) -> dict[str, Callable[
         def of_weight(weight: Array) -> Images:
             return images(weight, params, carry)
 
-        tangent = jax.jvp(of_weight, (weight,), (weight,))[1]
+        # No multiple of the weight: normalisation may follow, and then its product is 0.
+        vector = jax.random.normal(jax.random.key(2), weight.shape)
+        tangent = jax.jvp(of_weight, (weight,), (vector,))[1]
         return jax.vjp(of_weight, weight)[1](tangent)[0]
 
     return {"forward": images, "gradient": gradient, "product": product}

@@ -120,6 +120,7 @@ def proggan(
             resolution=4 << (index // 2),
             stage=index,
             original_name=f"features.{index}.conv.weight",
+            aliases=(f"features.{index}", f"layer{index}"),
         )
         for index, (inputs, features) in enumerate(zip([z_dim, *outputs], outputs, strict=False))
     ]
