@@ -54,12 +54,21 @@ def test_inspect_takes_a_name(capsys):
     assert "navigan_jax.generator" in told and "by regression" in told
 
 
+def test_imagenet_has_a_name_for_each_class():
+    """In the order of the synsets, so that well-known indices have their well-known names."""
+    names = assets.imagenet_names()
+    assert len(names) == assets.IMAGENET_CLASSES and all(names)
+    assert names[0] == "tench, Tinca tinca" and names[207] == "golden retriever"
+    assert names[999].startswith("toilet tissue")
+
+
 def test_all_files_are_package_data_and_small():
     """Each named file is there, setup.cfg takes it along, and all have 4 MB at most."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    pattern = setup["options.package_data"]["navigan_jax.assets"]
+    patterns = setup["options.package_data"]["navigan_jax.assets"].split(",")
     folder = ROOT / "navigan_jax" / "assets"
-    named = {*assets.GENERATORS.values(), *assets.GAUGES.values()}
-    assert named == {path.name for path in folder.glob(pattern)}
+    named = {*assets.GENERATORS.values(), *assets.GAUGES.values(), assets.CLASSES}
+    packed = {path.name for pattern in patterns for path in folder.glob(pattern.strip())}
+    assert named == packed
     assert sum((folder / name).stat().st_size for name in named) < 4e6

@@ -85,6 +85,7 @@ ORDER = [
     "editing.plausibility",
     "editing.edit",
     "editing.kept",
+    "editing.normalised",
     "editing.bake",
     "editing.recipe",
     "editing.recipe_files",

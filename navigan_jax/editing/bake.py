@@ -1,8 +1,9 @@
 """Baking: writes an edit into a copy of the original checkpoint, in the checkpoint's own format.
 
-Only the edited weights and the checksums over them change; the size and all other bytes stay. So
-every program that reads the original reads the copy. The checkpoint may lie in a zip archive, for
-example a Python wheel; the copy is then of the checkpoint alone.
+Only the edited weights, what is stored to normalise them, and the checksums over them change; the
+size and all other bytes stay. So every program that reads the original reads the copy. The
+checkpoint may lie in a zip archive, for example a Python wheel; the copy is then of the checkpoint
+alone.
 """
 
 import contextlib
@@ -23,9 +24,9 @@ from navigan_jax import checkpoints, faults
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
 from navigan_jax.directions import Edit
+from navigan_jax.editing import normalised
 from navigan_jax.errors import InputError
 from navigan_jax.generators.source_map import Place, SourceMap, Spectral
-from navigan_jax.nn import spectral_norm
 
 # What `zipfile` raises for a file that is no archive, damaged, encrypted or of unknown compression.
 _NO_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
@@ -39,12 +40,15 @@ def bake(
     edits: Sequence[tuple[Edit, float]],
     *,
     networks: Sequence[str] = (),
-) -> None:
+) -> tuple[str, ...]:
     """Writes a copy of `source` to `out` in which the weights are θ + Σ t·ξ, atomically.
 
     source: the file that the map describes, or a zip archive, such as a wheel, that holds it.
     params: θ, as converted from the source. edits: (ξ, t). networks: the networks of the file to
     change; none: the one that was converted. Each weight is rounded once, to the file's dtype.
+
+    Returns the names in the file of the arrays that changed for weights that are normalised there:
+    these weights, and what is stored beside them; see `editing.normalised`.
 
     Raises: InputError if the source is not the file of the map, lacks one of the networks or keeps
       an edited weight in a form that cannot be overwritten, or if `out` is the source.
@@ -69,18 +73,35 @@ def bake(
         with open(temporary, "r+b") as file:
             # Not closed by hand, which fails while an error that ends this holds a view of it.
             memory = mmap.mmap(file.fileno(), 0)
+        names: list[str] = []
+        misfits: dict[str, tuple[str, float]] = {}
         for network, places in chosen.items():
-            for path, place in places.items():
+            # Weights that are normalised come last: they change other arrays too.
+            for path, place in sorted(places.items(), key=lambda item: bool(item[1].spectral)):
                 weights = np.asarray(params_lib.get(params, path))
                 there = _view(source, path, place, weights.shape, memory)
                 if network == source_map.converted:
-                    _check_weights(source, path, _in_use(there, place, memory), weights)
+                    _check_weights(
+                        source, path, _in_use(source, path, there, place, memory), weights
+                    )
                 if place.spectral is None:
                     _add(source, path, there, deltas[path])
-                else:
-                    _add_normalised(source, path, there, deltas[path], place.spectral, memory)
+                elif deltas[path].any():
+                    absorbing = _absorbing(source, source_map, network, place, params, memory)
+                    before, spectral = there.copy(), place.spectral
+                    sigma = _sigma(source, path, there, spectral, memory)
+                    _add(source, path, there, sigma * deltas[path])
+                    changed = normalised.store_beside(there, sigma, spectral, absorbing, memory)
+                    names += [name for name in changed if name not in names]
+                    if not changed:
+                        change = sigma * deltas[path]
+                        share = normalised.largest_share(before, change, sigma, spectral, memory)
+                        misfits[path] = normalised.describe(there, sigma, spectral), share
+        if misfits:
+            raise normalised.refusal(source, misfits, [shift for _, shift in edits])
         _renew_checksums(memory, source_map, chosen, params)
         memory.flush()
+    return tuple(names)
 
 
 def add_edits(params: Params, edits: Sequence[tuple[Edit, float]]) -> Params:
@@ -240,40 +261,45 @@ def _add(source: pathlib.Path, path: str, weights: np.ndarray, delta: np.ndarray
     weights[...] = changed
 
 
-def _in_use(there: np.ndarray, place: Place, memory: mmap.mmap) -> np.ndarray:
+def _in_use(
+    source: pathlib.Path, path: str, there: np.ndarray, place: Place, memory: mmap.mmap
+) -> np.ndarray:
     """Returns the weights as the network uses them, from those that the file stores."""
     if place.spectral is None:
         return there + place.added
-    u, v = place.spectral.vectors(memory)
     values = np.asarray(there, np.float32)
-    matrix = spectral_norm.as_matrix(values)
-    sigma = spectral_norm.divisor(matrix, u, v, place.spectral.epsilon)
-    return values.astype(np.float64) / sigma
+    return values.astype(np.float64) / _sigma(source, path, values, place.spectral, memory)
 
 
-def _add_normalised(
-    source: pathlib.Path,
-    path: str,
-    weights: np.ndarray,
-    delta: np.ndarray,
-    places: Spectral,
-    memory: mmap.mmap,
-) -> None:
-    """Adds to a weight that is divided by its spectral norm: the norm stays, and u changes."""
-    if not delta.any():
-        return
-    u, v = places.vectors(memory)
-    sigma = spectral_norm.divisor(spectral_norm.as_matrix(weights), u, v, places.epsilon)
-    _add(source, path, weights, sigma * delta)
-    changed = spectral_norm.left_vector(spectral_norm.as_matrix(weights), u, v, sigma)
-    if changed is None:
+def _sigma(
+    source: pathlib.Path, path: str, there: np.ndarray, place: Spectral, memory: mmap.mmap
+) -> float:
+    try:
+        return normalised.divisor(there, place, memory)
+    except (TypeError, ValueError) as error:
         raise InputError(
-            f"{source}: expected edited weights that a spectral norm can give; got {path}, whose "
-            "largest singular value falls below 1, or whose smallest rises above; the original "
-            "program divides by the norm, so no stored weight gives these; make the shifts "
-            "smaller, or of the other sign, or use the converted generator with a recipe"
-        )
-    places.write_left(memory, changed)
+            f"{source}: expected the vectors of a spectral norm inside the file, of the sizes of "
+            f"{path}; got others; the map in the generator file is damaged: convert the source "
+            "again"
+        ) from error
+
+
+def _absorbing(
+    source: pathlib.Path,
+    source_map: SourceMap,
+    network: str,
+    place: Place,
+    params: Params,
+    memory: mmap.mmap,
+) -> dict[str, np.ndarray]:
+    """Returns views of the arrays that can absorb a factor of a weight, by our path."""
+    known = source_map.networks[network]
+    paths = [each.path for each in place.spectral.absorbers] if place.spectral else []
+    return {
+        path: _view(source, path, known[path], np.shape(params_lib.get(params, path)), memory)
+        for path in paths
+        if path in known
+    }
 
 
 def _renew_checksums(
@@ -287,6 +313,13 @@ def _renew_checksums(
         for places in chosen.values()
         for path, place in places.items()
         for extent in place.changed(np.shape(params_lib.get(params, path)))
+    ]
+    extents += [
+        source_map.networks[network][each.path].bounds(np.shape(params_lib.get(params, each.path)))
+        for network, places in chosen.items()
+        for place in places.values()
+        for each in (place.spectral.absorbers if place.spectral else ())
+        if each.path in source_map.networks[network]
     ]
     with memoryview(memory) as view:
         for part in source_map.checksums:

@@ -195,7 +195,7 @@ def _check_options(
                 raise OptionError(option, f"{reason} ({path})") from error
             taken[option] = value
         elif option not in OPTIONS or value != OPTIONS[option]:
-            having = " and ".join(sorted(name for name in known if option in known[name]))
+            having = ", ".join(sorted(name for name in known if option in known[name]))
             allowed = ", ".join(name for name in OPTIONS if name in known[architecture]) or "none"
             raise OptionError(
                 option,

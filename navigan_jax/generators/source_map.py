@@ -19,16 +19,33 @@ from navigan_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
+class Absorber:
+    """An array x that can take a factor c of a weight: with c · weight and c^power (x + ε) - ε the
+    images stay the same.
+
+    path: in our parameters. name: in the file. epsilon: ε.
+    """
+
+    path: str
+    name: str
+    power: int
+    epsilon: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Spectral:
     """Where the vectors of a spectral normalisation are; see `nn.spectral_norm`.
 
-    u, v: (offset, dtype, entries) of a vector, in bytes; v None: it is not stored. epsilon: of the
-    norms.
+    names: of the stored weight and of u, in the file. u, v: (offset, dtype, entries) of a vector,
+    in bytes; v None: it is not stored. epsilon: of the norms. absorbers: all of them together take
+    a factor of the weight; none: nothing can.
     """
 
+    names: tuple[str, str]
     u: tuple[int, str, int]
     v: tuple[int, str, int] | None
     epsilon: float
+    absorbers: tuple[Absorber, ...] = ()
 
     def vectors(self, memory: Any) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns u and v in float64; memory: the whole file. Raises: ValueError if outside."""
@@ -178,9 +195,8 @@ def _from_json(content: Any) -> SourceMap:
 def _entry(place: Place) -> list[Any]:
     """Returns the place as plain data; the spectral normalisation, if any, comes last."""
     entry: list[Any] = [place.offset, place.dtype, list(place.strides), place.added]
-    if (spectral := place.spectral) is not None:
-        v = None if spectral.v is None else list(spectral.v)
-        entry.append([list(spectral.u), v, spectral.epsilon])
+    if place.spectral is not None:
+        entry.append(dataclasses.asdict(place.spectral))
     return entry
 
 
@@ -189,11 +205,22 @@ def _place(
 ) -> Place:
     if np.dtype(dtype).kind not in "fV" or not math.isfinite(added):
         raise ValueError(f"numbers of type {dtype}")
-    vectors = None
-    if spectral is not None:
-        u, v, epsilon = spectral
-        vectors = Spectral(_vector(*u), None if v is None else _vector(*v), float(epsilon))
-    return Place(int(offset), dtype, tuple(map(int, strides)), float(added), vectors)
+    found = None if spectral is None else _spectral(**spectral)
+    return Place(int(offset), dtype, tuple(map(int, strides)), float(added), found)
+
+
+def _spectral(names: Any, u: Any, v: Any, epsilon: float, absorbers: Any) -> Spectral:
+    weight, left = names
+    return Spectral(
+        (str(weight), str(left)),
+        _vector(*u),
+        None if v is None else _vector(*v),
+        float(epsilon),
+        tuple(
+            Absorber(str(x["path"]), str(x["name"]), int(x["power"]), float(x["epsilon"]))
+            for x in absorbers
+        ),
+    )
 
 
 def _vector(offset: int, dtype: str, entries: int) -> tuple[int, str, int]:

@@ -18,8 +18,7 @@ from navigan_jax.array_types import Float
 Matrix = Float[np.ndarray, "outputs rest"]
 Vector = Float[np.ndarray, "entries"]
 
-_FLAT = 1e-3  # u·(W v) below this share of the old one makes u useless
-_STEPS = 60  # of bisection: to the last bit of float64
+_FLAT = 1e-3  # a u at nearly a right angle to W v, by the cosine, loses digits when it is scaled
 
 
 def as_matrix(weights: np.ndarray) -> Matrix:
@@ -40,35 +39,35 @@ def divisor(matrix: Matrix, u: Vector, v: Vector | None, epsilon: float) -> floa
     return float(left @ image)
 
 
-def left_vector(matrix: Matrix, u: Vector, v: Vector | None, wanted: float) -> Vector | None:
-    """Returns a vector near u with which the matrix has the divisor `wanted`; None if none has.
+def left_vector(matrix: Matrix, u: Vector, v: Vector | None, wanted: float) -> Vector:
+    """Returns a vector near u with which the divisor is `wanted`, or as close to it as can be.
 
     matrix: the stored weight, as rounded in the file.
+
+    Without v, let c be the coordinates of u by the left singular vectors, and s the singular
+    values. The divisor is `wanted` if Σ c² s² (s² - wanted²) = 0. One coordinate changes, that
+    with the largest factor of the sign that is missing, so that rounding u hardly changes the
+    divisor.
     """
     if v is not None:
-        got = float(u @ (matrix @ v))
-        return None if abs(got) < _FLAT * wanted else u * (wanted / got)
+        image = matrix @ v
+        if abs(u @ image) < _FLAT * np.linalg.norm(u) * np.linalg.norm(image):
+            u = image
+        got = float(u @ image)
+        return u * (wanted / got) if got else u
     squares, basis = _left_singular(matrix)
-    start = basis.T @ (u / np.linalg.norm(u))
-
-    def excess(coordinates: Vector) -> float:
-        weights = coordinates**2 * squares
-        return float(np.sqrt(weights @ squares / np.sum(weights)) - wanted)
-
-    below = excess(start) < 0
-    end = np.zeros_like(start)
-    place = -1 if below else 0
-    end[place] = 1.0 if start[place] >= 0 else -1.0
-    low, high = 0.0, 1.0
-    if (excess(end) if squares[place] > 0 else -wanted) * (1 if below else -1) < 0:
-        return None
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        if (excess((1 - middle) * start + middle * end) < 0) == below:
-            low = middle
-        else:
-            high = middle
-    found = basis @ ((1 - low) * start + low * end)
+    coordinates = basis.T @ u
+    factors = squares * (squares - wanted**2)
+    excess = coordinates**2 @ factors
+    if excess == 0:
+        return u
+    place = np.argmin(factors) if excess > 0 else np.argmax(factors)
+    if factors[place] * excess >= 0:
+        # All singular values are on one side of `wanted`: the one next to it is the closest.
+        return basis[:, 0 if excess > 0 else -1]
+    rest = excess - coordinates[place] ** 2 * factors[place]
+    coordinates[place] = np.copysign(np.sqrt(-rest / factors[place]), coordinates[place])
+    found = basis @ coordinates
     return found / np.linalg.norm(found)
 
 

@@ -76,10 +76,11 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     _require_other(out, [*files, *(move.file for move in moves)])
     inputs = {"generator": params_lib.digest(params), **target.inputs}
     free_keys = ("generator", "source", "directions", "recipe", "compilation_cache", "distributed")
+    stored: Sequence[str] = ()
     if devices.is_main_process():
         with checkpoints.locked(workdir):
             require_same(workdir, config, inputs, results=(_RECORD,), free_keys=free_keys)
-            target.write(out, params, [(move.edit, move.shift) for move in moves])
+            stored = target.write(out, params, [(move.edit, move.shift) for move in moves])
             # Only now, so that a refused run leaves nothing behind.
             claim(workdir, config, inputs, results=(_RECORD,), free_keys=free_keys)
             with open(out, "rb") as file:
@@ -88,32 +89,34 @@ def run(config: Config, workdir: pathlib.Path) -> None:
                 "file": str(out),
                 "sha256": digest,
                 "networks": target.networks,
+                "stored": list(stored),
                 "moves": [{"direction": move.label, "shift": move.shift} for move in moves],
             }
             checkpoints.write_text(workdir / _RECORD, json.dumps(record, indent=2) + "\n")
     layers = sorted({path for move in moves for path in move.edit.deltas})
     for move in moves:
         say(move.describe())
+    if stored:
+        say(
+            f"changed in the file: {', '.join(stored)}; the original program divides a weight by "
+            "its spectral norm, and what is stored beside the weight makes up for the change"
+        )
     written = str(out.absolute()) if config.out else out.name
     what = f"{target.what}, with edited weights in {', '.join(layers)}"
-    if normalised := [layer for layer in layers if layer in target.normalised]:
-        what += f"; for the spectral norm the vector u changes too, of {', '.join(normalised)}"
     say_written(workdir, {written: what, _RECORD: "its description"})
 
 
 class _Target(NamedTuple):
-    """What is written.
+    """What is written. name: of the file, unless config.out is set. what: in words.
 
-    name: of the file, unless config.out is set. what: in words. normalised: paths of the weights
-    that the original program divides by their spectral norms.
+    write: returns the names in the file of the arrays that change for normalised weights.
     """
 
     name: str
     what: str
-    normalised: frozenset[str]
     networks: list[str]
     inputs: dict[str, str]
-    write: Callable[[pathlib.Path, Params, Sequence[tuple[Edit, float]]], None]
+    write: Callable[[pathlib.Path, Params, Sequence[tuple[Edit, float]]], Sequence[str]]
 
 
 def _target(config: Config) -> _Target:
@@ -127,17 +130,14 @@ def _target(config: Config) -> _Target:
         )
     networks = [name.strip() for name in (config.networks or source_map.converted).split(",")]
 
-    def write(out: pathlib.Path, params: Params, edits: Sequence[tuple[Edit, float]]) -> None:
-        bake(source, out, source_map, params, edits, networks=networks)
+    def write(
+        out: pathlib.Path, params: Params, edits: Sequence[tuple[Edit, float]]
+    ) -> Sequence[str]:
+        return bake(source, out, source_map, params, edits, networks=networks)
 
     return _Target(
         original_name(source, source_map),
         f"{', '.join(networks)} of {source_map.file}",
-        frozenset(
-            path
-            for path, place in source_map.networks[source_map.converted].items()
-            if place.spectral is not None
-        ),
         networks,
         {"source": source_map.sha256},
         write,
@@ -157,11 +157,14 @@ def _own_target(config: Config, params: Params) -> _Target:
             f"config.out: expected a name that ends in .safetensors; got {config.out!r}; rename it"
         )
 
-    def write(out: pathlib.Path, params: Params, edits: Sequence[tuple[Edit, float]]) -> None:
+    def write(
+        out: pathlib.Path, params: Params, edits: Sequence[tuple[Edit, float]]
+    ) -> Sequence[str]:
         write_params(out, add_edits(params, edits))
+        return ()
 
     what = f"all {len(params_lib.flatten(params))} parameters of {config.generator}"
-    return _Target("params.safetensors", what, frozenset(), [], {}, write)
+    return _Target("params.safetensors", what, [], {}, write)
 
 
 def _require_other(out: pathlib.Path, files: Sequence[str]) -> None:

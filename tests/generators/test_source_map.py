@@ -1,6 +1,7 @@
 """The source map of a generator file: reading returns what was written, or refuses it."""
 
 import copy
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -10,15 +11,31 @@ import pytest
 from navigan_jax import testing
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import write_generator
-from navigan_jax.generators.source_map import Checksum, Place, SourceMap, read_source_map
+from navigan_jax.generators.source_map import (
+    Absorber,
+    Checksum,
+    Place,
+    SourceMap,
+    Spectral,
+    read_source_map,
+)
 
+SPECTRAL = Spectral(("conv1.weight", "conv1.u"), (40, "<f4", 3), (52, ">f8", 2), 1e-6)
+WITHOUT_V = dataclasses.replace(
+    SPECTRAL, v=None, absorbers=(Absorber("norm0/bias", "norm.bias", -1, 0.5),)
+)
 MAP = SourceMap(
     file="network.pt",
     sha256="ab" * 32,
     size=1000,
     converted="G",
     networks={
-        "G": {"conv0/kernel": Place(64, "<f4", (8, -4)), "norm0/bias": Place(8, ">f2", (2,), 1.0)},
+        "G": {
+            "conv0/kernel": Place(64, "<f4", (8, -4)),
+            "norm0/bias": Place(8, ">f2", (2,), 1.0),
+            "conv1/kernel": Place(200, "<f4", (4, 8), spectral=SPECTRAL),
+            "conv2/kernel": Place(300, "<f4", (4, 8), spectral=WITHOUT_V),
+        },
         "G_ema": {},
     },
     checksums=(Checksum(60, 200, (14, 900)),),
@@ -39,6 +56,10 @@ def test_map_comes_back_equal(tmp_path: pathlib.Path) -> None:
     assert read_source_map(written(tmp_path, MAP.to_json())) == MAP
 
 
+def _spectral(content: Any) -> Any:
+    return content["networks"]["G"]["conv1/kernel"][4]
+
+
 DAMAGE = {
     "no list": lambda content: content.update(networks=3),
     "no type of numbers": lambda content: content["networks"]["G"].update(a=[0, "O", [4], 0.0]),
@@ -47,6 +68,9 @@ DAMAGE = {
     "checksum outside": lambda content: content.update(checksums=[[0, 10, [998]]]),
     "part outside": lambda content: content.update(checksums=[[0, 1001, [4]]]),
     "other network": lambda content: content.update(converted="Gs"),
+    "vector of whole numbers": lambda content: _spectral(content).update(u=[0, "<i4", 3]),
+    "vector missing": lambda content: _spectral(content).pop("u"),
+    "absorber without a path": lambda content: _spectral(content).update(absorbers=[{"name": "a"}]),
     "place of three": lambda content: content["networks"]["G"].update(a=[0, "<f4", [4]]),
 }
 

@@ -1,5 +1,6 @@
 """The keys `synthesis` in every task that makes images, and in the recipes between them."""
 
+import inspect
 import json
 import pathlib
 from typing import Any
@@ -8,7 +9,7 @@ import jax
 import pytest
 
 from configs import discover, edit, gallery, maps, tiny, viewer
-from navigan_jax import checkpoints, tasks, testing
+from navigan_jax import checkpoints, generators, tasks, testing
 from navigan_jax import config as config_lib
 from navigan_jax import params as params_lib
 from navigan_jax.checkpoints import make_folder
@@ -234,8 +235,10 @@ def test_option_that_a_dcgan_lacks_is_told_by_the_key(
     if key == "precision":
         assert inputs.read_set_generator(config)[0] != generator
         return
+    makers = sorted(generators.ARCHITECTURES.items())
+    having = ", ".join(name for name, make in makers if key in inspect.signature(make).parameters)
     reason = (
-        f"{key}: expected an option of dcgan, .*; got .* option of stylegan2 only; allowed: prec"
+        f"{key}: expected an option of dcgan, .*; got .* option of {having} only; allowed: prec"
     )
     with pytest.raises(InputError, match=rf"^config\.synthesis\.{reason}"):
         inputs.read_set_generator(config)

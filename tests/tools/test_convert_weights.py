@@ -14,7 +14,7 @@ from navigan_jax.perceptual.files import read_perceptual
 from navigan_jax.testing import fill_state_dict
 from tests.tools.crafting import Call, Global, dcgan_state, state_dict_file, torch_zip
 from tools.convert_weights import __main__ as command
-from tools.convert_weights.networks import dcgan
+from tools.convert_weights.networks import NETWORKS, dcgan
 from tools.convert_weights.networks.dcgan import from_state_dict
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -196,13 +196,11 @@ def test_terminal_codes_in_names_are_not_printed(
         ([], "the following arguments are required: KIND"),
         (
             ["dcgn"],
-            "KIND: got 'dcgn'; allowed: navigan, stylegan2, dcgan, lpips, resnet18, latents, "
-            "inspect; did you mean dcgan?",
+            f"KIND: got 'dcgn'; allowed: {', '.join(NETWORKS)}, inspect; did you mean dcgan?",
         ),
         (
             ["xyz"],
-            "KIND: got 'xyz'; allowed: navigan, stylegan2, dcgan, lpips, resnet18, latents, "
-            "inspect\n",
+            f"KIND: got 'xyz'; allowed: {', '.join(NETWORKS)}, inspect\n",
         ),
         (["dcgan", "a"], "the following arguments are required: --out"),
         (["lpips", "a", "--out", "l.safetensors"], "required: --net"),

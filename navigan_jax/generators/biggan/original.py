@@ -10,6 +10,7 @@ Stage 0 embeds the class, stage 1 makes the first pixels, then come blocks and a
 last stage makes the image.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,9 @@ from navigan_jax.generators.latent_space import NormalSpace, find_label
 from navigan_jax.nn.affine import Conv, Dense
 from navigan_jax.nn.layers import PRECISIONS, shorten, widen
 from navigan_jax.nn.resampling import double
+
+# The program hands its setting to the norms of the blocks, and this to the last norm.
+_LAST_EPSILON = 1e-5
 
 
 class _Block(nn.Module):
@@ -63,7 +67,7 @@ class BigGAN(nn.Module):
         self.shared = Dense(self.embedding, use_bias=False)
         self.linear = Dense(self.first_side**2 * self.widths[0])
         self.part = [self._make(kind, number) for kind, number in self.steps]
-        self.norm = Norm(self.epsilon)
+        self.norm = Norm(_LAST_EPSILON)
         is_edited = "image" in self.by_matmul
         self.image = Conv(IMAGE_CHANNELS, 3, padding=1, by_matmul=is_edited)
 
@@ -131,10 +135,11 @@ def biggan(
     z_dim: with a hierarchy, a multiple of the number of widths. label_dim: number of classes.
     embedding: size of the embedded class. widths: channels of the first pixels and after each
     block. attention: the blocks that attention follows. hierarchical: whether each block has its
-    own part of z. epsilon: of the normalisations.
+    own part of z. epsilon: of the normalisations in blocks; that of the last one is fixed.
     label_names: of the classes; may be empty. label: the class of all sampled latents, by name or
-    index; None: a random class for each. truncation: factor of the sampled z. precision: of the
-    features between stages, "float32" or "bfloat16".
+    index; None: a random class for each. truncation: the largest entry of a sampled z,
+    as larger ones are drawn anew; 1: none are, as in NaviGAN's program, and z is normal.
+    precision: of the features between stages, "float32" or "bfloat16".
 
     Raises: InputError for sizes that do not fit.
     """
@@ -159,8 +164,11 @@ def biggan(
             f"biggan: precision: expected one of {', '.join(PRECISIONS)}; got {precision!r}; "
             "correct it where it was set"
         )
-    if not 0 <= truncation < float("inf"):
-        raise InputError(f"biggan: truncation: expected a number, 0 or more; got {truncation!r}")
+    if not 0 < truncation < math.inf:
+        raise InputError(
+            "biggan: truncation: expected a number above 0, the largest entry of z, or 1 for a z "
+            f"without a bound; got {truncation!r}; correct it where it was set"
+        )
     steps = [
         step
         for block in range(blocks)
@@ -184,7 +192,7 @@ def biggan(
             label_dim,
             tuple(label_names),
             find_label(label, label_dim, label_names),
-            scale=truncation,
+            bound=None if truncation == 1 else truncation,
         ),
         resolution=first_side << blocks,
         image_channels=IMAGE_CHANNELS,

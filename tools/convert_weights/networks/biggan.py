@@ -20,6 +20,7 @@ from typing import Any
 from navigan_jax import assets
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import write_generator
+from navigan_jax.generators.source_map import Absorber
 from tools.convert_weights.networks.base import (
     Network,
     Opener,
@@ -45,7 +46,6 @@ _DEEP_NAMES = re.compile(
     r"(?:embeddings|generator\.(?:gen_z|layers\.\d+(?:\.\w+){0,2}|bn|conv_to_rgb))\.\w+"
 )
 _CONFIGS = {"biggan": "generator_config.json", "biggan_deep": "config.json"}
-_NORM = {"stored_mean": "mean", "stored_var": "var"}
 # Of the published training scripts; the files do not store them.
 _EPSILON, _SPECTRAL_EPSILON, _DEEP_EPSILON = 1e-5, 1e-6, 1e-4
 
@@ -54,12 +54,16 @@ def _read(state: State, config: Mapping[str, Any]) -> Reading:
     """Reads the names of ajbrock's program."""
     state.drop(r".*\.sv\d|.*\.accumulation_counter")
     epsilon = float(config.get("SN_eps", _SPECTRAL_EPSILON))
+    norms = float(config.get("BN_eps", _EPSILON))
     found: dict[str, Found] = {}
 
-    def normalised(path: str, key: str, axes: tuple[int, ...]) -> None:
+    def normalised(
+        path: str, key: str, axes: tuple[int, ...], absorbers: tuple[Absorber, ...] = ()
+    ) -> None:
         weight = state.take(f"{key}.weight", axes)
         if f"{key}.u0" in state:
-            vectors = Vectors(state.take(f"{key}.u0", (0, 1)).reshape(-1), None, epsilon)
+            u, names = state.take(f"{key}.u0", (0, 1)).reshape(-1), (f"{key}.weight", f"{key}.u0")
+            vectors = Vectors(names, u, None, epsilon, absorbers)
             found[f"{path}/kernel"] = Found(weight, vectors=vectors)
         else:
             found[f"{path}/kernel"] = Found(weight)
@@ -82,21 +86,40 @@ def _read(state: State, config: Mapping[str, Any]) -> Reading:
             for part in ("gain", "bias"):
                 normalised(f"{path}/{norm}/{part}", f"{key}.{norm}.{part}", DENSE)
         for conv in ("conv1", "conv2", "conv_sc"):
-            normalised(f"{path}/{conv}", f"{key}.{conv}", CONV)
+            absorbers = _absorbed_by_norm(path, key, norms) if conv == "conv1" else ()
+            normalised(f"{path}/{conv}", f"{key}.{conv}", CONV, absorbers)
             bias(f"{path}/{conv}", f"{key}.{conv}")
         key, path = f"blocks.{blocks}.1", f"attention{blocks}"
         if f"{key}.gamma" in state:
             attention.append(blocks)
+            # A positive factor of g or o is a factor of gamma: pooling lets it through.
+            gamma = (Absorber(f"{path}/gamma", f"{key}.gamma", -1),)
             for conv in ("theta", "phi", "g", "o"):
-                normalised(f"{path}/{conv}", f"{key}.{conv}", CONV)
+                normalised(
+                    f"{path}/{conv}", f"{key}.{conv}", CONV, gamma if conv in ("g", "o") else ()
+                )
             found[f"{path}/gamma"] = Found(state.take(f"{key}.gamma", rank=0).reshape(1))
         blocks += 1
     statistics("norm", "output_layer.0")
     found["norm/scale"] = Found(state.take("output_layer.0.gain"))
     found["norm/bias"] = Found(state.take("output_layer.0.bias"))
-    normalised("image", "output_layer.2", CONV)
+    # A ReLU stands between this norm and the last convolution; it lets a positive factor through.
+    before = tuple(
+        Absorber(f"norm/{ours}", f"output_layer.0.{theirs}", -1)
+        for ours, theirs in (("scale", "gain"), ("bias", "bias"))
+    )
+    normalised("image", "output_layer.2", CONV, before)
     bias("image", "output_layer.2")
     return Reading(_sizes(state, found, blocks, attention, config), found)
+
+
+def _absorbed_by_norm(path: str, key: str, epsilon: float) -> tuple[Absorber, ...]:
+    """Returns what takes a factor of a block's first convolution: its bias, and the norm after."""
+    return (
+        Absorber(f"{path}/conv1/bias", f"{key}.conv1.bias", 1),
+        Absorber(f"{path}/bn2/mean", f"{key}.bn2.stored_mean", 1),
+        Absorber(f"{path}/bn2/var", f"{key}.bn2.stored_var", 2, epsilon),
+    )
 
 
 def _sizes(
@@ -137,8 +160,11 @@ def _read_deep(state: State, config: Mapping[str, Any]) -> Reading:
 
     def normalised(path: str, key: str, axes: tuple[int, ...]) -> None:
         u, v = (state.take(f"{key}.weight_{vector}") for vector in "uv")
-        weight = state.take(f"{key}.weight_orig", axes)
-        found[f"{path}/kernel"] = Found(weight, vectors=Vectors(u, v, 0.0))
+        weight, names = (
+            state.take(f"{key}.weight_orig", axes),
+            (f"{key}.weight_orig", f"{key}.weight_u"),
+        )
+        found[f"{path}/kernel"] = Found(weight, vectors=Vectors(names, u, v, 0.0))
 
     def bias(path: str, key: str) -> None:
         found[f"{path}/bias"] = Found(state.take(f"{key}.bias"))

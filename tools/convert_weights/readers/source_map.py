@@ -47,11 +47,12 @@ def _place(found: Found, places: Places) -> Place | None:
     dtype = view.dtype.name if view.dtype.kind == "V" else view.dtype.str
     spectral = None
     if found.vectors is not None:
-        u = _vector(found.vectors.u, places)
-        v = None if found.vectors.v is None else _vector(found.vectors.v, places)
-        if u is None or (v is None) != (found.vectors.v is None):
+        stored = found.vectors
+        u = _vector(stored.u, places)
+        v = None if stored.v is None else _vector(stored.v, places)
+        if u is None or (v is None) != (stored.v is None):
             return None
-        spectral = Spectral(u, v, found.vectors.epsilon)
+        spectral = Spectral(stored.names, u, v, stored.epsilon, stored.absorbers)
     return Place(offset, dtype, view.strides, found.added, spectral)
 
 

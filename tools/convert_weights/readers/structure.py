@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from navigan_jax.errors import InputError
+from navigan_jax.generators.source_map import Absorber
 from navigan_jax.nn import spectral_norm
 
 # A StyleGAN2-ADA pickle, the deepest of the known formats, nests 29 deep.
@@ -71,15 +72,20 @@ def _edges(value: Any) -> Iterable[tuple[Any, Any]]:
 
 
 class Vectors(NamedTuple):
-    """The stored vectors of a spectral normalisation, as views; see `nn.spectral_norm`."""
+    """The stored vectors of a spectral normalisation, as views; see `nn.spectral_norm`.
 
+    names: of the stored weight and of u, in the file. absorbers: see `generators.source_map`.
+    """
+
+    names: tuple[str, str]
     u: np.ndarray
     v: np.ndarray | None
     epsilon: float
+    absorbers: tuple[Absorber, ...] = ()
 
     def divisor(self, weights: np.ndarray) -> float:
         """Returns σ of a weight in our order of the axes."""
-        u, v = (None if each is None else np.asarray(each, np.float64) for each in self[:2])
+        u, v = (None if each is None else np.asarray(each, np.float64) for each in (self.u, self.v))
         assert u is not None
         return spectral_norm.divisor(spectral_norm.as_matrix(weights), u, v, self.epsilon)
 
