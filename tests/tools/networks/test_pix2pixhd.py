@@ -18,8 +18,19 @@ from tests.tools.crafting import state_dict_file
 from tools.convert_weights import __main__ as command
 from tools.convert_weights.foreign import read_foreign
 
-GLOBAL, LOCAL = testing.golden_names("NVIDIA/pix2pixHD")[:2]
+NAMES = testing.golden_names("NVIDIA/pix2pixHD")
 pytestmark = pytest.mark.golden
+
+
+def _with_enhancer(name: str) -> bool:
+    return testing.golden_case(name).info["architecture"]["n_local_enhancers"] > 0
+
+
+GLOBAL = next(name for name in NAMES if not _with_enhancer(name))
+LOCAL = next(name for name in NAMES if _with_enhancer(name))
+OPTIONS = testing.golden_case(GLOBAL).info["architecture"]
+PLANES = OPTIONS["input_nc"]
+BLOCK = f"model.{4 + 3 * OPTIONS['n_downsample_global']}"  # the first residual block
 
 
 def _state(name: str) -> dict[str, Any]:
@@ -42,10 +53,10 @@ def _convert(source: pathlib.Path, *more: str) -> Any:
 @pytest.mark.parametrize(
     ("name", "text", "inputs", "size"),
     [
-        (GLOBAL, None, (35, True), (512, 1024)),
-        (LOCAL, None, (35, True), (1024, 2048)),
-        (GLOBAL, "label_nc: 36\nngf: 64\n", (36, False), (512, 1024)),
-        (LOCAL, '{"label_nc": 35}', (35, True), (1024, 2048)),
+        (GLOBAL, None, (PLANES - 1, True), (512, 1024)),
+        (LOCAL, None, (PLANES - 1, True), (1024, 2048)),
+        (GLOBAL, f"label_nc: {PLANES}\nngf: 64\n", (PLANES, False), (512, 1024)),
+        (LOCAL, f'{{"label_nc": {PLANES - 1}}}', (PLANES - 1, True), (1024, 2048)),
     ],
 )
 def test_settings_beside_the_file_tell_the_inputs(
@@ -58,13 +69,13 @@ def test_settings_beside_the_file_tell_the_inputs(
     generator, _ = _convert(source)
     assert (generator.space.labels, generator.space.has_instances) == inputs
     assert generator.image_shape == (*size, 3)
-    other, _ = _convert(source, "--size", "64x96")
-    assert other.image_shape == (64, 96, 3)
+    other, _ = _convert(source, "--size", "128x192")
+    assert other.image_shape == (128, 192, 3)
 
 
 def test_statistics_of_old_files_are_dropped(tmp_path: pathlib.Path) -> None:
     state = _state(GLOBAL)
-    more = {f"model.2.{part}": np.ones(8, np.float32) for part in ("running_mean", "running_var")}
+    more = {f"model.2.{part}": np.ones(3, np.float32) for part in ("running_mean", "running_var")}
     _, expected = _convert(_write(tmp_path, state))
     _, params = _convert(_write(tmp_path, state | more))
     assert params_lib.digest(params) == params_lib.digest(expected)
@@ -78,7 +89,7 @@ def test_baked_copy_has_the_shifted_weights(tmp_path: pathlib.Path) -> None:
     random = np.random.RandomState(0)
     deltas = {
         layer.path: random.standard_normal(layer.shape).astype(np.float32)
-        for layer in generator.find_layers(["model.1", "model.12", "model1_1.4"])
+        for layer in generator.find_layers(["global_conv", "global_up0", "enhancer1_down"])
     }
     source_map = read_source_map(tmp_path / "out.safetensors")
     bake(source, tmp_path / "copy.pth", source_map, params, [(Edit(deltas), 0.5)])
@@ -93,9 +104,9 @@ def test_baked_copy_has_the_shifted_weights(tmp_path: pathlib.Path) -> None:
     [
         ({"model.1.bias": None}, [], "got no model.1.bias"),
         ({"model.99.weight": np.ones(2)}, [], "further arrays model.99.weight"),
-        ({"model.10.conv_block.5.weight": np.ones((32, 32, 5, 5))}, [], "other shapes:"),
-        ({"model.11.conv_block.1.weight": None}, [], "no model.11.weight|further arrays"),
-        ({}, ["--size", "60x90"], r"multiples of 2\^\(halvings \+ enhancers\).*60x90 pixels"),
+        ({f"{BLOCK}.conv_block.5.weight": np.ones((32, 32, 5, 5))}, [], "other shapes:"),
+        ({f"{BLOCK}.conv_block.1.weight": None}, [], "no residual block"),
+        ({}, ["--size", "30x90"], r"multiples of 2\^\(halvings \+ enhancers\).*30x90 pixels"),
         ({}, ["--size", "60"], "expected HEIGHTxWIDTH"),
         ({}, ["--config", "none.txt"], "none.txt: expected the settings of pix2pixHD"),
     ],
