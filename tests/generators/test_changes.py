@@ -19,18 +19,13 @@ CASES = (
     ("stylegan2", "synthesis/b4/conv1", "dense"),
     ("stylegan2", "synthesis/b8/conv0", "factors"),
     ("stylegan2", "synthesis/b8/torgb", "factors"),
-    ("sngan", "dense", "factors"),
-    ("sngan", "block0/norm1/gain", "dense"),
     ("sngan", "block0/conv2", "factors"),
-    ("biggan", "shared", "dense"),
     ("biggan", "block0/bn1/gain", "factors"),
     ("biggan", "attention0/theta", "dense"),
     ("biggan_deep", "layer2/conv_1", "factors"),
     ("pix2pixhd", "enhancer1_conv", "factors"),
-    ("pix2pixhd", "global_block0/conv1", "dense"),
     ("pix2pixhd", "global_up0", "factors"),
     ("proggan", "layer0/conv", "dense"),
-    ("proggan", "layer2/conv", "factors"),
 )
 
 

@@ -17,6 +17,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from navigan_jax import assets
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import write_generator
@@ -63,6 +65,7 @@ def _read(state: State, config: Mapping[str, Any]) -> Reading:
         weight = state.take(f"{key}.weight", axes)
         if f"{key}.u0" in state:
             u, names = state.take(f"{key}.u0", (0, 1)).reshape(-1), (f"{key}.weight", f"{key}.u0")
+            _check_vectors(state, key, weight, u)
             vectors = Vectors(names, u, None, epsilon, absorbers)
             found[f"{path}/kernel"] = Found(weight, vectors=vectors)
         else:
@@ -153,6 +156,14 @@ def _sizes(
     }
 
 
+def _check_vectors(state: State, key: str, weight: np.ndarray, *vectors: np.ndarray) -> None:
+    """Refuses vectors of a spectral norm that are not as long as the weight's sides."""
+    outputs = weight.shape[-1]
+    wanted = (outputs, weight.size // outputs)[: len(vectors)]
+    if (got := tuple(map(len, vectors))) != wanted:
+        raise state.refusal(f"vectors of {got} numbers for the norm of {key}, which needs {wanted}")
+
+
 def _read_deep(state: State, config: Mapping[str, Any]) -> Reading:
     """Reads the names of Hugging Face."""
     state.drop(r".*\.num_batches_tracked")
@@ -164,6 +175,7 @@ def _read_deep(state: State, config: Mapping[str, Any]) -> Reading:
             state.take(f"{key}.weight_orig", axes),
             (f"{key}.weight_orig", f"{key}.weight_u"),
         )
+        _check_vectors(state, key, weight, u, v)
         found[f"{path}/kernel"] = Found(weight, vectors=Vectors(names, u, v, 0.0))
 
     def bias(path: str, key: str) -> None:
