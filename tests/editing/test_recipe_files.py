@@ -69,7 +69,7 @@ def changed(**changes):
             "z: expected finite numbers of float32, nes",
         ),
         (changed(samples=[{"z": [1.0, 1e300]}]), "z: expected finite numbers of float32, nes"),
-        (changed(samples=[{"z": [[1.0]]}]), "z: expected finite numbers of float32, nes"),
+        (changed(samples=[{"z": [[[[1.0]]]]}]), "z: expected finite numbers of float32, nes"),
         (
             changed(samples=[{"w_plus": [[1], [2, 3]]}]),
             "w_plus: expected finite numbers of float32, nes",

@@ -59,9 +59,11 @@ def test_layers_are_leaves_of_the_parameters_in_the_order_of_their_stages(case):
 
 
 def test_cut_before_any_layer_changes_nothing(case):
-    """suffix(prefix(z)) = synthesize(map_latent(z)), for each layer alone and for all together."""
+    """suffix(prefix(z)) = synthesize(map_latent(z)), for the layers of each stage, and for all."""
     generator = case.generator
-    cuts = [(layer,) for layer in generator.layers] + [generator.layers]
+    stages = sorted({layer.stage for layer in generator.layers})
+    cuts = [[layer for layer in generator.layers if layer.stage == stage] for stage in stages]
+    cuts.append(generator.layers)
 
     @jax.jit
     def all_images(params, z):
