@@ -64,6 +64,20 @@ def load_function(text: str) -> Callable[..., Any]:
     return function
 
 
+def call_function(text: str) -> Any:
+    """Returns what the function of `load_function`, called without arguments, returns.
+
+    Raises: as `load_function`; InputError, which names the function, if it raises an exception.
+    """
+    function = load_function(text)
+    try:
+        with explaining_errors(text):
+            return function()
+    except InputError as error:
+        start = "" if str(error).startswith(text) else f"{text}: "
+        raise InputError(f"{start}{error}") from error
+
+
 @contextlib.contextmanager
 def explaining_errors(text: str) -> Iterator[None]:
     """Turns an exception of the own code "FILE.py:NAME", which the block calls, into InputError.

@@ -87,14 +87,14 @@ def bake(
                 if place.spectral is None:
                     _add(source, path, there, deltas[path])
                 elif deltas[path].any():
-                    absorbing = _absorbing(source, source_map, network, place, params, memory)
-                    before, spectral = there.copy(), place.spectral
-                    sigma = _sigma(source, path, there, spectral, memory)
-                    _add(source, path, there, sigma * deltas[path])
+                    spectral = place.spectral
+                    absorbing = _absorbing(source, source_map, network, spectral, params, memory)
+                    before, sigma = there.copy(), _sigma(source, path, there, spectral, memory)
+                    change = sigma * deltas[path]
+                    _add(source, path, there, change)
                     changed = normalised.store_beside(there, sigma, spectral, absorbing, memory)
                     names += [name for name in changed if name not in names]
                     if not changed:
-                        change = sigma * deltas[path]
                         share = normalised.largest_share(before, change, sigma, spectral, memory)
                         misfits[path] = normalised.describe(there, sigma, spectral), share
         if misfits:
@@ -288,16 +288,15 @@ def _absorbing(
     source: pathlib.Path,
     source_map: SourceMap,
     network: str,
-    place: Place,
+    spectral: Spectral,
     params: Params,
     memory: mmap.mmap,
 ) -> dict[str, np.ndarray]:
     """Returns views of the arrays that can absorb a factor of a weight, by our path."""
     known = source_map.networks[network]
-    paths = [each.path for each in place.spectral.absorbers] if place.spectral else []
     return {
         path: _view(source, path, known[path], np.shape(params_lib.get(params, path)), memory)
-        for path in paths
+        for path in (each.path for each in spectral.absorbers)
         if path in known
     }
 

@@ -190,13 +190,7 @@ def read_gauges(path: str) -> Gauges:
 
 
 def _read_own(text: str) -> Gauges:
-    make = own_code.load_function(text)
-    try:
-        with own_code.explaining_errors(text):
-            gauges = make()
-    except InputError as error:
-        start = "" if str(error).startswith(text) else f"{text}: "
-        raise InputError(f"{start}{error}") from error
+    gauges = own_code.call_function(text)
     if not isinstance(gauges, Gauges):
         raise InputError(
             f"{text}: expected a function that returns Gauges; got a {type(gauges).__name__}; "

@@ -19,7 +19,7 @@ from navigan_jax import params as params_lib
 from navigan_jax.array_types import Array, Float, Images, Key, Params
 from navigan_jax.errors import InputError
 from navigan_jax.generators.latent_space import LatentSpace
-from navigan_jax.nn.layers import Change, Factors, Unfolding
+from navigan_jax.nn.layers import PRECISIONS, Change, Factors, Unfolding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,6 +233,15 @@ class Generator:
 
 def _first_stage(layers: Sequence[EditableLayer]) -> int:
     return min(layer.stage for layer in layers)
+
+
+def require_precision(architecture: str, precision: str) -> None:
+    """Checks the precision of the features between stages. Raises: InputError if unknown."""
+    if precision not in PRECISIONS:
+        raise InputError(
+            f"{architecture}: precision: expected one of {', '.join(PRECISIONS)}; got "
+            f"{precision!r}; correct it where it was set"
+        )
 
 
 def mix_latents(

@@ -14,10 +14,9 @@ import jax.numpy as jnp
 
 from navigan_jax.array_types import Array
 from navigan_jax.errors import InputError
-from navigan_jax.generators.base import EditableLayer, Generator
+from navigan_jax.generators.base import EditableLayer, Generator, require_precision
 from navigan_jax.generators.latent_space import NormalSpace
 from navigan_jax.nn.layers import (
-    PRECISIONS,
     ConvTranspose,
     FrozenBatchNorm,
     Unfolding,
@@ -68,11 +67,7 @@ def dcgan(
     precision: of the features that go from layer to layer, "float32" or "bfloat16".
     Raises: InputError for sizes that are not positive whole numbers, or an unknown precision.
     """
-    if precision not in PRECISIONS:
-        raise InputError(
-            f"dcgan: precision: expected one of {', '.join(PRECISIONS)}; got {precision!r}; "
-            "correct it where it was set"
-        )
+    require_precision("dcgan", precision)
     sizes = (z_dim, image_channels, *widths)
     if not widths or any(not isinstance(size, int) or size < 1 for size in sizes):
         raise InputError(

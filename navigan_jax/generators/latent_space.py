@@ -62,6 +62,24 @@ class NormalSpace:
     bound: float | None = None
     scale: float = 1.0
 
+    @classmethod
+    def of_classes(
+        cls,
+        z_dim: int,
+        label_dim: int,
+        label_names: Sequence[str],
+        label: int | str | None,
+        *,
+        bound: float | None = None,
+        scale: float = 1.0,
+    ) -> "NormalSpace":
+        """Returns the space with the class of all samples given by index or name; see `find_label`.
+
+        Raises: InputError for an unknown class.
+        """
+        found = find_label(label, label_dim, label_names)
+        return cls(z_dim, label_dim, tuple(label_names), found, bound, scale)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one latent."""

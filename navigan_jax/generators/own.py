@@ -149,13 +149,7 @@ def read_own(text: str) -> OwnGenerator:
 
     Raises: InputError if there is no such function, it fails, or it returns something else.
     """
-    make = own_code.load_function(text)
-    try:
-        with own_code.explaining_errors(text):
-            made = make()
-    except InputError as error:
-        start = "" if str(error).startswith(text) else f"{text}: "
-        raise InputError(f"{start}{error}") from error
+    made = own_code.call_function(text)
     if not isinstance(made, OwnGenerator):
         raise InputError(
             f"{text}: expected a function that returns a generator; got a {type(made).__name__}; "
@@ -289,7 +283,7 @@ def _trace(
     name: str,
 ) -> tuple[list[dict[str, int]], Any]:
     """Returns {path: side} of the weights that each stage reads, and the shape of its images."""
-    weights = tracing.shapes_of(flat)
+    weights = jax.eval_shape(dict, flat)
     carry: Any = jax.ShapeDtypeStruct((1, *space.shape), jnp.float32)
     reads = []
     for number, stage in enumerate(stages):

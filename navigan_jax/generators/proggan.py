@@ -18,10 +18,10 @@ from jax import lax
 
 from navigan_jax.array_types import Array
 from navigan_jax.errors import InputError
-from navigan_jax.generators.base import EditableLayer, Generator
+from navigan_jax.generators.base import EditableLayer, Generator, require_precision
 from navigan_jax.generators.latent_space import NormalSpace
 from navigan_jax.nn.affine import Conv
-from navigan_jax.nn.layers import PRECISIONS, shorten, widen
+from navigan_jax.nn.layers import shorten, widen
 from navigan_jax.nn.resampling import double
 
 _EPSILON = 1e-8
@@ -107,11 +107,7 @@ def proggan(
             "proggan: expected positive whole numbers z_dim, widths (one or more), image_channels; "
             f"got {z_dim}, {widths}, {image_channels}; convert the weights anew"
         )
-    if precision not in PRECISIONS:
-        raise InputError(
-            f"proggan: precision: expected one of {', '.join(PRECISIONS)}; got {precision!r}; "
-            "correct it where it was set"
-        )
+    require_precision("proggan", precision)
     outputs = [width for width in widths for _ in range(2)]
     layers = [
         EditableLayer(

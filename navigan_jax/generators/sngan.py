@@ -18,10 +18,10 @@ import jax.numpy as jnp
 
 from navigan_jax.array_types import Array, Images
 from navigan_jax.errors import InputError
-from navigan_jax.generators.base import EditableLayer, Generator
-from navigan_jax.generators.latent_space import NormalSpace, find_label
-from navigan_jax.nn.affine import Conv, Dense
-from navigan_jax.nn.layers import PRECISIONS, FrozenBatchNorm, shorten, widen
+from navigan_jax.generators.base import EditableLayer, Generator, require_precision
+from navigan_jax.generators.latent_space import NormalSpace
+from navigan_jax.nn.affine import Conv, Dense, below
+from navigan_jax.nn.layers import FrozenBatchNorm, shorten, widen
 from navigan_jax.nn.resampling import double
 
 
@@ -86,7 +86,7 @@ class SNGAN(nn.Module):
                 self.bypass_sides[i],
                 self.classes,
                 self.epsilon,
-                tuple(path.rpartition("/")[2] for path in self.by_matmul if f"block{i}/" in path),
+                below(self.by_matmul, f"block{i}/"),
                 name=f"block{i}",
             )
             for i, width in enumerate(self.widths[1:])
@@ -145,11 +145,7 @@ def sngan(
             f"first_side; got {z_dim}, {widths}, {image_channels}, {first_side}; convert the "
             "weights anew"
         )
-    if precision not in PRECISIONS:
-        raise InputError(
-            f"sngan: precision: expected one of {', '.join(PRECISIONS)}; got {precision!r}; "
-            "correct it where it was set"
-        )
+    require_precision("sngan", precision)
     sides_fit = len(bypass_sides) == len(widths) - 1 and set(bypass_sides) <= {0, 1, 3}
     if not sides_fit or not epsilon > 0 or type(label_dim) is not int or label_dim < 0:
         raise InputError(
@@ -168,9 +164,7 @@ def sngan(
             classes=label_dim,
             precision=precision,
         ),
-        space=NormalSpace(
-            z_dim, label_dim, tuple(label_names), find_label(label, label_dim, label_names)
-        ),
+        space=NormalSpace.of_classes(z_dim, label_dim, label_names, label),
         resolution=first_side << (len(widths) - 1),
         image_channels=image_channels,
         mapping_stages=0,

@@ -6,8 +6,6 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr
 
-from navigan_jax.array_types import Params
-
 
 def trace_reads(
     function: Callable[[dict[str, Any], Any], Any], weights: Mapping[str, Any], carry: Any
@@ -76,8 +74,3 @@ def _places(operands: Sequence[Any], variables: set[Any]) -> list[int]:
         for place, operand in enumerate(operands)
         if any(operand is variable for variable in variables)
     ]
-
-
-def shapes_of(params: Params) -> Any:
-    """Returns the tree with shapes and dtypes in place of arrays."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)

@@ -21,6 +21,11 @@ from navigan_jax.nn.layers import (
 from navigan_jax.nn.winograd import conv3x3
 
 
+def below(names: tuple[str, ...], prefix: str) -> tuple[str, ...]:
+    """Returns the names that begin with the prefix, without it: those of one submodule."""
+    return tuple(name.removeprefix(prefix) for name in names if name.startswith(prefix))
+
+
 class Dense(nn.Module):
     """Dense layer; weights `kernel` (in, out) and, unless `use_bias` is False, `bias`."""
 

@@ -38,7 +38,7 @@ from navigan_jax.errors import InputError
 from navigan_jax.viewer import requests
 from navigan_jax.viewer.access import Access, Application, guard
 from navigan_jax.viewer.exports import Exporter, Source
-from navigan_jax.viewer.studio import Studio
+from navigan_jax.viewer.studio import Studio, View
 from navigan_jax.viewer.worker import BusyError, Worker
 
 MOST_LATENTS = 32 * 2**20  # bytes of an uploaded file
@@ -78,48 +78,39 @@ def make_application(
         index, change = table["index"], table["change"]
         return JSONResponse(await run_in_threadpool(studio.change_note, index, change))
 
-    async def image(request: Request) -> Response:
-        table = await requests.read_table(
+    async def read_asked(request: Request) -> dict[str, Any]:
+        return await requests.read_table(
             request, {"client", "sequence", "view"}, {"place", "small", "patient"}
         )
-        place = requests.read_word(table, "client"), requests.read_word(table, "place", "main")
-        sequence = requests.read_number(table, "sequence", 0, _MOST_SEQUENCE)
-        small, patient = (requests.read_flag(table, name) for name in ("small", "patient"))
-        view = await run_in_threadpool(studio.view, table["view"])
-        work = functools.partial(studio.png, view, small=small)
-        png = await asyncio.wrap_future(worker.submit(place, sequence, work, urgent=not patient))
-        headers = {"x-sequence": str(sequence), "x-notes": studio.notes_mark}
-        if png is None:
-            return Response(status_code=204, headers=headers)
-        return Response(png, media_type="image/png", headers=headers)
 
-    async def label_map(request: Request) -> Response:
-        table = await requests.read_table(
-            request, {"client", "sequence", "view"}, {"place", "small", "patient"}
-        )
-        place = requests.read_word(table, "client"), "label map"
+    async def answer(
+        table: dict[str, Any], place: str, work: Callable[[View], Any], *, urgent: bool = False
+    ) -> Response:
+        """Returns what `work` makes of the asked view: a PNG, or JSON; 204 if a newer one came."""
+        asking = requests.read_word(table, "client"), place
         sequence = requests.read_number(table, "sequence", 0, _MOST_SEQUENCE)
         view = await run_in_threadpool(studio.view, table["view"])
-        work = functools.partial(studio.label_map_png, view)
-        png = await asyncio.wrap_future(worker.submit(place, sequence, work, urgent=False))
-        headers = {"x-sequence": str(sequence), "x-notes": studio.notes_mark}
-        if png is None:
-            return Response(status_code=204, headers=headers)
-        return Response(png, media_type="image/png", headers=headers)
-
-    async def gauges(request: Request) -> Response:
-        table = await requests.read_table(
-            request, {"client", "sequence", "view"}, {"place", "small", "patient"}
-        )
-        place = requests.read_word(table, "client"), "gauges"
-        sequence = requests.read_number(table, "sequence", 0, _MOST_SEQUENCE)
-        view = await run_in_threadpool(studio.view, table["view"])
-        work = functools.partial(studio.read_gauges, view)
-        found = await asyncio.wrap_future(worker.submit(place, sequence, work, urgent=False))
+        made = worker.submit(asking, sequence, functools.partial(work, view), urgent=urgent)
+        found = await asyncio.wrap_future(made)
         headers = {"x-sequence": str(sequence), "x-notes": studio.notes_mark}
         if found is None:
             return Response(status_code=204, headers=headers)
+        if isinstance(found, bytes):
+            return Response(found, media_type="image/png", headers=headers)
         return JSONResponse(found, headers=headers)
+
+    async def image(request: Request) -> Response:
+        table = await read_asked(request)
+        place = requests.read_word(table, "place", "main")
+        small, patient = (requests.read_flag(table, name) for name in ("small", "patient"))
+        work = functools.partial(studio.png, small=small)
+        return await answer(table, place, work, urgent=not patient)
+
+    async def label_map(request: Request) -> Response:
+        return await answer(await read_asked(request), "label map", studio.label_map_png)
+
+    async def gauges(request: Request) -> Response:
+        return await answer(await read_asked(request), "gauges", studio.read_gauges)
 
     async def add_latents(request: Request) -> Response:
         body = await requests.read_body(request, "application/octet-stream", MOST_LATENTS)

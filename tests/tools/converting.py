@@ -9,6 +9,8 @@ import numpy as np
 from navigan_jax.array_types import Params
 from navigan_jax.directions import Directions
 from navigan_jax.generators.base import Generator
+from navigan_jax.generators.files import read_generator
+from tools.convert_weights import __main__ as command
 from tools.convert_weights.foreign import read_foreign
 from tools.convert_weights.networks import dcgan, navigan
 from tools.convert_weights.networks.stylegan2 import reading
@@ -34,6 +36,16 @@ def from_rosinality(state: Mapping[str, Any], latent_avg: Any, **options: Any) -
 def read_nvidia(path: pathlib.Path) -> dict[str, Record]:
     """Returns the networks of a pickle of NVIDIA's programs by name."""
     return networks_in(read_foreign(path).content)
+
+
+def convert_file(kind: str, source: pathlib.Path, *more: str) -> Any:
+    """Returns the generator and parameters of a file, by the command; more: its arguments.
+
+    The command writes converted.safetensors beside the file.
+    """
+    out = source.parent / "converted.safetensors"
+    assert command.main([kind, str(source), "--out", str(out), *more]) == 0
+    return read_generator(out)
 
 
 def read_dcgan(path: pathlib.Path) -> Any:

@@ -20,11 +20,11 @@ import jax.numpy as jnp
 
 from navigan_jax.array_types import Array, Float, Images
 from navigan_jax.errors import InputError
-from navigan_jax.generators.base import EditableLayer, Generator
-from navigan_jax.generators.biggan.layers import IMAGE_CHANNELS, Attention, Norm, below
-from navigan_jax.generators.latent_space import NormalSpace, find_label
-from navigan_jax.nn.affine import Conv, Dense
-from navigan_jax.nn.layers import PRECISIONS, shorten, widen
+from navigan_jax.generators.base import EditableLayer, Generator, require_precision
+from navigan_jax.generators.biggan.layers import IMAGE_CHANNELS, Attention, Norm
+from navigan_jax.generators.latent_space import NormalSpace
+from navigan_jax.nn.affine import Conv, Dense, below
+from navigan_jax.nn.layers import shorten, widen
 from navigan_jax.nn.resampling import double
 
 _FIRST_SIDE = 4
@@ -164,11 +164,7 @@ def biggan_deep(
             f"of attention; got {z_dim}, {label_dim}, {embedding}, {first_width}, {entries}, "
             f"{outputs}, {doubles}, {attention}; convert the weights anew"
         )
-    if precision not in PRECISIONS:
-        raise InputError(
-            f"biggan_deep: precision: expected one of {', '.join(PRECISIONS)}; got {precision!r}; "
-            "correct it where it was set"
-        )
+    require_precision("biggan_deep", precision)
     if not 0 <= truncation <= 1:
         raise InputError(
             "biggan_deep: truncation: expected a number from 0 to 1, for which there are "
@@ -188,11 +184,11 @@ def biggan_deep(
             truncation=truncation,
             precision=precision,
         ),
-        space=NormalSpace(
+        space=NormalSpace.of_classes(
             z_dim,
             label_dim,
-            tuple(label_names),
-            find_label(label, label_dim, label_names),
+            label_names,
+            label,
             bound=_BOUND,
             scale=truncation,
         ),

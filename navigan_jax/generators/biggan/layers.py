@@ -84,8 +84,3 @@ class Attention(nn.Module):
         y = jnp.einsum("bpq,bqc->bpc", weights, g).reshape(batch, height, width, -1)
         gamma = self.param("gamma", nn.initializers.zeros, (1,))
         return x + gamma[None, None, None] * conv("o", channels)(y)
-
-
-def below(names: tuple[str, ...], prefix: str) -> tuple[str, ...]:
-    """Returns the names that begin with the prefix, without it."""
-    return tuple(name.removeprefix(prefix) for name in names if name.startswith(prefix))

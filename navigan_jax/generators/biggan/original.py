@@ -19,11 +19,11 @@ import jax.numpy as jnp
 
 from navigan_jax.array_types import Array, Float, Images
 from navigan_jax.errors import InputError
-from navigan_jax.generators.base import EditableLayer, Generator
-from navigan_jax.generators.biggan.layers import IMAGE_CHANNELS, Attention, Norm, below
-from navigan_jax.generators.latent_space import NormalSpace, find_label
-from navigan_jax.nn.affine import Conv, Dense
-from navigan_jax.nn.layers import PRECISIONS, shorten, widen
+from navigan_jax.generators.base import EditableLayer, Generator, require_precision
+from navigan_jax.generators.biggan.layers import IMAGE_CHANNELS, Attention, Norm
+from navigan_jax.generators.latent_space import NormalSpace
+from navigan_jax.nn.affine import Conv, Dense, below
+from navigan_jax.nn.layers import shorten, widen
 from navigan_jax.nn.resampling import double
 
 # The program hands its setting to the norms of the blocks, and this to the last norm.
@@ -159,11 +159,7 @@ def biggan(
             f"attention; got {z_dim}, {label_dim}, {embedding}, {widths}, {attention}; convert the "
             "weights anew"
         )
-    if precision not in PRECISIONS:
-        raise InputError(
-            f"biggan: precision: expected one of {', '.join(PRECISIONS)}; got {precision!r}; "
-            "correct it where it was set"
-        )
+    require_precision("biggan", precision)
     if not 0 < truncation < math.inf:
         raise InputError(
             "biggan: truncation: expected a number above 0, the largest entry of z, or 1 for a z "
@@ -187,11 +183,11 @@ def biggan(
             epsilon=epsilon,
             precision=precision,
         ),
-        space=NormalSpace(
+        space=NormalSpace.of_classes(
             z_dim,
             label_dim,
-            tuple(label_names),
-            find_label(label, label_dim, label_names),
+            label_names,
+            label,
             bound=None if truncation == 1 else truncation,
         ),
         resolution=first_side << blocks,

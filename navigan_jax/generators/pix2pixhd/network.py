@@ -21,10 +21,10 @@ import numpy as np
 
 from navigan_jax.array_types import Array, Float, Images
 from navigan_jax.errors import InputError
-from navigan_jax.generators.base import EditableLayer, Generator
+from navigan_jax.generators.base import EditableLayer, Generator, require_precision
 from navigan_jax.generators.pix2pixhd.label_maps import LabelMaps
-from navigan_jax.nn.affine import Conv
-from navigan_jax.nn.layers import PRECISIONS, ConvTranspose, shorten, widen
+from navigan_jax.nn.affine import Conv, below
+from navigan_jax.nn.layers import ConvTranspose, shorten, widen
 
 _EPSILON = 1e-5
 
@@ -95,9 +95,7 @@ class Pix2PixHD(nn.Module):
         layers: dict[str, nn.Module] = {}
         for name, kind, features in self.steps:
             if kind == "block":
-                below = f"{name}/"
-                edited = tuple(p.removeprefix(below) for p in self.by_matmul if p.startswith(below))
-                layers[name] = _Block(edited, name=name)
+                layers[name] = _Block(below(self.by_matmul, f"{name}/"), name=name)
             elif kind == "enhance":
                 layers[f"{name}_conv"] = self._conv(f"{name}_conv", "first", features)
                 layers[f"{name}_down"] = self._conv(f"{name}_down", "down", 2 * features)
@@ -186,11 +184,7 @@ def pix2pixhd(
             f"{list(enhancer_blocks)}, image_channels {image_channels}, {height}x{width} pixels; "
             "convert the weights anew, with another --size"
         )
-    if precision not in PRECISIONS:
-        raise InputError(
-            f"pix2pixhd: precision: expected one of {', '.join(PRECISIONS)}; got {precision!r}; "
-            "correct it where it was set"
-        )
+    require_precision("pix2pixhd", precision)
     steps = tuple(_steps(width_first, halvings, blocks, enhancer_blocks, image_channels))
     return Generator(
         architecture="pix2pixhd",

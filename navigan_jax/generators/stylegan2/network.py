@@ -21,7 +21,7 @@ import flax.linen as nn
 
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import Generator
-from navigan_jax.generators.latent_space import NormalSpace, find_label
+from navigan_jax.generators.latent_space import NormalSpace
 from navigan_jax.generators.stylegan2.mapping import Mapping
 from navigan_jax.generators.stylegan2.stages import (
     mapping_layers,
@@ -209,12 +209,7 @@ def stylegan2(
             truncated_rows=cutoff,
             precision=precision,
         ),
-        space=NormalSpace(
-            z_dim,
-            label_dim,
-            tuple(label_names),
-            find_label(label, label_dim, label_names),
-        ),
+        space=NormalSpace.of_classes(z_dim, label_dim, label_names, label),
         resolution=first_size[0] << (len(channels) - 1),
         width=first_size[1] << (len(channels) - 1),
         image_channels=image_channels,

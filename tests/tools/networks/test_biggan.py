@@ -18,9 +18,9 @@ from navigan_jax import tasks, testing
 from navigan_jax.directions import Directions, Edit, write_directions
 from navigan_jax.editing.bake import bake
 from navigan_jax.errors import InputError
-from navigan_jax.generators.files import read_generator
 from navigan_jax.generators.source_map import read_source_map
 from navigan_jax.nn import spectral_norm
+from tests.tools.converting import convert_file
 from tests.tools.crafting import state_dict_file
 from tools.convert_weights import __main__ as command
 from tools.convert_weights.foreign import read_foreign
@@ -38,19 +38,17 @@ def _settings(kind: str) -> str:
     return {"biggan": "generator_config.json", "biggan-deep": "config.json"}[kind]
 
 
-def _convert(kind: str, source: pathlib.Path, *more: str) -> Any:
-    out = source.parent / "converted.safetensors"
-    assert command.main([kind, str(source), "--out", str(out), *more]) == 0
-    return read_generator(out)
-
-
 @pytest.fixture(scope="module", params=CASES)
 def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Returns (kind, file, generator, params): the file and its config.json in a folder."""
     case, folder = testing.golden_case(CASES[request.param]), tmp_path_factory.mktemp("big")
     shutil.copy(case.path("checkpoint"), folder / "network.bin")
     shutil.copy(case.path("config"), folder / _settings(request.param))
-    return request.param, folder / "network.bin", *_convert(request.param, folder / "network.bin")
+    return (
+        request.param,
+        folder / "network.bin",
+        *convert_file(request.param, folder / "network.bin"),
+    )
 
 
 def _sigma_of_step(state: dict[str, np.ndarray], name: str) -> float:
@@ -107,7 +105,7 @@ def test_copy_has_the_shifted_weights_in_use(network: Any, tmp_path: pathlib.Pat
     assert changed == set(told) == {f"{name}.{part}" for name in names for part in stored}
     for name in names:
         assert sigma(copy, name) == pytest.approx(sigma(state, name), rel=1e-6)
-    _, baked = _convert(kind, out)
+    _, baked = convert_file(kind, out)
     for path, leaf in params_lib.flatten(params).items():
         expected = leaf + np.float32(0.7) * deltas.get(path, np.float32(0))
         testing.assert_close(params_lib.get(baked, path), expected, 1e-5, path)
@@ -194,7 +192,7 @@ def test_weights_that_no_norm_gives_are_refused(
     out = tmp_path / "copy.bin"
     bake(source, out, source_map, params, [(edit, 0.5)])
     shutil.copy(source.parent / _settings(kind), tmp_path)
-    _, baked = _convert(kind, out)
+    _, baked = convert_file(kind, out)
     half = 0.5 * np.asarray(params_lib.get(params, layer.path))
     testing.assert_close(params_lib.get(baked, layer.path), half, 1e-5)
 
@@ -217,7 +215,7 @@ def small_norm(tmp_path_factory: pytest.TempPathFactory) -> Any:
     state["linear.u0"] = np.float32(u + noise)
     (folder / "G_ema.pth").write_bytes(state_dict_file(state))
     shutil.copy(case.path("config"), folder / _settings("biggan"))
-    converted = _convert("biggan", folder / "G_ema.pth")
+    converted = convert_file("biggan", folder / "G_ema.pth")
     return folder / "G_ema.pth", *converted, read_source_map(folder / "converted.safetensors")
 
 
@@ -269,7 +267,7 @@ def test_what_stands_around_a_weight_absorbs_a_factor(network: Any, tmp_path: pa
         block = "" if name == "output_layer.2" else name.rpartition(".")[0] + "."
         expected |= {block + part for part in parts}
     assert changed == set(told) == expected
-    _, baked = _convert(kind, out)
+    _, baked = convert_file(kind, out)
     edited = params
     for path, delta in deltas.items():
         edited = params_lib.add(edited, path, np.float32(0.5) * delta)

@@ -12,8 +12,8 @@ from navigan_jax import testing
 from navigan_jax.directions import Edit
 from navigan_jax.editing.bake import bake
 from navigan_jax.errors import InputError
-from navigan_jax.generators.files import read_generator
 from navigan_jax.generators.source_map import read_source_map
+from tests.tools.converting import convert_file
 from tests.tools.crafting import state_dict_file
 from tools.convert_weights import __main__ as command
 from tools.convert_weights.foreign import read_foreign
@@ -43,13 +43,6 @@ def _write(folder: pathlib.Path, state: dict[str, Any]) -> pathlib.Path:
     return path
 
 
-def _convert(source: pathlib.Path, *more: str) -> Any:
-    out = source.parent / "out.safetensors"
-    arguments = ["pix2pixhd", str(source), "--out", str(out), *more]
-    assert command.main(arguments) == 0
-    return read_generator(out)
-
-
 @pytest.mark.parametrize(
     ("name", "text", "inputs", "size"),
     [
@@ -66,18 +59,18 @@ def test_settings_beside_the_file_tell_the_inputs(
     source = _write(tmp_path, _state(name))
     if text is not None:
         (tmp_path / "opt.txt").write_text(f"------\n{text}" if "{" not in text else text)
-    generator, _ = _convert(source)
+    generator, _ = convert_file("pix2pixhd", source)
     assert (generator.space.labels, generator.space.has_instances) == inputs
     assert generator.image_shape == (*size, 3)
-    other, _ = _convert(source, "--size", "128x192")
+    other, _ = convert_file("pix2pixhd", source, "--size", "128x192")
     assert other.image_shape == (128, 192, 3)
 
 
 def test_statistics_of_old_files_are_dropped(tmp_path: pathlib.Path) -> None:
     state = _state(GLOBAL)
     more = {f"model.2.{part}": np.ones(3, np.float32) for part in ("running_mean", "running_var")}
-    _, expected = _convert(_write(tmp_path, state))
-    _, params = _convert(_write(tmp_path, state | more))
+    _, expected = convert_file("pix2pixhd", _write(tmp_path, state))
+    _, params = convert_file("pix2pixhd", _write(tmp_path, state | more))
     assert params_lib.digest(params) == params_lib.digest(expected)
 
 
@@ -85,15 +78,15 @@ def test_baked_copy_has_the_shifted_weights(tmp_path: pathlib.Path) -> None:
     """Of a convolution, a transposed one, and one of an enhancer."""
     source = tmp_path / "latest_net_G.pth"
     shutil.copy(testing.golden_case(LOCAL).path("checkpoint"), source)
-    generator, params = _convert(source)
+    generator, params = convert_file("pix2pixhd", source)
     random = np.random.RandomState(0)
     deltas = {
         layer.path: random.standard_normal(layer.shape).astype(np.float32)
         for layer in generator.find_layers(["global_conv", "global_up0", "enhancer1_down"])
     }
-    source_map = read_source_map(tmp_path / "out.safetensors")
+    source_map = read_source_map(tmp_path / "converted.safetensors")
     bake(source, tmp_path / "copy.pth", source_map, params, [(Edit(deltas), 0.5)])
-    _, baked = _convert(tmp_path / "copy.pth")
+    _, baked = convert_file("pix2pixhd", tmp_path / "copy.pth")
     for path, leaf in params_lib.flatten(params).items():
         expected = leaf + np.float32(0.5) * deltas.get(path, np.float32(0))
         testing.assert_close(params_lib.get(baked, path), expected, 1e-6, path)

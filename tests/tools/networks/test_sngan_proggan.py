@@ -16,17 +16,12 @@ from navigan_jax.errors import InputError
 from navigan_jax.generators.files import read_generator
 from navigan_jax.generators.source_map import read_source_map
 from tests.tools import crafting
+from tests.tools.converting import convert_file
 from tools.convert_weights import __main__ as command
 from tools.convert_weights.inspect_file import describe_file
 
 State = dict[str, np.ndarray]
 Z, WIDTHS, CLASSES = 3, (4, 3), 2
-
-
-def _convert(kind: str, source: pathlib.Path) -> Any:
-    out = source.parent / "converted.safetensors"
-    assert command.main([kind, str(source), "--out", str(out)]) == 0
-    return read_generator(out)
 
 
 def _assert_told(path: pathlib.Path, architecture: str) -> None:
@@ -112,7 +107,7 @@ def test_official_sngan_computes_its_definition(tmp_path: pathlib.Path, classes:
     state, path = _chainer_state(classes), tmp_path / "ResNetGenerator_850000.npz"
     np.savez(path, **state)
     _assert_told(path, "SNGAN generator of Chainer")
-    generator, params = _convert("sngan", path)
+    generator, params = convert_file("sngan", path)
     z, labels = np.random.RandomState(1).standard_normal((2, Z)), np.array([1, 0])
     latent = np.concatenate([z, np.eye(classes)[labels]], axis=1) if classes else z
     assert generator.space.shape == (Z + classes,)
@@ -194,7 +189,7 @@ def test_official_proggan_computes_its_definition(official: pathlib.Path) -> Non
         "architecture  ProgGAN generator of TensorFlow\nresolution    8\n"
         in describe_file(official).text
     )
-    generator, params = _convert("proggan", official)
+    generator, params = convert_file("proggan", official)
     z = np.random.RandomState(1).standard_normal((2, Z))
     expected = _tensorflow_images(_tensorflow_state(), z)
     testing.assert_close(_images(generator, params, z), expected, 1e-5)
@@ -203,13 +198,13 @@ def test_official_proggan_computes_its_definition(official: pathlib.Path) -> Non
 @pytest.mark.parametrize("layer", ["layer0/conv", "layer2/conv", "image/conv"])
 def test_baked_copy_has_the_shifted_weights(official: pathlib.Path, layer: str) -> None:
     """Also those that the file keeps reversed or in another order."""
-    _, params = _convert("proggan", official)
+    _, params = convert_file("proggan", official)
     path = f"{layer}/kernel"
     delta = np.random.RandomState(2).standard_normal(np.shape(params_lib.get(params, path)))
     edit, out = Edit({path: delta.astype(np.float32)}), official.parent / "baked.pkl"
     source_map = read_source_map(official.parent / "converted.safetensors")
     bake(official, out, source_map, params, [(edit, 0.5)])
-    _, baked = _convert("proggan", out)
+    _, baked = convert_file("proggan", out)
     expected = params_lib.add(params, path, np.float32(0.5) * edit.deltas[path])
     jax.tree.map(lambda a, b: testing.assert_close(a, b, 1e-6), baked, expected)
 
@@ -240,7 +235,7 @@ def test_port_of_any_size_converts_in_any_wrapper(
     wrapped = {f"module.{name}": array for name, array in state.items()}
     path = tmp_path / "100_celeb_hq_network-snapshot-010403.pth"
     path.write_bytes(crafting.state_dict_file(wrapped))
-    generator, params = _convert("proggan", path)
+    generator, params = convert_file("proggan", path)
     assert generator.image_shape == (2 << layers // 2, 2 << layers // 2, image_channels)
     kernel = state["features.1.conv.weight"].transpose(2, 3, 1, 0)
     np.testing.assert_array_equal(params_lib.get(params, "layer1/conv/kernel"), kernel)

@@ -113,7 +113,7 @@ def _read(state: State, config: Mapping[str, Any]) -> Reading:
     )
     normalised("image", "output_layer.2", CONV, before)
     bias("image", "output_layer.2")
-    return Reading(_sizes(state, found, blocks, attention, config), found)
+    return Reading(_sizes(state, found, blocks, attention, norms), found)
 
 
 def _absorbed_by_norm(path: str, key: str, epsilon: float) -> tuple[Absorber, ...]:
@@ -130,7 +130,7 @@ def _sizes(
     found: Mapping[str, Found],
     blocks: int,
     attention: list[int],
-    config: Mapping[str, Any],
+    epsilon: float,
 ) -> dict[str, Any]:
     if not blocks:
         raise state.refusal("no blocks")
@@ -152,7 +152,7 @@ def _sizes(
         "attention": attention,
         "first_side": side,
         "hierarchical": chunk > 0,
-        "epsilon": float(config.get("BN_eps", _EPSILON)),
+        "epsilon": epsilon,
     }
 
 

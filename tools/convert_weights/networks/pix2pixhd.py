@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from navigan_jax.errors import InputError
-from navigan_jax.generators.files import write_generator
 from tools.convert_weights.networks.base import (
     Network,
     Opener,
@@ -27,7 +26,7 @@ from tools.convert_weights.networks.states import (
     CONV_TRANSPOSE,
     Reading,
     State,
-    convert,
+    convert_file,
     form,
 )
 from tools.convert_weights.readers.structure import Found
@@ -154,8 +153,9 @@ def _convert(options: argparse.Namespace, open_file: Opener) -> str:
     source = pathlib.Path(options.source)
     check_output(options.out, source, *filter(None, [options.config]))
     settings = _read_settings(source, options.config)
-    converted = convert(
+    return convert_file(
         open_file(source),
+        options.out,
         options.network,
         architecture="pix2pixhd",
         expected=_EXPECTED,
@@ -165,8 +165,6 @@ def _convert(options: argparse.Namespace, open_file: Opener) -> str:
             )
         },
     )
-    write_generator(options.out, "pix2pixhd", *converted)
-    return str(options.out)
 
 
 _LOCAL, _GLOBAL = "pix2pixHD generator with enhancers", "pix2pixHD generator, global"

@@ -11,7 +11,6 @@ import re
 
 import numpy as np
 
-from navigan_jax.generators.files import write_generator
 from tools.convert_weights.networks.base import (
     Network,
     Opener,
@@ -20,10 +19,10 @@ from tools.convert_weights.networks.base import (
     by_names,
     check_output,
 )
-from tools.convert_weights.networks.states import CONV, Reading, State, convert, form
+from tools.convert_weights.networks.states import CONV, Reading, State, convert_file, form
 from tools.convert_weights.readers.structure import Found
 
-EXPECTED = (
+_EXPECTED = (
     "a ProgGAN generator, of the PyTorch port (features.0.conv.weight, features.0.wscale.scale and "
     "so on) or of the official program (4x4/Dense/weight and so on)"
 )
@@ -97,7 +96,7 @@ def _reading(views: dict[str, np.ndarray], computed: dict[str, np.ndarray]) -> R
     return Reading(config, {path: Found(view) for path, view in views.items()}, computed)
 
 
-READERS = {
+_READERS = {
     form("PyTorch", r"features\.0\.wscale\.scale", _TORCH): _read_torch,
     form("TensorFlow", r"4x4/Dense/weight", _TENSORFLOW, rank=2): _read_tensorflow,
 }
@@ -112,15 +111,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _convert(options: argparse.Namespace, open_file: Opener) -> str:
     check_output(options.out, options.source)
-    converted = convert(
+    return convert_file(
         open_file(options.source),
+        options.out,
         options.network,
         architecture="proggan",
-        expected=EXPECTED,
-        readers=READERS,
+        expected=_EXPECTED,
+        readers=_READERS,
     )
-    write_generator(options.out, "proggan", *converted)
-    return options.out
 
 
 _PORT, _OFFICIAL = "ProgGAN generator of PyTorch", "ProgGAN generator of TensorFlow"

@@ -11,7 +11,6 @@ import re
 
 import numpy as np
 
-from navigan_jax.generators.files import write_generator
 from tools.convert_weights.networks.base import (
     Network,
     Opener,
@@ -20,10 +19,10 @@ from tools.convert_weights.networks.base import (
     by_names,
     check_output,
 )
-from tools.convert_weights.networks.states import CONV, DENSE, Reading, State, convert, form
+from tools.convert_weights.networks.states import CONV, DENSE, Reading, State, convert_file, form
 from tools.convert_weights.readers.structure import Found
 
-EXPECTED = (
+_EXPECTED = (
     "an SNGAN generator, of NaviGAN (0.weight, 2.conv1.weight, 2.model.0.weight and so on) or of "
     "the official program (l1/W, block2/c1/W and so on)"
 )
@@ -151,7 +150,7 @@ def _reading(
     return Reading(config, {path: Found(view) for path, view in views.items()}, computed)
 
 
-READERS = {
+_READERS = {
     form("NaviGAN", r"2\.conv1\.weight", _TORCH): _read_torch,
     form("Chainer", r"block2/c1/W", _CHAINER): _read_chainer,
 }
@@ -171,15 +170,14 @@ def _convert(options: argparse.Namespace, open_file: Opener) -> str:
     if source.is_dir():
         source = source / _FOLDER_FILE
     check_output(options.out, source)
-    converted = convert(
+    return convert_file(
         open_file(source),
+        options.out,
         options.network,
         architecture="sngan",
-        expected=EXPECTED,
-        readers=READERS,
+        expected=_EXPECTED,
+        readers=_READERS,
     )
-    write_generator(options.out, "sngan", *converted)
-    return options.out
 
 
 _NAVIGAN, _OFFICIAL = "SNGAN generator of NaviGAN", "SNGAN generator of Chainer"

@@ -5,7 +5,7 @@ be of no use, or the file is refused; the converted arrays must have the shapes 
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ import numpy as np
 
 from navigan_jax import params as params_lib
 from navigan_jax.errors import InputError
-from navigan_jax.generators.files import make_generator
+from navigan_jax.generators.files import make_generator, write_generator
 from tools.convert_weights.finding import Candidate, Form, choose, describe, find
 from tools.convert_weights.networks.base import Foreign
 from tools.convert_weights.readers.structure import Found
@@ -38,11 +38,6 @@ class State:
 
     def __contains__(self, key: str) -> bool:
         return key in self._arrays
-
-    @property
-    def names(self) -> Set[str]:
-        """The names of all arrays."""
-        return self._arrays.keys()
 
     def refusal(self, got: str) -> InputError:
         """Returns the error for a file that holds something else."""
@@ -158,6 +153,23 @@ def convert(
     return dict(reading.config), _params(reading), source
 
 
+def convert_file(
+    foreign: Foreign,
+    out: str,
+    network: str | None,
+    *,
+    architecture: str,
+    expected: str,
+    readers: Mapping[Form, Reader],
+) -> str:
+    """Writes the generator file of a file; returns its path. Arguments and errors: `convert`."""
+    converted = convert(
+        foreign, network, architecture=architecture, expected=expected, readers=readers
+    )
+    write_generator(out, architecture, *converted)
+    return out
+
+
 def form(name: str, anchor: str, names: re.Pattern[str], *, rank: int | None = None) -> Form:
     """Returns a naming scheme: all names match `names`, and one array matches `anchor`.
 
@@ -193,7 +205,9 @@ def _check(architecture: str, reading: Reading, state: State) -> None:
     except InputError as error:
         raise state.refusal(str(error)) from error
     expected = jax.eval_shape(generator.init, jax.random.key(0))
-    if differences := params_lib.describe_differences(expected, _params(reading)):
+    shapes = {path: found.view for path, found in reading.arrays.items()}
+    got = params_lib.unflatten({**shapes, **reading.computed})
+    if differences := params_lib.describe_differences(expected, got):
         raise state.refusal("other shapes:\n  " + "\n  ".join(differences) + "\n ")
 
 
