@@ -259,7 +259,7 @@ def tiny_generators() -> dict[str, Generator]:
 
 def draw_params(generator: Generator, seed: int) -> Params:
     """Returns random parameters: no special values such as 0 or 1, and positive variances."""
-    shapes = jax.eval_shape(generator.init, jax.random.key(0))
+    shapes = generator.weights
     random = np.random.RandomState(seed)
 
     def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:

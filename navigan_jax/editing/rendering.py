@@ -56,7 +56,7 @@ def check(
     for sample in (*recipe.samples, *sources):
         if isinstance(sample, Given):
             _check_given(sample, generator)
-    rows = _latent_shape(generator)[0] if len(_latent_shape(generator)) == 2 else 0
+    rows = generator.latent_shape[0] if len(generator.latent_shape) == 2 else 0
     for mix in recipe.mixes:
         if mix.rows is not None and not all(row < rows for row in mix.rows):
             allowed = f"0 to {rows - 1}" if rows else "null (its latent has no rows)"
@@ -65,16 +65,8 @@ def check(
             )
 
 
-@functools.lru_cache
-def _latent_shape(generator: Generator) -> tuple[int, ...]:
-    """Returns the shape of the input of `synthesize` for one sample: [latent] or [rows, w]."""
-    params = jax.eval_shape(generator.init, jax.random.key(0))
-    z = jax.ShapeDtypeStruct((1, *generator.space.shape), jnp.float32)
-    return jax.eval_shape(generator.map_latent, params, z).shape[1:]
-
-
 def _check_given(sample: Given, generator: Generator) -> None:
-    expected = generator.space.shape if sample.space == "z" else _latent_shape(generator)
+    expected = generator.space.shape if sample.space == "z" else generator.latent_shape
     if np.shape(sample.values) != expected:
         raise misfit(
             sample.space,

@@ -8,11 +8,13 @@ suffix. The original and the edited image, all shifts and all derivatives share 
 
 import dataclasses
 import difflib
+import functools
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from navigan_jax import params as params_lib
@@ -89,6 +91,16 @@ class Generator:
         """The size of the images in words: "64 px", or "64x128 px" if they are not square."""
         height, width, _ = self.image_shape
         return f"{height} px" if height == width else f"{height}x{width} px"
+
+    @property
+    def weights(self) -> Params:
+        """Shapes and dtypes of the parameters; traced once for equal generators. Read only."""
+        return _weights(self, is_64_bit=bool(jax.config.values["jax_enable_x64"]))
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """The shape of the input of `synthesize` for one sample: of w_plus, or of z."""
+        return _latent_shape(self) if self.mapping_stages else self.space.shape
 
     def init(self, key: Key) -> Params:
         """Returns fresh random parameters."""
@@ -229,6 +241,18 @@ class Generator:
         variables = {"params": params, **collections}
         network = self.network.clone(**fields)
         return network.apply(variables, carry, start, stop, method="run", rngs=rngs)
+
+
+# Tracing a large network takes a second, and every file that is read asks for its shapes.
+@functools.lru_cache(maxsize=64)
+def _weights(generator: Generator, *, is_64_bit: bool) -> Params:
+    return jax.eval_shape(generator.init, jax.random.key(0))
+
+
+@functools.lru_cache(maxsize=64)
+def _latent_shape(generator: Generator) -> tuple[int, ...]:
+    z = jax.ShapeDtypeStruct((1, *generator.space.shape), jnp.float32)
+    return jax.eval_shape(generator.map_latent, generator.weights, z).shape[1:]
 
 
 def _first_stage(layers: Sequence[EditableLayer]) -> int:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-import jax
 import numpy as np
 
 from navigan_jax import channels, checkpoints, generators, own_code
@@ -218,7 +217,7 @@ def _make_fitting(
         generator = make_generator(architecture, config)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    expected = jax.eval_shape(generator.init, jax.random.key(0))
+    expected = generator.weights
     if differences := params_lib.describe_differences(expected, params):
         raise InputError(
             f"{path}: expected the weights of this {architecture}; got other arrays; convert them "

@@ -18,8 +18,6 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from navigan_jax import checkpoints, faults
@@ -100,9 +98,7 @@ def spaces_of(generator: Generator) -> Spaces:
         spaces = Spaces(0, shape=space.shape)
     if not generator.mapping_stages:
         return spaces
-    params = jax.eval_shape(generator.init, jax.random.key(0))
-    z = jax.ShapeDtypeStruct((1, *space.shape), jnp.float32)
-    rows, width = jax.eval_shape(generator.map_latent, params, z).shape[1:]
+    rows, width = generator.latent_shape
     return dataclasses.replace(spaces, rows=rows, width=width)
 
 

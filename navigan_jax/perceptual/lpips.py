@@ -10,6 +10,7 @@ Departures from the original program:
 """
 
 import dataclasses
+import functools
 from typing import Any, TypeAlias
 
 import jax
@@ -107,8 +108,9 @@ def distance_map(metric: LPIPS, a: Images, b: Images) -> Map:
     return jnp.sum(jnp.stack(maps), axis=0)
 
 
+@functools.lru_cache
 def expected_params(net: str, linear: bool) -> dict[str, Any]:
-    """Returns the tree of shapes that `create` takes."""
+    """Returns the tree of shapes that `create` takes; traced once. Read only."""
     network = BACKBONES[net]()
     images = jax.ShapeDtypeStruct((1, network.smallest, network.smallest, 3), jnp.float32)
     tree = {"backbone": jax.eval_shape(network.init, jax.random.key(0), images)["params"]}

@@ -245,19 +245,12 @@ def _make_subspace(config: Config, problem: Problem) -> tuple[Subspace, dict[str
                 f"{generator.architecture} have none; got 'latent'; set another subspace"
             )
         if settings.latent == "w":
-            width = _latent_width(problem)
+            width = problem.generator.latent_shape[-1]
         return Latent(width), {}
     if settings.name == "full":
         return Full(tuple(shapes.items())), {}
     weights = {path: np.asarray(params_lib.get(problem.params, path)) for path in shapes}
     return singular_values(weights)[0], {}
-
-
-def _latent_width(problem: Problem) -> int:
-    """Returns the size of w; without a mapping that of z, which `make_step` refuses."""
-    generator = problem.generator
-    z = jax.ShapeDtypeStruct((1, *generator.space.shape), jnp.float32)
-    return jax.eval_shape(generator.map_latent, problem.params, z).shape[-1]
 
 
 def _discover(

@@ -94,7 +94,7 @@ def make_problem(metric: str, names: Sequence[str]) -> Problem:
         lowest = -0.6 if path[-1].key == "kernel" else 0.1
         return jnp.asarray(random.uniform(lowest, 0.8, leaf.shape))
 
-    shapes = jax.eval_shape(generator.init, jax.random.key(0))
+    shapes = generator.weights
     params = jax.tree.map_with_path(draw, shapes)
     z = random.standard_normal((SAMPLES, 3))
     return Problem(generator, params, make_metric(metric), jnp.asarray(z), tuple(names))

@@ -24,7 +24,7 @@ Overrides = Any
 def draw_params(sizes: dict[str, Any], seed: int = 0) -> dict[str, Any]:
     """Returns float32 weights of such a DCGAN; running variances are positive."""
     random = np.random.RandomState(seed)
-    shapes = jax.eval_shape(make_generator("dcgan", sizes).init, jax.random.key(0))
+    shapes = make_generator("dcgan", sizes).weights
 
     def draw(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         lowest = -0.5 if path[-1].key == "kernel" else 0.2

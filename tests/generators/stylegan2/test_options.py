@@ -39,7 +39,7 @@ BATCH = 2
 
 def draw(generator, seed):
     """Weights in 64 bits without special values; latents; a change for each sample."""
-    shapes = jax.eval_shape(generator.init, jax.random.key(0))
+    shapes = generator.weights
     random = np.random.RandomState(seed)
     params = jax.tree.map(lambda leaf: random.standard_normal(leaf.shape), shapes)
     z = np.asarray(generator.sample_latents(jax.random.key(seed), BATCH), np.float64)
