@@ -31,5 +31,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.directions = placeholder(str)  # directions file; takes precedence over the recipe's
     config.indices = ()  # of the directions, e.g. (4, 7)
     config.shifts = ()  # t of each, in units of ‖ξ‖, e.g. (30.0, -12.5)
+    config.photographs = placeholder(str)  # inverted.safetensors: bakes the weights tuned to one
+    config.photograph = 0  # its number in that file
     config.any_weights = False  # True: also directions found in other weights of the same sizes
     return config

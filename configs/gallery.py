@@ -34,6 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.show = ml_collections.ConfigDict()
     config.show.seed = 0  # of the samples shown
+    config.show.photographs = placeholder(str)  # inverted.safetensors: shown instead of samples
     config.show.samples = 4  # images per direction
     config.show.steps = 17  # shifts from −s to +s, an odd number: the middle one is the original
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import ml_collections
 
-from configs import discover, edit, factors, gallery, hessian, maps, sweep
+from configs import discover, edit, factors, gallery, hessian, invert, maps, sweep
 
 _EXPERIMENTS = {
     "hessian": hessian.get_config,
@@ -15,6 +15,7 @@ _EXPERIMENTS = {
     "maps": maps.get_config,
     "factors": factors.get_config,
     "edit": edit.get_config,
+    "invert": invert.get_config,
 }
 
 _SPECTRUM = {
@@ -30,7 +31,7 @@ _SPECTRUM = {
     "show.plausible_samples": 40,
     "show.animated": 2,
 }
-_SIZES: Mapping[str, Mapping[str, Any]] = {
+SIZES: Mapping[str, Mapping[str, Any]] = {
     "hessian": _SPECTRUM,
     "sweep": {
         **_SPECTRUM,
@@ -49,6 +50,7 @@ _SIZES: Mapping[str, Mapping[str, Any]] = {
     "maps": {"latents.count": 6, "steps": 3, "microbatch": 4, "show.samples": 2},
     "factors": {"latents.count": 5, "steps": 4, "microbatch": 4},
     "edit": {},
+    "invert": {"steps": 6, "start_samples": 4},
     "discover": {
         "directions": 3,
         "metric.size": 0,
@@ -78,5 +80,5 @@ def get_config(experiment: str) -> ml_collections.ConfigDict:
     if experiment not in _EXPERIMENTS:
         raise ValueError(f"expected one of {', '.join(_EXPERIMENTS)}; got {experiment!r}")
     config = _EXPERIMENTS[experiment]()
-    config.update_from_flattened_dict(_SIZES[experiment])
+    config.update_from_flattened_dict(SIZES[experiment])
     return config

@@ -16,7 +16,7 @@ import types
 import typing
 from typing import Any
 
-from configs import bake, discover, edit, factors, gallery, hessian, maps, sweep, viewer
+from configs import bake, discover, edit, factors, gallery, hessian, invert, maps, sweep, viewer
 from navigan_jax import tasks
 from navigan_jax.tasks.settings import Limits, Settings
 
@@ -30,6 +30,7 @@ CONFIGS = {
     "maps": maps,
     "factors": factors,
     "viewer": viewer,
+    "invert": invert,
     "edit": edit,
     "bake": bake,
 }

@@ -94,6 +94,7 @@ def render_shifts(
     on_edit: Callable[[], None] = lambda: None,
     microbatch: int | None = None,
     largest: int | None = None,
+    own: Sequence[Edit] = (),
 ) -> Float[np.ndarray, "edits samples steps height width channels"]:
     """Returns the images of all samples at all shifts of each edit.
 
@@ -102,8 +103,15 @@ def render_shifts(
     as the original.
     on_edit: called after each edit, for progress. microbatch: samples per call; None: all.
     largest: longest side in pixels to which images are shrunk, to save memory; None: full size.
+    own: a change of the weights for each sample, which then go through the network one by one.
     """
-    carries = _carries(generator, params, layers, z, microbatch)
+    weights = [apply_edit(params, each, 1.0) for each in own] or [params]
+    if own:
+        prefix = jax.jit(lambda params, z: generator.prefix(params, z, layers))
+        carries = [prefix(each, z[i : i + 1]) for i, each in enumerate(weights)]
+    else:
+        carries = _carries(generator, params, layers, z, microbatch)
+        weights = weights * len(carries)
 
     @jax.jit
     def images_at(params: Params, carry: Any, edit: Edit, shift: Array) -> Images:
@@ -114,7 +122,10 @@ def render_shifts(
     for number, (edit, row) in enumerate(zip(edits, shifts, strict=True)):
         held = on_device(edit)
         steps = [
-            [np.asarray(images_at(params, carry, held, jnp.float32(shift))) for carry in carries]
+            [
+                np.asarray(images_at(each, carry, held, jnp.float32(shift)))
+                for each, carry in zip(weights, carries, strict=True)
+            ]
             for shift in row
         ]
         images = np.stack([np.concatenate(parts) for parts in steps], axis=1)

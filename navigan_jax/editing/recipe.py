@@ -93,7 +93,28 @@ class Given:
         return {self.space: self.values}
 
 
-Sample = Drawn | Given
+@dataclasses.dataclass(frozen=True)
+class Photo:
+    """A photograph that was found in the generator: its latent, and its own change of the weights.
+
+    photographs: digest of the inverted photographs; only the digest identifies them. index: of the
+    photograph among them. file: their path, relative to the recipe; it only helps people.
+    """
+
+    photographs: str
+    index: int
+    file: str = ""
+
+    def __post_init__(self) -> None:
+        _require_text("photographs", self.photographs)
+        _require_int("index", self.index, 2**31 - 1)
+        _require_text("file", self.file, may_be_empty=True)
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+Sample = Drawn | Given | Photo
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,6 +278,12 @@ class Recipe:
     def original(self) -> "Recipe":
         """Returns the recipe of the originals: the same latents, no shifts."""
         return dataclasses.replace(self, moves=())
+
+
+def photographs_of(recipe: Recipe) -> tuple[Photo, ...]:
+    """Returns all photographs that the recipe names, those of its mixes too."""
+    samples = (*recipe.samples, *(mix.source for mix in recipe.mixes))
+    return tuple(sample for sample in samples if isinstance(sample, Photo))
 
 
 def files_of(recipe: Recipe) -> Sequence[str]:

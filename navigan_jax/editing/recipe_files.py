@@ -13,6 +13,7 @@ from navigan_jax.editing.recipe import (
     Given,
     Mix,
     Move,
+    Photo,
     Recipe,
     Sample,
     Synthesis,
@@ -96,12 +97,16 @@ def without_place(error: InputError) -> str:
 
 
 def _sample(place: str, data: Any) -> Sample:
-    table = _table(place, data, {"seed", "index", "z", "w_plus"})
+    table = _table(place, data, {"seed", "index", "z", "w_plus", "photographs", "file"})
+    if "photographs" in table:
+        return Photo(**_table(place, data, {"photographs", "index", "file"}, needed={"index"}))
     if table.keys() in ({"z"}, {"w_plus"}):
         ((space, values),) = table.items()
         return Given(space, to_tuples(values) if isinstance(values, list) else ())
     if "seed" not in table or table.keys() - {"seed", "index"}:
-        raise misfit(place, "a seed (and an index), or z, or w_plus", sorted(table))
+        raise misfit(
+            place, "a seed (and an index), z, w_plus, or photographs and an index", sorted(table)
+        )
     return Drawn(**table)
 
 

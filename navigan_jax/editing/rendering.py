@@ -23,19 +23,35 @@ from navigan_jax.array_types import Array, Float, Params
 from navigan_jax.directions import Directions, Edit
 from navigan_jax.editing.edit import apply_edit, combine
 from navigan_jax.editing.kept import Kept, nbytes
-from navigan_jax.editing.recipe import Drawn, Given, Move, Recipe, Sample, misfit
+from navigan_jax.editing.recipe import (
+    Drawn,
+    Given,
+    Move,
+    Photo,
+    Recipe,
+    Sample,
+    misfit,
+    photographs_of,
+)
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import Generator
+from navigan_jax.inverted import Inverted
 
+Photographs = Mapping[str, Inverted]  # by their digests
+_NO_PHOTOGRAPHS: Photographs = {}
 _MEAN_LATENT = "mapping/w_avg"  # where the parameters keep the mean of w
 
 
 def check(
-    recipe: Recipe, generator: Generator, digest: str, directions: Mapping[str, Directions]
+    recipe: Recipe,
+    generator: Generator,
+    digest: str,
+    directions: Mapping[str, Directions],
+    photographs: Photographs = _NO_PHOTOGRAPHS,
 ) -> None:
     """Checks that `render` can make the recipe's images from these weights and directions.
 
-    digest: of the generator's weights. directions: by their digests.
+    digest: of the generator's weights. directions, photographs: by their digests.
     Raises: InputError that names what does not belong together.
     """
     if recipe.generator != digest:
@@ -52,6 +68,8 @@ def check(
                 f"{move.file or 'directions'} found in {of_weights}; give directions that were "
                 "found in this generator"
             )
+    for photo in photographs_of(recipe):
+        _find_photo(photo, photographs)
     sources = [mix.source for mix in recipe.mixes]
     for sample in (*recipe.samples, *sources):
         if isinstance(sample, Given):
@@ -87,6 +105,20 @@ def _find_edit(move: Move, directions: Mapping[str, Directions]) -> Edit:
     return directions[move.directions].edit(move.index)
 
 
+def _find_photo(photo: Photo, photographs: Photographs) -> Inverted:
+    if photo.photographs not in photographs:
+        known = ", ".join(sorted(photographs)) or "none"
+        raise InputError(
+            f"recipe: expected the photographs of digest {photo.photographs} "
+            f"({photo.file or 'no file named'}); got {known}; give their file with "
+            "--config.photographs=FILE"
+        )
+    found = photographs[photo.photographs]
+    if photo.index >= len(found):
+        raise misfit("samples: index", f"a photograph from 0 to {len(found) - 1}", photo.index)
+    return found
+
+
 def draw_latent(generator: Generator, sample: Drawn) -> Float[np.ndarray, "1 *latent"]:
     """Returns z of a drawn sample."""
     return np.asarray(generator.space.draw(jax.random.key(sample.seed), sample.index))
@@ -113,16 +145,28 @@ def edited_params(recipe: Recipe, params: Params, directions: Mapping[str, Direc
     return apply_edit(params, total, 1.0) if moves else params
 
 
+def own_params(sample: Sample, params: Params, photographs: Photographs) -> Params:
+    """Returns the weights with the change that belongs to a photograph; θ for other samples."""
+    if not isinstance(sample, Photo):
+        return params
+    found = _find_photo(sample, photographs)
+    return apply_edit(params, found.edit(sample.index), 1.0)
+
+
 def edited_latent(
-    recipe: Recipe, place: int, generator: Generator, params: Params
+    recipe: Recipe,
+    place: int,
+    generator: Generator,
+    params: Params,
+    photographs: Photographs = _NO_PHOTOGRAPHS,
 ) -> Float[np.ndarray, "..."]:
     """Returns the input of `synthesize` for one sample: mapped, mixed and truncated.
 
     params: the edited weights, as an edit of the mapping changes the latents.
     """
-    latent = _latent(recipe.samples[place], generator, params)
+    latent = _latent(recipe.samples[place], generator, params, photographs)
     for mix in recipe.mixes_of(place):
-        source = _latent(mix.source, generator, params)
+        source = _latent(mix.source, generator, params, photographs)
         rows = slice(None) if mix.rows is None else list(mix.rows)
         mixed = latent.copy()
         mixed[rows] += np.float32(mix.amount) * (source[rows] - latent[rows])
@@ -132,7 +176,12 @@ def edited_latent(
     return latent
 
 
-def _latent(sample: Sample, generator: Generator, params: Params) -> np.ndarray:
+def _latent(
+    sample: Sample, generator: Generator, params: Params, photographs: Photographs
+) -> np.ndarray:
+    if isinstance(sample, Photo):
+        found = _find_photo(sample, photographs)
+        sample = Given.of(found.space, found.latents[sample.index])
     if isinstance(sample, Given) and sample.space == "w_plus":
         return np.asarray(sample.values, np.float32)
     if isinstance(sample, Given):
@@ -163,6 +212,7 @@ def render(
     params: Params,
     directions: Mapping[str, Directions],
     kept: Kept[Any] | None = None,
+    photographs: Photographs = _NO_PHOTOGRAPHS,
 ) -> Float[np.ndarray, "samples height width channels"]:
     """Returns the images of the recipe, nominally in [-1, 1]; equal recipes give equal bits.
 
@@ -170,7 +220,8 @@ def render(
     their digests. kept: a cache from `keep_carries`, for many recipes of one generator and θ; it
     holds latents and the inputs of stages with shifted weights. Each stage compiles once for a
     generator, for all recipes.
-    Only missing directions are noticed here: call `check` first.
+    photographs: by their digests, for samples that are photographs.
+    Only missing directions and photographs are noticed here: call `check` first.
     """
     kept = keep_carries(0) if kept is None else kept
     shifted = edited_params(recipe, params, directions)
@@ -181,7 +232,7 @@ def render(
         if move.shift
     }
     images = [
-        _render_one(recipe, place, generator, shifted, first, kept)
+        _render_one(recipe, place, generator, shifted, first, kept, photographs)
         for place in range(len(recipe.samples))
     ]
     return np.concatenate([np.asarray(image) for image in images])
@@ -194,12 +245,14 @@ def _render_one(
     shifted: Params,
     first: Mapping[Move, int],
     kept: Kept[Any],
+    photographs: Photographs,
 ) -> Array:
     """Returns the image [1, height, width, channels] of a sample.
 
     first: the first stage that each move changes.
     """
     mixes = recipe.mixes_of(place)
+    shifted = own_params(recipe.samples[place], shifted, photographs)
     begin = generator.mapping_stages
 
     def key(stage: int) -> Any:
@@ -213,7 +266,7 @@ def _render_one(
             begin = stage
             break
     else:
-        carry = jnp.asarray(edited_latent(recipe, place, generator, shifted)[None])
+        carry = jnp.asarray(edited_latent(recipe, place, generator, shifted, photographs)[None])
         kept.keep(key(begin), carry)
     for stage in range(begin, generator.stages):
         if stage > begin and stage in cuts:

@@ -8,7 +8,18 @@ import pathlib
 from collections.abc import Callable
 
 from navigan_jax.config import Config
-from navigan_jax.tasks import bake, discover, edit, factors, gallery, hessian, maps, sweep, viewer
+from navigan_jax.tasks import (
+    bake,
+    discover,
+    edit,
+    factors,
+    gallery,
+    hessian,
+    invert,
+    maps,
+    sweep,
+    viewer,
+)
 
 TASKS: dict[str, Callable[[Config, pathlib.Path], None]] = {
     "hessian": hessian.run,
@@ -18,6 +29,7 @@ TASKS: dict[str, Callable[[Config, pathlib.Path], None]] = {
     "maps": maps.run,
     "factors": factors.run,
     "viewer": viewer.run,
+    "invert": invert.run,
     "edit": edit.run,
     "bake": bake.run,
 }

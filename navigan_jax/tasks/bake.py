@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from navigan_jax import checkpoints, devices
 from navigan_jax import directions as directions_lib
+from navigan_jax import inverted as inverted_lib
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
 from navigan_jax.config import Config
@@ -18,8 +19,9 @@ from navigan_jax.errors import InputError
 from navigan_jax.generators.files import read_generator
 from navigan_jax.generators.own import write_params
 from navigan_jax.generators.source_map import read_source_map
+from navigan_jax.inverted import read_inverted
 from navigan_jax.own_code import is_own_code
-from navigan_jax.tasks.settings import Settings
+from navigan_jax.tasks.settings import NOT_NEGATIVE, Settings, wrong_number
 from navigan_jax.tasks.workdirs import claim, require_same, say, say_written
 
 SETTINGS = Settings(
@@ -33,10 +35,13 @@ SETTINGS = Settings(
         "networks": str | None,
         "recipe": str | None,
         "directions": str | None,
+        "photographs": str | None,
+        "photograph": int,
         "indices": tuple[int, ...],
         "shifts": tuple[float, ...],
         "any_weights": bool,
-    }
+    },
+    {"photograph": NOT_NEGATIVE},
 )
 
 _RECORD = "baked.json"
@@ -50,10 +55,11 @@ class _Move(NamedTuple):
     edit: Edit
     shift: float
     plausible: tuple[float, float] | None
+    kind: str = "direction"
 
     @property
     def label(self) -> str:
-        return f"direction {self.number} of {self.file}"
+        return f"{self.kind} {self.number} of {self.file}"
 
     def describe(self) -> str:
         """Returns the move in words, with a note if the shift is out of the effective range."""
@@ -75,7 +81,15 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     files = ["" if own else config.generator, config.recipe or "", str(workdir / _RECORD)]
     _require_other(out, [*files, *(move.file for move in moves)])
     inputs = {"generator": params_lib.digest(params), **target.inputs}
-    free_keys = ("generator", "source", "directions", "recipe", "compilation_cache", "distributed")
+    free_keys = (
+        "generator",
+        "source",
+        "directions",
+        "recipe",
+        "photographs",
+        "compilation_cache",
+        "distributed",
+    )
     stored: Sequence[str] = ()
     if devices.is_main_process():
         with checkpoints.locked(workdir):
@@ -181,16 +195,19 @@ def _read_moves(config: Config, params: Params) -> list[_Move]:
     """Returns all moves to bake."""
     if config.recipe is not None:
         asked = _moves_of_recipe(config)
-    elif config.directions is not None:
+    elif config.directions is not None or config.photographs is None:
+        if config.directions is None:
+            raise InputError(
+                "config.directions: expected directions, a recipe or a photograph to bake; got "
+                "none; set config.directions, indices and shifts, or config.recipe, or "
+                "config.photographs"
+            )
         asked = [(config.directions, "", *move) for move in _moves_of_keys(config)]
     else:
-        raise InputError(
-            "config.directions: expected directions or a recipe to bake; got neither; set "
-            "config.directions, indices and shifts, or config.recipe"
-        )
+        asked = []
     digest = params_lib.digest(params)
     files: dict[str, Directions] = {}
-    moves = []
+    moves = [] if config.photographs is None else [_tuned(config, params, digest)]
     for file, wanted, index, shift in asked:
         if file not in files:
             files[file] = read_directions(file, digest=None if config.any_weights else digest)
@@ -208,6 +225,22 @@ def _read_moves(config: Config, params: Params) -> list[_Move]:
             raise InputError(f"{config.recipe or 'config.indices'}: {file}: {error}") from error
         moves.append(_Move(file, index, edit, shift, _plausible(files[file], index, digest)))
     return moves
+
+
+def _tuned(config: Config, params: Params, digest: str) -> _Move:
+    """Returns the change of the weights that belongs to a photograph."""
+    path, index = config.photographs, config.photograph
+    found = read_inverted(path, digest=None if config.any_weights else digest)
+    if index >= len(found):
+        raise wrong_number(config, "photograph", f"a number from 0 to {len(found) - 1}")
+    if not found.changes:
+        raise InputError(
+            f"{path}: expected photographs to which the weights were tuned; got latents alone, "
+            "which cannot be baked; tune with --config=configs/invert.py:tuned"
+        )
+    shapes = {found.space: found.latents.shape[1:]}
+    inverted_lib.require_fit(path, found, params, shapes)
+    return _Move(path, index, found.edit(index), 1.0, None, "photograph")
 
 
 def _plausible(directions: Directions, index: int, digest: str) -> tuple[float, float] | None:

@@ -3,14 +3,16 @@
 import dataclasses
 import pathlib
 
-import jax
 import numpy as np
 
+from navigan_jax import inverted as inverted_lib
 from navigan_jax.config import Config
 from navigan_jax.directions import Edit
 from navigan_jax.editing import edit
 from navigan_jax.editing.recipe import EASINGS
 from navigan_jax.generators.base import Generator
+from navigan_jax.generators.latents import spaces_of
+from navigan_jax.inverted import Inverted
 from navigan_jax.showcase import base, figure, grid, video
 from navigan_jax.showcase import gallery as page
 from navigan_jax.showcase.base import Showcase
@@ -37,6 +39,7 @@ SETTINGS = (
     | Settings(
         {
             "raw_shift": float,
+            "show.photographs": str | None,
             "show.seed": int,
             "show.samples": int,
             "show.steps": int,
@@ -62,6 +65,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     SETTINGS.check(config)
     showing.check(config)
     choice = choosing.read_choice(config)
+    photographs = _read_photographs(config, choice)
     choosing.require_scales(choice.directions, choice.indices, config.raw_shift)
     showcase = showing.render_showcase(
         choice.problem,
@@ -74,6 +78,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         steps=config.show.steps,
         microbatch=budget.images_at_once(choice.problem.generator),
         raw_shift=config.raw_shift,
+        photographs=photographs,
     )
     made = {name: str(value) for name, value in inputs.synthesis(config).to_json().items()}
     showcase = dataclasses.replace(showcase, provenance={**showcase.provenance, **made})
@@ -85,19 +90,40 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         "gallery.png": "the same as one picture",
     }
     if config.figure.directions:
-        _write_figure(config, workdir, choice, showcase.first(config.figure.directions))
+        _write_figure(
+            config, workdir, choice, showcase.first(config.figure.directions), photographs
+        )
         written["figure.pdf"] = "the first directions as a figure for a paper"
     if config.video.directions:
-        _write_videos(config, workdir, choice, showcase.first(config.video.directions))
+        _write_videos(config, workdir, choice, showcase.first(config.video.directions), photographs)
         written |= {"video.mp4": "the first directions moving", "video.gif": "the same"}
     say_written(workdir, written)
 
 
-def _write_figure(config: Config, workdir: pathlib.Path, choice: Choice, small: Showcase) -> None:
+def _read_photographs(config: Config, choice: Choice) -> Inverted | None:
+    """Returns the photographs that are shown instead of samples, if any."""
+    path, problem = config.show.photographs, choice.problem
+    if path is None:
+        return None
+    digest = None if config.any_weights else problem.digest
+    found = inverted_lib.read_inverted(path, digest=digest)
+    shapes = spaces_of(problem.generator).shapes
+    inverted_lib.require_fit(path, found, problem.params, shapes)
+    return found
+
+
+def _write_figure(
+    config: Config,
+    workdir: pathlib.Path,
+    choice: Choice,
+    small: Showcase,
+    photographs: Inverted | None,
+) -> None:
     """Writes the figure at full size; renders its images again if those of the page are reduced."""
     problem, whole = choice.problem, small
     if small.frames.shape[3:5] != problem.generator.image_shape[:2]:
-        z = problem.generator.sample_latents(jax.random.key(config.show.seed), config.show.samples)
+        count = min(config.show.samples, figure.MAX_SAMPLES)
+        z, own = showing.latents_shown(problem, config.show.seed, count, photographs)
         records = tuple(
             dataclasses.replace(record, shifts=(record.shifts[0], 0.0, record.shifts[-1]))
             for record in small.directions
@@ -106,17 +132,22 @@ def _write_figure(config: Config, workdir: pathlib.Path, choice: Choice, small: 
             problem.generator,
             problem.params,
             problem.layers,
-            z[: figure.MAX_SAMPLES],
+            z,
             [choice.directions.edit(record.index) for record in records],
             np.array([record.shifts for record in records]),
             microbatch=budget.images_at_once(problem.generator),
+            own=own,
         )
         whole = dataclasses.replace(small, frames=frames, directions=records)
     figure.write_figure(workdir / "figure.pdf", whole)
 
 
 def _write_videos(
-    config: Config, workdir: pathlib.Path, choice: Choice, showcase: Showcase
+    config: Config,
+    workdir: pathlib.Path,
+    choice: Choice,
+    showcase: Showcase,
+    photographs: Inverted | None,
 ) -> None:
     """Renders the directions at the shifts of the video, and writes the videos."""
     frames = round(config.video.seconds * config.video.frames_per_second)
@@ -124,7 +155,8 @@ def _write_videos(
         -1.0, 1.0, frames=frames, easing=config.video.easing, returns=True
     )
     generator: Generator = choice.problem.generator
-    z = generator.sample_latents(jax.random.key(config.show.seed), config.video.samples)
+    count, seed = config.video.samples, config.show.seed
+    z, own = showing.latents_shown(choice.problem, seed, count, photographs)
     edits: list[Edit] = [choice.directions.edit(record.index) for record in showcase.directions]
     shifts = np.array([list(map(record.shift_at, factors)) for record in showcase.directions])
     images = edit.render_shifts(
@@ -136,6 +168,7 @@ def _write_videos(
         shifts,
         microbatch=budget.images_at_once(generator),
         largest=2 * video.LARGEST_CELL,
+        own=own,
     )
     strips = [
         video.Strip(

@@ -10,6 +10,7 @@ import numpy as np
 
 from navigan_jax import assets
 from navigan_jax import config as config_lib
+from navigan_jax import inverted as inverted_lib
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
 from navigan_jax.config import Config
@@ -20,10 +21,11 @@ from navigan_jax.evaluation.gauges import Gauges
 from navigan_jax.generators import base
 from navigan_jax.generators.base import EditableLayer, Generator
 from navigan_jax.generators.files import OPTIONS, read_generator
-from navigan_jax.generators.latents import read_latents, spaces_of
+from navigan_jax.generators.latents import Latents, read_latents, spaces_of
 from navigan_jax.generators.pix2pixhd.label_maps import LabelMaps
 from navigan_jax.generators.pix2pixhd.map_files import read_label_maps
 from navigan_jax.generators.stylegan2.network import NOISES
+from navigan_jax.inverted import read_inverted
 from navigan_jax.nn.layers import PRECISIONS
 from navigan_jax.perceptual import METRICS
 from navigan_jax.perceptual.base import RESIZE_METHODS, AtSize, Distance
@@ -217,10 +219,27 @@ def draw_latents(config: Config, generator: Generator) -> np.ndarray:
     if isinstance(generator.space, LabelMaps):
         latents = read_label_maps(path, generator.space, count)
     else:
-        latents = read_latents(path, spaces_of(generator))
+        latents = read_given_latents(path, generator)
     more = f"; the first {count} are used" if count < len(latents.values) else ""
     say(f"{latents.told}{more}")
     return latents.values[:count]
+
+
+def read_given_latents(path: str, generator: Generator) -> Latents:
+    """Returns the latents of a user's file: .npz, .npy, or inverted.safetensors.
+
+    Raises: InputError if the file does not hold latents of this generator.
+    """
+    if not path.endswith(".safetensors"):
+        return read_latents(path, spaces_of(generator))
+    found = read_inverted(path, digest=None)
+    shapes = spaces_of(generator).shapes
+    # Changes of weights are left out: here all latents go through the same weights.
+    inverted_lib.require_fit(path, dataclasses.replace(found, changes={}), {}, shapes)
+    told = f"{path}: {len(found)} photograph{'s' * (len(found) != 1)}, as {found.space}"
+    if found.changes:
+        told += "; their changes of weights and noise are left out"
+    return Latents(found.space, np.asarray(found.latents, np.float32), told)
 
 
 def require_different(config: Config, generator: Generator) -> None:
@@ -271,9 +290,14 @@ def digest_inputs(config: Config, problem: Problem, z: np.ndarray) -> Mapping[st
     """Returns the SHA-256 of each input that the config refers to by path or seed."""
     inputs = {"generator": problem.digest, "latents": params_lib.digest({"z": z})}
     if config.metric.weights is not None:
-        with open(config.metric.weights, "rb") as file:
-            inputs["metric"] = hashlib.file_digest(file, "sha256").hexdigest()
+        inputs["metric"] = digest_metric(config)
     return inputs
+
+
+def digest_metric(config: Config) -> str:
+    """Returns the SHA-256 of the file of the metric's weights."""
+    with open(config.metric.weights, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cache_bytes(config: Config) -> int:

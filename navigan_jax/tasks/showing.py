@@ -5,14 +5,17 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from navigan_jax import devices, notes, suggestions
 from navigan_jax import directions as directions_lib
+from navigan_jax.array_types import Array
 from navigan_jax.config import Config
-from navigan_jax.directions import Directions
+from navigan_jax.directions import Directions, Edit
 from navigan_jax.editing import edit
+from navigan_jax.inverted import Inverted
 from navigan_jax.notes import Notes
 from navigan_jax.progress import Progress
 from navigan_jax.showcase import animation, gallery, grid, plots
@@ -80,15 +83,16 @@ def render_showcase(
     steps: int,
     microbatch: int,
     raw_shift: float = 0.0,
+    photographs: Inverted | None = None,
 ) -> Showcase:
     """Returns frames of the directions `indices` from −s to +s, and their facts for the pictures.
 
     On each side, s is the shift that spends the perceptual budget, or the end of the effective
     range if that is nearer. Large images are reduced to the largest size that pages show.
     suggested: proposed names, by direction. microbatch: samples at once. raw_shift: if it is not
-    0, s of all directions.
+    0, s of all directions. photographs: shown instead of samples.
     """
-    z = problem.generator.sample_latents(jax.random.key(seed), samples)
+    z, own = latents_shown(problem, seed, samples, photographs)
     shifts = spread_all(find_ends(directions, indices, raw_shift), steps)
     with Progress(
         "images", len(indices), unit="directions", is_main=devices.is_main_process()
@@ -103,6 +107,7 @@ def render_showcase(
             progress.advance,
             microbatch,
             largest=gallery.LARGEST_CELL,
+            own=own,
         )
     records = tuple(
         _record(directions, noted, suggested, index, row, is_raw=bool(raw_shift))
@@ -120,6 +125,20 @@ def render_showcase(
     if frames.shape[3:5] != (height, width):
         provenance["reduced"] = f"from {width} × {height} pixels"
     return Showcase(frames, records, provenance, noted)
+
+
+def latents_shown(
+    problem: Problem, seed: int, samples: int, photographs: Inverted | None
+) -> tuple[Array, list[Edit]]:
+    """Returns the latents of the images that are shown, and their own changes of the weights.
+
+    The latents are drawn from the seed, or are those of the first photographs.
+    """
+    if photographs is None:
+        return problem.generator.sample_latents(jax.random.key(seed), samples), []
+    count = min(samples, len(photographs))
+    own = [photographs.edit(index) for index in range(count)] if photographs.changes else []
+    return jnp.asarray(photographs.latents[:count]), own
 
 
 def _record(

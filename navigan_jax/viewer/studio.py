@@ -208,10 +208,12 @@ class Studio:
         if not isinstance(self.generator.space, LabelMaps):
             raise InputError("label map: expected a generator whose latents are label maps")
         (sample,) = view.recipe.samples
-        if isinstance(sample, Drawn):
+        if isinstance(sample, Given):
+            latent = np.asarray(sample.values, np.float32)
+        elif isinstance(sample, Drawn):
             latent = rendering.draw_latent(self.generator, sample)[0]
         else:
-            latent = np.asarray(sample.values, np.float32)
+            raise InputError("label map: expected a sample of label maps; got a photograph")
         return pictures.encode_png(layouts.colour(latent[..., 0]) / np.float32(127.5) - 1)
 
     def read_gauges(self, view: View) -> dict[str, Any]:

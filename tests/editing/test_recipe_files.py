@@ -74,7 +74,10 @@ def changed(**changes):
             changed(samples=[{"w_plus": [[1], [2, 3]]}]),
             "w_plus: expected finite numbers of float32, nes",
         ),
-        (changed(samples=[{"z": [1.0], "seed": 1}]), "expected a seed .* or z, or w_plus; got"),
+        (
+            changed(samples=[{"z": [1.0], "seed": 1}]),
+            "expected a seed .* z, w_plus, or photographs and an index; got",
+        ),
         (
             changed(moves=[{"index": 0}]),
             r"moves\[0\]: expected the key directions, the digest .* prints; got \['index'\]",

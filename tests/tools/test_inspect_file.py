@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from navigan_jax import directions as directions_lib
-from navigan_jax import testing
+from navigan_jax import inverted, testing
 from navigan_jax.checkpoints import write_arrays
 from navigan_jax.directions import write_directions
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import write_generator
+from navigan_jax.inverted import Inverted, write_inverted
 from navigan_jax.testing import golden_case
 from tests.tools.converting import read_stylegan2
 from tests.tools.crafting import (
@@ -161,6 +162,28 @@ def test_directions_are_described_with_the_digest_for_recipes(tmp_path: pathlib.
     assert got["digest"] == directions_lib.digest(found)
     assert got["provenance"] == "weights of digest f00"
     assert (got["directions"], got["layers"]) == (str(len(found)), "conv1/kernel")
+
+
+def test_photographs_are_described_with_the_digest_for_recipes(tmp_path: pathlib.Path) -> None:
+    """Names, latents and changed weights are shown; a damaged file is told."""
+    found = Inverted(
+        names=["me.jpg"],
+        sha256=["ab"],
+        space="w_plus",
+        latents=np.zeros((1, 4, 3), np.float32),
+        changes={"conv/kernel": np.ones((1, 2), np.float32)},
+        corners=np.zeros((1, 4, 2)),
+        measures={},
+        provenance={"architecture": "a", "digest": "f00", "method": "adam", "metric": "l2"},
+    )
+    path = tmp_path / "i.safetensors"
+    write_inverted(path, found)
+    got = describe(tmp_path, path.read_bytes())
+    assert got["digest"] == inverted.digest(found)
+    assert (got["photographs"], got["latents"]) == ("me.jpg", "w_plus [1, 4, 3]")
+    assert (got["changed weights"], got["method"]) == ("conv/kernel", "adam")
+    write_arrays(path, ARRAYS, {"format": "navigan_jax.inverted"})
+    assert "UNREADABLE" in describe(tmp_path, path.read_bytes())
 
 
 def _names(*names: str) -> dict[str, np.ndarray]:

@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from navigan_jax import directions as directions_lib
+from navigan_jax import inverted as inverted_lib
 from navigan_jax.directions import read_directions
 from navigan_jax.errors import InputError
 from navigan_jax.generators.base import EditableLayer
 from navigan_jax.generators.files import read_generator
+from navigan_jax.inverted import read_inverted
 from tools.convert_weights import architectures
 from tools.convert_weights.foreign import read_foreign
 from tools.convert_weights.networks.stylegan2.reading import from_foreign
@@ -38,6 +40,7 @@ _STYLEGAN2 = re.compile("StyleGAN[123]")
 _LONGEST_SETTINGS = 1000
 _LISTED = 8
 _GENERATOR, _DIRECTIONS = "navigan_jax.generator", "navigan_jax.directions"
+_INVERTED = "navigan_jax.inverted"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,9 +170,9 @@ def _open_safetensors(data: bytes, path: pathlib.Path) -> Contents:
         facts["resolution"] = str(height) if height == width else f"{height} x {width}"
         facts |= _origin(facts.pop("source", "{}"))
         return Contents(f"safetensors, {ours}", arrays, facts, generator.layers)
-    if ours == _DIRECTIONS:
+    if ours in (_DIRECTIONS, _INVERTED):
         try:
-            told = _of_directions(path)
+            told = _of_directions(path) if ours == _DIRECTIONS else _of_photographs(path)
         except InputError as error:
             facts["UNREADABLE"] = str(error)
             return Contents(f"safetensors, {ours}", arrays, facts, is_read=False)
@@ -197,6 +200,22 @@ def _of_directions(path: pathlib.Path) -> dict[str, str]:
     if "file" in rest:  # the source of converted directions
         rest["source file"] = rest.pop("file")
     return facts | rest
+
+
+def _of_photographs(path: pathlib.Path) -> dict[str, str]:
+    """Returns lines on inverted photographs; recipes refer to them by the digest.
+
+    Raises: InputError if the file is damaged.
+    """
+    found = read_inverted(path, digest=None)
+    return {
+        "digest": inverted_lib.digest(found),
+        "photographs": ", ".join(found.names),
+        "latents": f"{found.space} {list(found.latents.shape)}",
+        "changed weights": ", ".join(found.changes) or "none",
+        "provenance": f"weights of digest {found.provenance['digest']}",
+        **{key: text for key, text in found.provenance.items() if key != "digest"},
+    }
 
 
 def _origin(text: str) -> dict[str, str]:
