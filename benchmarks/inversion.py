@@ -5,9 +5,10 @@
   python -m benchmarks.inversion --lpips lpips.safetensors --scenes 4     (15 minutes)
 
 Both sides compare images by LPIPS (VGG) at 64 px, in w+ and without noise maps. The standard
-projector takes 1000 steps; ours takes a sixth of them after its coarse steps. Then the weights are
-tuned on top of ours. Times are of the processor, without compiling. The first ratio is that of
-times, the second that of LPIPS, standard to ours. "unusual" is the mean of u², the squared distance
+projector takes 1000 steps; ours takes a sixth of them after its coarse steps. "kept" has the weight
+that keeps codes usual, as the task has by default; "tuned" then tunes the weights. Times are of the
+processor, without compiling. The first ratio is that of times, the second that of LPIPS, standard
+to ours. "unusual" is the mean of u², the squared distance
 of codes from the mean in units of samples: 1 for a sample.
 
 Editability: from the code of one scene, the latent move that stands for another hue of the body, or
@@ -18,6 +19,7 @@ difference of two mapped latents, so that a code in the space of samples follows
 if not __package__:
     import as_module  # noqa: F401
 
+import dataclasses
 import pathlib
 from typing import NamedTuple
 
@@ -39,7 +41,8 @@ from navigan_jax.perceptual.files import read_perceptual
 from navigan_jax.progress import Progress
 
 STANDARD, OURS = 1000, 167
-TUNED = 150
+TUNED = 200
+USUAL = 0.002  # the default of the task
 _FACTORS = {"body hue": 0.25, "wheelbase": 0.5}  # shares of their ranges
 
 
@@ -68,9 +71,10 @@ def main() -> None:
     factors = scene.draw(jax.random.key(78), options.scenes)
     solver = coarse.make_solver()
     runs = {
-        "standard": (None, fit.Settings(STANDARD, tuning.Settings(0))),
-        "ours": (solver, fit.Settings(OURS, tuning.Settings(0))),
-        "ours, tuned": (solver, fit.Settings(OURS, tuning.Settings(TUNED, until=0.0))),
+        "standard": (None, fit.Settings(STANDARD, tuning.Settings(0)), 0.0),
+        "ours": (solver, fit.Settings(OURS, tuning.Settings(0)), 0.0),
+        "ours, kept": (solver, fit.Settings(OURS, tuning.Settings(0)), USUAL),
+        "ours, tuned": (solver, fit.Settings(OURS, tuning.Settings(TUNED, until=0.0)), USUAL),
     }
     found: dict[str, list[Result]] = {name: [] for name in runs}
     with Progress("scenes", options.scenes + 1, unit="scenes", is_main=True) as progress:
@@ -86,9 +90,10 @@ def main() -> None:
                 rest=jnp.zeros((1, 0)),
                 usual=0.0,
             )
-            for name, (using, settings) in runs.items():
+            for name, (using, settings, usual) in runs.items():
                 short = fit.Settings(3, tuning.Settings(min(3, settings.tune.steps), until=0.0))
-                result = measure(problem, using, short if number < 0 else settings, row, z)
+                asked = dataclasses.replace(problem, usual=jnp.float32(usual))
+                result = measure(asked, using, short if number < 0 else settings, row, z)
                 if number >= 0:
                     found[name].append(result)
             progress.advance()
@@ -177,7 +182,7 @@ def report(found: dict[str, list[Result]]) -> None:
         print(f"{name:12} {lpips:8.5f} {mse:8.5f} {unusual:8.2f} {seconds:8.1f}   {'':14} {told}")
     common.ratio("inversion time", means["standard"][3] / means["ours"][3])
     common.ratio("inversion LPIPS", means["standard"][0] / means["ours"][0])
-    common.ratio("tuned MSE", means["ours"][1] / means["ours, tuned"][1])
+    common.ratio("tuned MSE", means["ours, kept"][1] / means["ours, tuned"][1])
 
 
 if __name__ == "__main__":

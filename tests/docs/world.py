@@ -1,11 +1,13 @@
 """A folder in which the commands of the pages run: small files under the names the pages use."""
 
 import hashlib
+import io
 import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks.cars.train import SIZES as CARS
 from navigan_jax import assets, testing
@@ -80,6 +82,7 @@ def _files() -> dict[str, bytes]:
         "eigenvectors_layer3_ffhq.pt": _golden("navigan_hessian", "eigenvectors"),
         "checkpoint.pt": _golden(trained),
         "projected.pt": state_dict_file({"latent": np.zeros((1, 4, 32), np.float32)}),
+        "photo.jpg": _photograph(),
         "basis.pt": _golden(trained, "basis"),
         "deformation.pt": _golden("navigan_deformation_files", "hessian"),
         "G_ema.pth": _golden("biggan_ajbrock"),
@@ -87,6 +90,14 @@ def _files() -> dict[str, bytes]:
         "latest_net_G.pth": _golden("pix2pixhd_global"),
         "100_celeb_hq_network-snapshot-010403.pth": _golden("navigan_proggan"),
     }
+
+
+def _photograph() -> bytes:
+    """Returns a picture of random colours, a little larger than images of the small generators."""
+    colours = np.random.RandomState(0).randint(0, 256, (40, 50, 3)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(colours).save(buffer, format="JPEG")
+    return buffer.getvalue()
 
 
 def _downloads() -> dict[str, bytes]:

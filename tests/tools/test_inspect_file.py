@@ -180,8 +180,8 @@ def test_photographs_are_described_with_the_digest_for_recipes(tmp_path: pathlib
     write_inverted(path, found)
     got = describe(tmp_path, path.read_bytes())
     assert got["digest"] == inverted.digest(found)
-    assert (got["photographs"], got["latents"]) == ("me.jpg", "w_plus [1, 4, 3]")
-    assert (got["changed weights"], got["method"]) == ("conv/kernel", "adam")
+    assert (got["photographs"], got["space"]) == ("me.jpg", "w_plus [4, 3]")
+    assert (got["changed"], got["method"]) == ("conv/kernel", "adam")
     write_arrays(path, ARRAYS, {"format": "navigan_jax.inverted"})
     assert "UNREADABLE" in describe(tmp_path, path.read_bytes())
 

@@ -211,8 +211,8 @@ def _of_photographs(path: pathlib.Path) -> dict[str, str]:
     return {
         "digest": inverted_lib.digest(found),
         "photographs": ", ".join(found.names),
-        "latents": f"{found.space} {list(found.latents.shape)}",
-        "changed weights": ", ".join(found.changes) or "none",
+        "space": f"{found.space} {list(found.latents.shape[1:])}",
+        "changed": ", ".join(found.changes) or "none",
         "provenance": f"weights of digest {found.provenance['digest']}",
         **{key: text for key, text in found.provenance.items() if key != "digest"},
     }
