@@ -145,6 +145,7 @@ ORDER = [
     "viewer.access",
     "viewer.requests",
     "viewer.own_latents",
+    "viewer.own_photographs",
     "viewer.studio",
     "viewer.exports",
     "viewer.server",

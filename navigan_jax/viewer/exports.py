@@ -145,6 +145,7 @@ class Exporter:
         """Returns the path of a baked copy; the caller removes the file once it is sent."""
         assert self._source is not None
         edits = [(self._studio.directions.edit(move.index), move.shift) for move in recipe.moves]
+        edits += [(own, 1.0) for own in self._studio.own_edits(recipe)]
         with tempfile.NamedTemporaryFile(suffix=self._source.path.suffix, delete=False) as file:
             out = pathlib.Path(file.name)
         try:

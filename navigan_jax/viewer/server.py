@@ -7,7 +7,8 @@ POST /api/notes           changes a note and writes it to the disk before it ans
 POST /api/image           the image of a view as PNG; 204 if a newer request of the view came first
 POST /api/label_map       the label map of a view's sample as PNG; 204 as for an image
 POST /api/gauges          the factors of a view and of its original; 204 as for an image
-POST /api/latents         saves uploaded latents (an .npz or .npy file; ?file= its name)
+POST /api/latents         saves latents (.npz or .npy), or photographs (inverted.safetensors);
+                          ?file= its name
 POST /api/export          a file of a view: PNG, recipe, GIF, MP4 or baked checkpoint
 
 An error has a status of 400 or above and the body {"error": REASON}.
@@ -115,11 +116,7 @@ def make_application(
     async def add_latents(request: Request) -> Response:
         body = await requests.read_body(request, "application/octet-stream", MOST_LATENTS)
         file = requests.read_file_name(request, "latents")
-        name, latents = await run_in_threadpool(studio.own.add, body, file)
-        count = len(latents.values)
-        return JSONResponse(
-            {"own": name, "space": latents.space, "count": count, "told": latents.told}
-        )
+        return JSONResponse(await run_in_threadpool(studio.add_own, body, file))
 
     async def export(request: Request) -> Response:
         table = await requests.read_table(request, {"kind", "view"}, set())

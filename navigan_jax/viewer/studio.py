@@ -17,14 +17,24 @@ from typing import Any
 
 import numpy as np
 
-from navigan_jax import channels, notes, suggestions
+from navigan_jax import channels, inverted, notes, suggestions
 from navigan_jax import directions as directions_lib
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
-from navigan_jax.directions import Directions
+from navigan_jax.directions import Directions, Edit
 from navigan_jax.editing import recipe_files, rendering
 from navigan_jax.editing.kept import Kept
-from navigan_jax.editing.recipe import AS_IT_IS, Drawn, Given, Mix, Move, Recipe, Sample, Synthesis
+from navigan_jax.editing.recipe import (
+    AS_IT_IS,
+    Drawn,
+    Given,
+    Mix,
+    Move,
+    Photo,
+    Recipe,
+    Sample,
+    Synthesis,
+)
 from navigan_jax.errors import InputError
 from navigan_jax.evaluation.gauges import Gauges, change_of
 from navigan_jax.generators.base import Generator
@@ -33,6 +43,7 @@ from navigan_jax.generators.pix2pixhd import layouts
 from navigan_jax.generators.pix2pixhd.label_maps import LabelMaps
 from navigan_jax.showcase import pictures
 from navigan_jax.viewer.own_latents import OwnLatents
+from navigan_jax.viewer.own_photographs import OwnPhotographs, is_photographs
 
 MOST_MOVES = 64  # directions shifted at once
 SMALL = 128  # longer side of a preview, pixels
@@ -83,6 +94,7 @@ class Studio:
         self.latent_shape = spaces.shapes["w_plus" if spaces.rows else "z"]
         maps = generator.space if isinstance(generator.space, LabelMaps) else None
         self.own = OwnLatents(folder / "latents", spaces, maps)
+        self.photographs = OwnPhotographs(folder / "photographs", spaces, params, self.digest)
         self._notes = self._read_notes()
         self._suggested = suggestions.read_suggestions(
             self.path, digest=self.directions_digest, count=len(directions)
@@ -134,6 +146,21 @@ class Studio:
         low, high = (float(t) if t > 1e-6 else 1.0 for t in self.directions.shown[index])
         return low, high
 
+    def add_own(self, data: bytes, file: str) -> dict[str, Any]:
+        """Saves latents or photographs that a user opened; returns what the page needs, as JSON.
+
+        Raises: InputError if the file holds none of this generator.
+        """
+        if is_photographs(data):
+            name, found = self.photographs.add(data, file)
+            count = len(found)
+            told = f"{file}: {count} photograph{'s' * (count != 1)}, as {found.space}"
+            told += ", with their own weights" if found.changes else ""
+            return {"own": name, "space": found.space, "count": count, "told": told}
+        name, latents = self.own.add(data, file)
+        count = len(latents.values)
+        return {"own": name, "space": latents.space, "count": count, "told": latents.told}
+
     # Views and images ------------------------------------------------------------------------
 
     def view(self, data: Any) -> View:
@@ -154,7 +181,9 @@ class Studio:
         )
         if len({move.index for move in recipe.moves}) < len(recipe.moves):
             raise _misfit("moves", "each direction once", [move.index for move in recipe.moves])
-        rendering.check(recipe, self.generator, self.digest, self._by_digest)
+        rendering.check(
+            recipe, self.generator, self.digest, self._by_digest, self.photographs.by_digest
+        )
         return View(json.dumps(table, sort_keys=True), recipe)
 
     @property
@@ -180,17 +209,31 @@ class Studio:
             return Drawn(table["seed"], table.get("index", 0))
         if "seed" in table:
             raise _misfit("sample", "a seed or own latents, not both", data)
-        latents = self.own.find(table["own"])
         index = table.get("index", 0)
+        if (found := self.photographs.find(table["own"])) is not None:
+            return Photo(inverted.digest(found), index, file="inverted.safetensors")
+        latents = self.own.find(table["own"])
         if type(index) is not int or not 0 <= index < len(latents.values):
             raise _misfit("index", f"a whole number from 0 to {len(latents.values) - 1}", index)
         return Given.of(latents.space, latents.values[index])
 
     def render(self, recipe: Recipe) -> np.ndarray:
         """Returns the image [height, width, channels] of a recipe of one sample."""
-        return rendering.render(
-            recipe, self.generator, self.params, self._by_digest, self._carries
-        )[0]
+        images = rendering.render(
+            recipe,
+            self.generator,
+            self.params,
+            self._by_digest,
+            self._carries,
+            self.photographs.by_digest,
+        )
+        return images[0]
+
+    def own_edits(self, recipe: Recipe) -> list[Edit]:
+        """Returns the changes of the weights that belong to the recipe's photograph, if any."""
+        held = self.photographs.by_digest
+        photos = [sample for sample in recipe.samples if isinstance(sample, Photo)]
+        return [held[photo.photographs].edit(photo.index) for photo in photos]
 
     def png(self, view: View, *, small: bool = False) -> bytes:
         """Returns the image as PNG, at most `SMALL` pixels wide and high if `small`."""

@@ -1,5 +1,6 @@
 """A view's image equals its recipe's to the bit; notes are written at once."""
 
+import dataclasses
 import io
 import json
 import pathlib
@@ -10,13 +11,16 @@ import pytest
 from PIL import Image
 
 from navigan_jax import directions as directions_lib
-from navigan_jax import notes, testing
+from navigan_jax import inverted, notes, testing
 from navigan_jax import params as params_lib
 from navigan_jax.editing import recipe_files, rendering
+from navigan_jax.editing.edit import apply_edit, combine
 from navigan_jax.editing.recipe import Given
 from navigan_jax.editing.rendering import render
 from navigan_jax.errors import InputError
+from navigan_jax.inverted import Inverted, write_inverted
 from navigan_jax.showcase.base import to_rgb
+from navigan_jax.viewer.own_photographs import OwnPhotographs
 from navigan_jax.viewer.studio import SMALL, Studio
 from tests.viewer.serving import COUNT, make_studio
 
@@ -48,6 +52,64 @@ def own_latent(studio: Studio) -> tuple[dict[str, Any], np.ndarray]:
     buffer = io.BytesIO()
     np.savez(buffer, w_plus=w_plus)
     return {"own": studio.own.add(buffer.getvalue())[0], "index": 1}, w_plus[1]
+
+
+def write_photographs(studio: Studio, path: pathlib.Path, digest: str = "") -> Inverted:
+    """Writes two photographs with changes of one weight; digest: of other weights."""
+    layer = studio.directions.layers[0]
+    shape = np.shape(params_lib.get(studio.params, layer))
+    random = np.random.RandomState(1)
+    found = Inverted(
+        names=["a.jpg", "b.jpg"],
+        sha256=["00", "11"],
+        space="w_plus",
+        latents=random.standard_normal((2, *studio.latent_shape)).astype(np.float32),
+        changes={layer: 0.1 * random.standard_normal((2, *shape)).astype(np.float32)},
+        corners=np.zeros((2, 4, 2)),
+        measures={},
+        provenance=dict.fromkeys(("architecture", "method", "metric"), "none")
+        | {"digest": digest or studio.digest},
+    )
+    write_inverted(path, found)
+    return found
+
+
+def test_opened_photographs_are_samples_with_their_own_weights(
+    shared: Studio, tmp_path: pathlib.Path
+) -> None:
+    """The image is that of θ + Δ + tξ; a restart finds the photographs again."""
+    path = tmp_path / "inverted.safetensors"
+    found = write_photographs(shared, path)
+    told = shared.add_own(path.read_bytes(), path.name)
+    assert (told["count"], told["space"]) == (2, "w_plus")
+    view = shared.view(view_of(sample={"own": told["own"], "index": 1}))
+    edits = [found.edit(1), *(shared.directions.edit(move["index"]) for move in MOVES)]
+    total = combine(edits, [1.0, *(move["shift"] for move in MOVES)])
+    recipe = dataclasses.replace(
+        view.recipe, samples=(Given.of("w_plus", found.latents[1]),), moves=()
+    )
+    expected = render(recipe, shared.generator, apply_edit(shared.params, total, 1.0), {})[0]
+    testing.assert_close(shared.render(view.recipe), expected, 1e-4)
+    text = shared.recipe_text(view.recipe)
+    assert json.loads(text)["samples"][0]["photographs"] == inverted.digest(found)
+    with pytest.raises(InputError, match="a photograph from 0 to 1"):
+        shared.view(view_of(sample={"own": told["own"], "index": 2}))
+    again = OwnPhotographs(
+        shared.photographs._folder, shared.photographs._spaces, shared.params, shared.digest
+    )
+    assert len(again.find(told["own"]) or ()) == 2
+    assert again.find("../../etc/passwd") is None
+
+
+def test_photographs_of_another_generator_are_refused(
+    shared: Studio, tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "inverted.safetensors"
+    write_photographs(shared, path, digest="other")
+    with pytest.raises(InputError, match=r"^mine\.safetensors: .*found in the weights"):
+        shared.add_own(path.read_bytes(), "mine.safetensors")
+    with pytest.raises(InputError, match="mine"):
+        shared.add_own(path.read_bytes()[:200], "mine.safetensors")
 
 
 # Images
