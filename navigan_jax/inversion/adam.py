@@ -1,4 +1,4 @@
-"""Inversion by Adam: the standard projector of StyleGAN2, with its constants, and shorter forms.
+"""Inversion by Adam: the standard projector of StyleGAN2, with its constants.
 
 Source: Karras et al. 2020, appendix D, and the projector of NVIDIA's PyTorch program. Departures:
 codes may be of other spaces than w, and a weight may keep them usual.

@@ -118,6 +118,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     generator, params, _ = inputs.read_set_generator(config)
     codes.require_space(generator, config.space)
     _require_noise(config, generator, params)
+    _require_class(config, generator)
     metric = inputs.make_metric(config)
     images = jax.ShapeDtypeStruct((1, *generator.image_shape), jnp.float32)
     jax.eval_shape(metric.features, jax.eval_shape(objective.average_down, images))
@@ -129,7 +130,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     if config.metric.weights is not None:
         digests["metric"] = inputs.digest_metric(config)
     with checkpoints.locked(checkpoints.make_folder(workdir)):
-        claim(workdir, settled, digests, results=(_RESULT, _PARTS), free_keys=_FREE)
+        claim(workdir, settled, digests, results=(_RESULT, _PARTS, _STATE), free_keys=_FREE)
         shared = _share(config, generator, params, metric, workdir, digests["generator"])
         parts = _invert_all(shared, targets, starts)
         whole = inverted_lib.join(parts)
@@ -212,7 +213,7 @@ def _settings(config: Config) -> fit.Settings:
 def _invert_all(shared: _Run, targets: list[Target], starts: np.ndarray | None) -> list[Inverted]:
     """Returns the photographs, found now or read back."""
     config, settings = shared.config, _settings(shared.config)
-    folder = checkpoints.make_folder(shared.workdir / _PARTS)
+    folder = shared.workdir / _PARTS
     paths = [folder / f"{target.key[:16]}.safetensors" for target in targets]
     each = fit.total_steps(settings)
     samples = _draw_samples(shared) if config.start == "best" else None
@@ -265,21 +266,23 @@ def _begin(shared: _Run, target: Target, start: np.ndarray | None) -> tuple[Prob
 
 
 def _rest(shared: _Run) -> Array:
-    """Returns what follows the movable entries of z: the class, which the search does not move.
-
-    Raises: InputError if the class is not set, and no sample or latent brings one.
-    """
-    config, space = shared.config, shared.generator.space
-    z = shared.generator.sample_latents(jax.random.key(0), 1)
-    if config.space != "z" or z.shape[1:] == (space.movable,):
+    """Returns what follows the movable entries of z: the class, which the search does not move."""
+    if shared.config.space != "z":
         return jnp.zeros((1, 0))
-    if config.synthesis.label in (None, "") and config.start == "mean":
+    z = shared.generator.sample_latents(jax.random.key(0), 1)
+    return z[:, shared.generator.space.movable :]
+
+
+def _require_class(config: Config, generator: Generator) -> None:
+    """Checks that the class is set, or that a sample or a latent brings one. Raises: InputError."""
+    has_classes = generator.space.shape != (generator.space.movable,)
+    is_open = config.synthesis.label in (None, "") and config.start == "mean"
+    if config.space == "z" and has_classes and is_open:
         raise InputError(
             "config.synthesis.label: expected the class of the photographs, or a search for it; "
             "got nothing; set --config.synthesis.label=CLASS, or --config.start=best, which takes "
             "the class of the most similar sample"
         )
-    return z[:, space.movable :]
 
 
 class _Samples(NamedTuple):

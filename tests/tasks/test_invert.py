@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from configs import edit, gallery, invert, tiny
-from navigan_jax import checkpoints, inverted, tasks
+from navigan_jax import checkpoints, inverted, tasks, testing
 from navigan_jax import config as config_lib
 from navigan_jax import directions as directions_lib
 from navigan_jax import params as params_lib
@@ -241,6 +241,14 @@ def test_other_tasks_take_the_latents(done, folder, tmp_path):
     config.metric.name = "l2"
     run(config_lib.freeze(config), tmp_path)
     assert (tmp_path / "directions.safetensors").exists()
+
+
+def test_class_is_asked_for_where_the_search_does_not_move_it(folder):
+    generator = testing.tiny_generators()["biggan"]
+    invert_task._require_class(configure(folder, space="z", start="best"), generator)
+    invert_task._require_class(configure(folder, space="z", synthesis__label="1"), generator)
+    with pytest.raises(InputError, match=r"config\.synthesis\.label"):
+        invert_task._require_class(configure(folder, space="z"), generator)
 
 
 @pytest.mark.parametrize(
