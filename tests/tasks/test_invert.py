@@ -21,8 +21,9 @@ from navigan_jax.errors import InputError
 from navigan_jax.generators.files import write_generator
 from navigan_jax.inversion import coarse
 from navigan_jax.inverted import read_inverted
+from navigan_jax.tasks import inputs
 from navigan_jax.tasks import invert as invert_task
-from tests.inversion.toy import STYLES, STYLES_CONFIG, images_of_z, own_image, styles_params
+from tests.inversion.toy import LINEAR, STYLES, STYLES_CONFIG, images_of_z, own_image, styles_params
 from tests.tasks.spectra import run
 
 LAYER = "synthesis/b8/conv1/kernel"
@@ -233,14 +234,16 @@ def test_gallery_shows_photographs(done, folder, tmp_path):
         np.testing.assert_allclose(seen["frames"][0, number, 1], expected[0], atol=1e-4)
 
 
-def test_other_tasks_take_the_latents(done, folder, tmp_path):
+def test_other_tasks_take_the_latents(done, capsys):
     config = tiny.get_config("hessian")
-    config.generator = str(folder / "generator.safetensors")
-    config.layer = "synthesis/b8/conv1"
     config.latents.path = str(done / "inverted.safetensors")
-    config.metric.name = "l2"
-    run(config_lib.freeze(config), tmp_path)
-    assert (tmp_path / "directions.safetensors").exists()
+    config.latents.count = 1
+    latents = inputs.draw_latents(config_lib.freeze(config), STYLES)
+    found = read_inverted(done / "inverted.safetensors", digest=None)
+    np.testing.assert_array_equal(latents, found.latents[:1])
+    assert "their changes of weights and noise are left out" in capsys.readouterr().out
+    with pytest.raises(InputError, match="latents of shape"):
+        inputs.draw_latents(config_lib.freeze(config), LINEAR)
 
 
 def test_class_is_asked_for_where_the_search_does_not_move_it(folder):
