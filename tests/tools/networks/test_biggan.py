@@ -335,6 +335,13 @@ def test_config_beside_the_file_is_used_or_refused(network: Any, tmp_path: pathl
         assert generator.resolution == 4 << sum(layer[0] for layer in layers)
         (tmp_path / "config.json").write_text('{"layers": [[true, 1, 1]]}', encoding="utf-8")
         assert command.main([kind, str(tmp_path / "network.bin"), "--out", "a.safetensors"]) != 0
+    wrong = {"biggan": [{"SN_eps": "x"}, {"BN_eps": 0}, {"SN_eps": True}]}.get(
+        kind, [{"layers": 3}, {"layers": [3]}, {"layers": [[]]}, {"eps": None}, {"eps": -1}]
+    )
+    for config in wrong:
+        (tmp_path / _settings(kind)).write_text(json.dumps(config), encoding="utf-8")
+        out = str(tmp_path / "a.safetensors")
+        assert command.main([kind, str(tmp_path / "network.bin"), "--out", out]) != 0
     (tmp_path / _settings(kind)).write_text("[", encoding="utf-8")
     assert command.main([kind, str(tmp_path / "network.bin"), "--out", "a.safetensors"]) != 0
 

@@ -55,8 +55,8 @@ _EPSILON, _SPECTRAL_EPSILON, _DEEP_EPSILON = 1e-5, 1e-6, 1e-4
 def _read(state: State, config: Mapping[str, Any]) -> Reading:
     """Reads the names of ajbrock's program."""
     state.drop(r".*\.sv\d|.*\.accumulation_counter")
-    epsilon = float(config.get("SN_eps", _SPECTRAL_EPSILON))
-    norms = float(config.get("BN_eps", _EPSILON))
+    epsilon = _positive(state, config, "SN_eps", _SPECTRAL_EPSILON)
+    norms = _positive(state, config, "BN_eps", _EPSILON)
     found: dict[str, Found] = {}
 
     def normalised(
@@ -223,7 +223,7 @@ def _read_deep(state: State, config: Mapping[str, Any]) -> Reading:
         "doubles": _doubles(state, config, len(blocks)),
         "attention": attention,
         "entries": len(found["norm/mean"].view),
-        "epsilon": float(config.get("eps", _DEEP_EPSILON)),
+        "epsilon": _positive(state, config, "eps", _DEEP_EPSILON),
     }
     return Reading(sizes, found)
 
@@ -233,9 +233,19 @@ def _doubles(state: State, config: Mapping[str, Any], blocks: int) -> list[bool]
     layers = config.get("layers")
     if layers is None:
         return [bool(index % 2) for index in range(blocks)]
-    if not isinstance(layers, list) or len(layers) != blocks:
+    if not isinstance(layers, list) or not all(isinstance(x, list) and x for x in layers):
+        raise state.refusal(f"a config whose layers are no lists: {str(layers)[:60]}")
+    if len(layers) != blocks:
         raise state.refusal(f"{blocks} blocks, but a config of {len(layers)} layers")
     return [bool(layer[0]) for layer in layers]
+
+
+def _positive(state: State, config: Mapping[str, Any], key: str, default: float) -> float:
+    """Returns a positive number of the config. Raises: InputError."""
+    value = config.get(key, default)
+    if type(value) not in (int, float) or not 0 < value < math.inf:
+        raise state.refusal(f"a config with {key} {str(value)[:40]!r}, which is no positive number")
+    return float(value)
 
 
 def _read_config(place: pathlib.Path, *, is_needed: bool) -> Mapping[str, Any]:
