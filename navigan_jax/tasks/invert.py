@@ -129,6 +129,8 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     digests = {"generator": params_lib.digest(params)}
     if config.metric.weights is not None:
         digests["metric"] = inputs.digest_metric(config)
+    if starts is not None:
+        digests["start"] = params_lib.digest({"latents": starts})
     with checkpoints.locked(checkpoints.make_folder(workdir)):
         claim(workdir, settled, digests, results=(_RESULT, _PARTS, _STATE), free_keys=_FREE)
         shared = _share(config, generator, params, metric, workdir, digests["generator"])
@@ -157,11 +159,9 @@ def _require_noise(config: Config, generator: Generator, params: Params) -> None
         )
 
 
-def _as_choice(config: Config) -> Any:
-    """Returns the keys that `read_choice` reads."""
-    copy = {"generator": config.generator, "directions": config.directions}
-    keys = {**config.to_dict(), **copy, "choose": "all"}
-    return type(config)(keys)
+def _as_choice(config: Config) -> Config:
+    """Returns the config with the keys that `read_choice` reads."""
+    return type(config)({**config.to_dict(), "choose": "all"})
 
 
 def _given_starts(config: Config, generator: Generator, count: int) -> np.ndarray | None:

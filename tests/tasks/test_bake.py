@@ -21,6 +21,7 @@ from navigan_jax.editing.recipe import Drawn, Move, Recipe
 from navigan_jax.editing.recipe_files import write_recipe
 from navigan_jax.errors import InputError
 from navigan_jax.generators.files import read_generator, write_generator
+from navigan_jax.inverted import Inverted, write_inverted
 from tests.tools import crafting
 from tools.convert_weights import __main__ as command
 
@@ -92,6 +93,62 @@ def test_baked_checkpoint_converts_to_the_shifted_weights(
     text = capsys.readouterr().out
     assert "shift -1.5" in text and "conv0/kernel, conv1/kernel" in text
     assert (folder / "net.pth").read_bytes() == before
+
+
+def write_photographs(folder: pathlib.Path, **changes: Any) -> Inverted:
+    """Writes two photographs with weights of their own."""
+    params = weights(folder / "generator.safetensors")
+    random = np.random.RandomState(1)
+    own = {p: random.standard_normal((2, *s)).astype(np.float32) for p, s in LAYERS.items()}
+    found = Inverted(
+        names=["a.jpg", "b.jpg"],
+        sha256=["00", "11"],
+        space="z",
+        latents=np.zeros((2, 5), np.float32),
+        changes=own,
+        corners=np.zeros((2, 4, 2)),
+        measures={},
+        provenance=dict.fromkeys(("architecture", "method", "metric"), "none")
+        | {"digest": params_lib.digest(params)},
+    )
+    found = dataclasses.replace(found, **changes)
+    write_inverted(folder / "inverted.safetensors", found)
+    return found
+
+
+@pytest.mark.parametrize("with_direction", [True, False])
+def test_weights_tuned_to_a_photograph_are_baked(
+    folder: pathlib.Path, with_direction: bool
+) -> None:
+    """Alone, or with a direction that moves it: θ + Δ + tξ."""
+    found = write_photographs(folder)
+    chosen: dict[str, Any] = {"indices": (2,), "shifts": (0.5,)}
+    if not with_direction:
+        chosen = {"directions": None}
+    photographs = str(folder / "inverted.safetensors")
+    workdir = run(folder, photographs=photographs, photograph=1, **chosen)
+    convert(workdir / "net.pth", folder / "again.safetensors")
+    want = apply_edit(weights(folder / "generator.safetensors"), found.edit(1), 1.0)
+    if with_direction:
+        directions = read_directions(folder / "directions.safetensors", digest=None)
+        want = apply_edit(want, directions.edit(2), 0.5)
+    for path, got in params_lib.flatten(weights(folder / "again.safetensors")).items():
+        leaf = params_lib.get(want, path)
+        np.testing.assert_allclose(got, leaf, rtol=1e-6, atol=1e-6, err_msg=path)
+    record = json.loads((workdir / "baked.json").read_text())
+    assert record["moves"][0]["direction"] == f"photograph 1 of {photographs}"
+
+
+def test_photographs_that_cannot_be_baked_are_refused(folder: pathlib.Path) -> None:
+    chosen = {"photographs": str(folder / "inverted.safetensors"), "directions": None}
+    write_photographs(folder)
+    with pytest.raises(InputError, match=r"config\.photograph: .*from 0 to 1; got 2"):
+        run(folder, photograph=2, **chosen)
+    write_photographs(folder, changes={})
+    with pytest.raises(InputError, match="weights were tuned"):
+        run(folder, **chosen)
+    with pytest.raises(InputError, match="directions, a recipe or a photograph"):
+        run(folder, directions=None)
 
 
 def test_edit_is_taken_back_after_converting_anew(folder: pathlib.Path) -> None:
@@ -192,7 +249,7 @@ def test_checkpoint_in_a_wheel_is_baked_like_the_file_itself(folder: pathlib.Pat
             {"indices": (7,), "shifts": (1.0,)},
             r"config.indices: .*: direction: .* 0 to 2; got 7; cho",
         ),
-        ({"directions": None}, "expected directions or a recipe to bake; got neither"),
+        ({"directions": None}, "expected directions, a recipe or a photograph to bake; got none"),
         ({"indices": (1,), "shifts": (1.0,), "networks": "state, D"}, "got 'D'; allowed: state;"),
         ({"indices": ("a",), "shifts": (1.0,)}, "config.indices: expected tuple of int"),
     ],

@@ -176,6 +176,19 @@ def test_other_spaces_and_methods_run(folder, tmp_path, keys):
     assert bool(noise) == config.noise
 
 
+def test_search_begins_at_given_latents(done, folder, tmp_path):
+    keys = {"steps": 1, "method": "adam", "images": str(folder / "photo1.png")}
+    found = read_inverted(done / "inverted.safetensors", digest=None)
+    for number in range(2):
+        np.savez(tmp_path / f"start{number}.npz", w_plus=found.latents[number])
+    run(configure(folder, start=str(tmp_path / "start1.npz"), **keys), tmp_path / "a")
+    near = read_inverted(tmp_path / "a" / "inverted.safetensors", digest=None)
+    np.testing.assert_allclose(near.latents[0], found.latents[1], atol=1e-6)  # rate 0 at first
+    (tmp_path / "start0.npz").replace(tmp_path / "start1.npz")
+    with pytest.raises(InputError, match="start: other content"):
+        run(configure(folder, start=str(tmp_path / "start1.npz"), **keys), tmp_path / "a")
+
+
 def test_recipe_shows_the_photograph_and_moves_it(done, folder, tmp_path):
     found = read_inverted(done / "inverted.safetensors", digest=None)
     params = styles_params()
