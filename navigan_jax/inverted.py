@@ -137,6 +137,23 @@ def read_inverted(path: str | os.PathLike[str], *, digest: str | None) -> Invert
     )
 
 
+def read_fitting(
+    path: str | os.PathLike[str],
+    params: Params,
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    digest: str | None,
+) -> Inverted:
+    """Returns the photographs of a file, and checks that they fit the generator with these weights.
+
+    shapes: of a latent by its space. digest: of the weights; None accepts any of these sizes.
+    Raises: as `read_inverted` and `require_fit`.
+    """
+    inverted = read_inverted(path, digest=digest)
+    require_fit(path, inverted, params, shapes)
+    return inverted
+
+
 def require_fit(
     path: str | os.PathLike[str],
     inverted: Inverted,

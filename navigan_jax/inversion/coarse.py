@@ -4,7 +4,7 @@ The residuals are the differences of the image from the photograph at all sizes 
 the whitened code, which keeps it usual. No feature network runs, so that a product with the
 Jacobian is several times cheaper than a gradient of LPIPS at 64 px, and second-order steps get
 there in tens of products. On the residuals of LPIPS itself they stall far from the minimum: its
-ReLUs and divisions by norms bend too often for a quadratic model (benchmarks/inversion.py).
+ReLUs and divisions by norms bend too often for a quadratic model.
 """
 
 from typing import Any

@@ -79,11 +79,9 @@ def run(
         found = adam.begin(near, adam.draw_noise(maps, keys[0]))
     else:
         found = quasi_newton.begin(problem, near)
-    tuned = tuning.begin(problem.generator, problem.params, settings.tune.rank, keys[1])
     step = 0
     if saved is not None:
         step, found = int(saved["step"]), _restore(saved["found"], found)
-        tuned = _restore(saved["tuned"], tuned) if "tuned" in saved else tuned
     if saved is None or "tuned" not in saved:
         if isinstance(found, adam.State):
             stages: Iterator[Any] = adam.run(
@@ -97,6 +95,12 @@ def run(
             step = int(found.evaluations) if counted else step + 1
             yield State(step, found, None)
         step = settings.steps
+    if not settings.tune.steps:
+        yield State(step, found, None, is_done=True)
+        return
+    tuned = tuning.begin(problem.generator, problem.params, settings.tune.rank, keys[1])
+    if saved is not None and "tuned" in saved:
+        tuned = _restore(saved["tuned"], tuned)
     latent = latent_of(problem, found.code)
     for better in tuning.run(
         problem, latent, found.noise, settings.tune, tuned, keys[3], step - settings.steps
@@ -105,8 +109,7 @@ def run(
         if float(tuned.value) <= settings.tune.until:
             break
         yield State(step, found, tuned)
-    end = tuned if settings.tune.steps else None
-    yield State(total_steps(settings), found, end, is_done=True)
+    yield State(total_steps(settings), found, tuned, is_done=True)
 
 
 def fitted_maps(problem: Problem, settings: Settings) -> dict[str, Array]:

@@ -164,7 +164,7 @@ def crop(
     if _is_upright(place) and _is_inside(place, photograph):
         return _resize(photograph, height, width, (*place.corners[0], *place.corners[2]))
     tall, wide = (max(1, round(side)) for side in place.size)
-    # Not less than wanted, so that nothing is lost, and not more than the photograph has.
+    # As fine as the photograph or as the image, whichever is finer, so that nothing is lost.
     tall, wide = max(tall, height), max(wide, width)
     padded, offset = _pad(photograph, place)
     at = (place.origin + offset, place.across / wide, place.down / tall)

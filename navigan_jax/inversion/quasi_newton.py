@@ -7,7 +7,6 @@ slow on CPU.
 """
 
 import dataclasses
-import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -95,7 +94,7 @@ def _evaluate(problem: Problem, code: Array) -> tuple[Array, Array, Array]:
     return total, value, gradient
 
 
-@functools.partial(jax.jit)
+@jax.jit
 def _direction(state: State) -> tuple[Array, Any, Float[Array, ""]]:
     """Returns the direction, the memory with the last pair, and the slope along the direction."""
     ahead, memory = _LBFGS.update(state.gradient, state.memory, state.code)

@@ -40,7 +40,7 @@ class State:
 class Solver:
     """Compiled parts for one function of residuals; `make_solver` makes it."""
 
-    linearise: Callable[[Any, Array], tuple[Array, Any, Float[Array, ""]]]
+    linearise: Callable[[Any, Array], tuple[Array, Any]]
     product: Callable[[Any, Array], Array]
     value: Callable[[Any, Array], Float[Array, ""]]
 
@@ -63,7 +63,7 @@ class Solver:
             yield state
 
     def _step(self, problem: Any, state: State, iterations: int, accuracy: float) -> State:
-        gradient, jacobian, _ = self.linearise(problem, state.point)
+        gradient, jacobian = self.linearise(problem, state.point)
         radius, products = state.radius, state.products
         for _ in range(_TRIES):
             step, count, at_border = self._inner(jacobian, gradient, radius, iterations, accuracy)
@@ -110,10 +110,10 @@ def make_solver(residuals: Residuals) -> Solver:
     """Returns the solver of Σ residuals(problem, point)²."""
 
     @jax.jit
-    def linearise(problem: Any, point: Array) -> tuple[Array, Any, Array]:
+    def linearise(problem: Any, point: Array) -> tuple[Array, Any]:
         found, jacobian = jax.linearize(lambda x: residuals(problem, x), point)
         (gradient,) = jax.linear_transpose(jacobian, point)(found)
-        return gradient, jacobian, _squares(found)
+        return gradient, jacobian
 
     @jax.jit
     def product(jacobian: Any, vector: Array) -> Array:

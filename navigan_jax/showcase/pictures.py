@@ -1,12 +1,14 @@
 """Single images as files."""
 
 import io
+import os
 
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
 from navigan_jax import channels
+from navigan_jax.checkpoints import atomic_output
 from navigan_jax.showcase import base
 
 
@@ -28,3 +30,11 @@ def encode_png(
     # Level 1 takes a fifth of the time of the default for files a tenth larger.
     picture.save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def write_png(
+    path: str | os.PathLike[str], image: Float[np.ndarray, "height width channels"]
+) -> None:
+    """Writes the image as a PNG, atomically. Raises: as `encode_png` and `atomic_output`."""
+    with atomic_output(path) as temporary:
+        temporary.write_bytes(encode_png(image))

@@ -77,8 +77,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         for number, image in enumerate(images):
             path = workdir / f"{name}_{number:03}.png"
             enlarged = image.repeat(recipe.enlarge, axis=0).repeat(recipe.enlarge, axis=1)
-            with checkpoints.atomic_output(path) as temporary:
-                temporary.write_bytes(pictures.encode_png(enlarged))
+            pictures.write_png(path, enlarged)
         written |= _paste_back(workdir, name, recipe, images, found)
         count = len(images)
         what = f"the {'edited' if name == 'edit' else 'unchanged'} images, {count} in all"
@@ -128,12 +127,9 @@ def _read_photographs(
     named = [photo.file for photo in recipe_lib.photographs_of(recipe) if photo.file]
     paths = _paths(config, "photographs", list(dict.fromkeys(named)))
     digest = None if config.any_weights else params_lib.digest(params)
-    found = {}
-    for path in paths:
-        one = inverted_lib.read_inverted(path, digest=digest)
-        inverted_lib.require_fit(path, one, params, spaces_of(generator).shapes)
-        found[inverted_lib.digest(one)] = one
-    return found
+    shapes = spaces_of(generator).shapes
+    found = [inverted_lib.read_fitting(path, params, shapes, digest=digest) for path in paths]
+    return {inverted_lib.digest(one): one for one in found}
 
 
 def _paste_back(
@@ -161,8 +157,7 @@ def _paste_back(
         place = Place(one.corners[sample.index])
         full = placing.paste_back(photograph.pixels, place, to_rgb(images[number]))
         file = f"{name}_{number:03}_full.png"
-        with checkpoints.atomic_output(workdir / file) as temporary:
-            temporary.write_bytes(pictures.encode_png(full))
+        pictures.write_png(workdir / file, full)
         written[file] = f"pasted back into {path.name}"
     return written
 

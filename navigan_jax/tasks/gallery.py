@@ -106,10 +106,8 @@ def _read_photographs(config: Config, choice: Choice) -> Inverted | None:
     if path is None:
         return None
     digest = None if config.any_weights else problem.digest
-    found = inverted_lib.read_inverted(path, digest=digest)
     shapes = spaces_of(problem.generator).shapes
-    inverted_lib.require_fit(path, found, problem.params, shapes)
-    return found
+    return inverted_lib.read_fitting(path, problem.params, shapes, digest=digest)
 
 
 def _write_figure(

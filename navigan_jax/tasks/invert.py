@@ -458,9 +458,7 @@ def _write_pictures(
             pixels, target.place, photographs.to_rgb(image), feather=config.paste.feather
         )
         for suffix, picture in (("", image), ("_full", full)):
-            path = workdir / f"{number:03}_{name}{suffix}.png"
-            with checkpoints.atomic_output(path) as temporary:
-                temporary.write_bytes(pictures.encode_png(picture))
+            pictures.write_png(workdir / f"{number:03}_{name}{suffix}.png", picture)
     if whole.space == "w_plus":
         with checkpoints.atomic_output(workdir / f"{number:03}_projected_w.npz") as temporary:
             np.savez(temporary, w=whole.latents[number : number + 1])

@@ -29,14 +29,14 @@ class OwnPhotographs:
     def __init__(self, folder: pathlib.Path, spaces: Spaces, params: Params, digest: str) -> None:
         self._folder, self._spaces = folder, spaces
         self._params, self._digest = params, digest
-        self._held: dict[str, Inverted] = {}
+        self._held: dict[str, tuple[str, Inverted]] = {}  # {name: (digest, photographs)}
         self._lock = threading.Lock()
 
     @property
     def by_digest(self) -> Mapping[str, Inverted]:
         """All photographs that are held, by their digests."""
         with self._lock:
-            return {inverted.digest(found): found for found in self._held.values()}
+            return dict(self._held.values())
 
     def add(self, data: bytes, file: str) -> tuple[str, Inverted]:
         """Saves the photographs of a file; returns their name and the photographs.
@@ -59,14 +59,15 @@ class OwnPhotographs:
                 raise InputError(str(error).replace(str(last), file)) from error
             finally:
                 last.unlink(missing_ok=True)
-            name = inverted.digest(found)[:_NAME_LENGTH]
+            digest = inverted.digest(found)
+            name = digest[:_NAME_LENGTH]
             with checkpoints.atomic_output(folder / f"{name}{_ENDING}") as temporary:
                 temporary.write_bytes(data)
-            self._held[name] = found
+            self._held[name] = digest, found
         return name, found
 
-    def find(self, name: object) -> Inverted | None:
-        """Returns the photographs of this name; None if there are none.
+    def find(self, name: object) -> str | None:
+        """Returns the digest of the photographs of this name; None if there are none.
 
         Raises: InputError if the saved file is damaged.
         """
@@ -76,10 +77,10 @@ class OwnPhotographs:
         with self._lock:
             path = self._folder / f"{name}{_ENDING}"
             if str(name) not in self._held and path.is_file():
-                self._held[str(name)] = self._read(path)
-            return self._held.get(str(name))
+                found = self._read(path)
+                self._held[str(name)] = inverted.digest(found), found
+            return self._held[str(name)][0] if name in self._held else None
 
     def _read(self, path: pathlib.Path) -> Inverted:
-        found = inverted.read_inverted(path, digest=self._digest)
-        inverted.require_fit(path, found, self._params, self._spaces.shapes)
-        return found
+        shapes = self._spaces.shapes
+        return inverted.read_fitting(path, self._params, shapes, digest=self._digest)

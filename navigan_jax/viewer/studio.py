@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from navigan_jax import channels, inverted, notes, suggestions
+from navigan_jax import channels, notes, suggestions
 from navigan_jax import directions as directions_lib
 from navigan_jax import params as params_lib
 from navigan_jax.array_types import Params
@@ -210,8 +210,8 @@ class Studio:
         if "seed" in table:
             raise _misfit("sample", "a seed or own latents, not both", data)
         index = table.get("index", 0)
-        if (found := self.photographs.find(table["own"])) is not None:
-            return Photo(inverted.digest(found), index, file="inverted.safetensors")
+        if (digest := self.photographs.find(table["own"])) is not None:
+            return Photo(digest, index, file="inverted.safetensors")
         latents = self.own.find(table["own"])
         if type(index) is not int or not 0 <= index < len(latents.values):
             raise _misfit("index", f"a whole number from 0 to {len(latents.values) - 1}", index)

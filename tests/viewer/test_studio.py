@@ -97,7 +97,8 @@ def test_opened_photographs_are_samples_with_their_own_weights(
     again = OwnPhotographs(
         shared.photographs._folder, shared.photographs._spaces, shared.params, shared.digest
     )
-    assert len(again.find(told["own"]) or ()) == 2
+    digest = again.find(told["own"])
+    assert digest is not None and len(again.by_digest[digest]) == 2
     assert again.find("../../etc/passwd") is None
 
 
